@@ -1,0 +1,582 @@
+//! A builder for one event: fields in any order in, canonical JSON out.
+//!
+//! A draft borrows what it can from the record and owns nothing that it need not; the usual event
+//! (a line from a log) is written without an allocation beyond the output buffer. [`Draft::finish`]
+//! writes the fields in the order of [`crate::field`]'s table.
+//!
+//! **Limits.** No event is longer than [`crate::MAX_EVENT_BYTES`]. A text other than the raw
+//! record is cut to [`MAX_TEXT_BYTES`]; if the event is still too long, `details`, `changes`,
+//! `message` and then everything but the envelope goes, and the tag `cut` says so. The raw record
+//! always stays, so nothing is lost.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::field::{Field, Kind};
+use crate::ids::EventId;
+use crate::json::{MAX_SAFE_INT, push_base64, push_escaped, push_int, push_string};
+use crate::time::Timestamp;
+use crate::{MAX_EVENT_BYTES, MAX_RAW_BYTES};
+
+/// A single text field other than the raw record is cut to this length.
+pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+/// `details` and before/after values are at most this deep.
+pub const MAX_DEPTH: usize = 16;
+/// Marks an event from which something was left out for its length; the raw record is whole.
+pub const CUT_TAG: &str = "cut";
+
+/// A value of `details`, or a before/after value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Detail<'a> {
+    /// A real empty value.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer; beyond ±(2^53 − 1) it is written as a text.
+    Int(i64),
+    /// A text (fractions and big numbers too, as the record wrote them).
+    Text(Cow<'a, str>),
+    /// A list.
+    List(Vec<Detail<'a>>),
+    /// A map; of equal keys the last wins, as in most JSON readers.
+    Map(Vec<(Cow<'a, str>, Detail<'a>)>),
+}
+
+/// One thing that was acted on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// `file`, `user`, `contact` …
+    pub kind: Option<Cow<'a, str>>,
+    /// The source's own identifier.
+    pub id: Option<Cow<'a, str>>,
+    /// What people call it.
+    pub name: Option<Cow<'a, str>>,
+    /// What it belongs to.
+    pub parent: Option<Cow<'a, str>>,
+}
+
+/// One field's before and after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<'a> {
+    /// The field's name.
+    pub field: Cow<'a, str>,
+    /// The old value, if the record says it.
+    pub before: Option<Detail<'a>>,
+    /// The new value, if the record says it.
+    pub after: Option<Detail<'a>>,
+    /// The values are masked.
+    pub masked: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Value<'a> {
+    Text(Cow<'a, str>),
+    Int(i64),
+    Bool(bool),
+    Time(Timestamp),
+    Id(EventId),
+    Hex(&'a [u8]),
+    Base64(&'a [u8]),
+}
+
+/// What [`Draft::finish`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Length of the event in bytes.
+    pub len: usize,
+    /// Something had to be left out (never the raw record).
+    pub cut: bool,
+}
+
+/// One event being put together.
+#[derive(Debug, Clone)]
+pub struct Draft<'a> {
+    present: u128,
+    slot_of: [u8; Field::ALL.len()],
+    values: SmallVec<[Value<'a>; 24]>,
+    texts: SmallVec<[(Field, Cow<'a, str>); 4]>,
+    targets: SmallVec<[Target<'a>; 1]>,
+    changes: Vec<Change<'a>>,
+    details: SmallVec<[(Cow<'a, str>, Detail<'a>); 4]>,
+}
+
+impl Default for Draft<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn bit(field: Field) -> u128 {
+    1 << field.index()
+}
+
+impl<'a> Draft<'a> {
+    /// An empty event of version 1.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut draft = Self {
+            present: 0,
+            slot_of: [0; Field::ALL.len()],
+            values: SmallVec::new(),
+            texts: SmallVec::new(),
+            targets: SmallVec::new(),
+            changes: Vec::new(),
+            details: SmallVec::new(),
+        };
+        draft.put(Field::Version, Value::Int(1));
+        draft
+    }
+
+    fn put(&mut self, field: Field, value: Value<'a>) {
+        if self.present & bit(field) == 0 {
+            self.present |= bit(field);
+            // At most one value a field, and there are fewer than 256 fields.
+            self.slot_of[field.index()] = u8::try_from(self.values.len()).unwrap_or(u8::MAX);
+            self.values.push(value);
+        } else if let Some(slot) = self.values.get_mut(usize::from(self.slot_of[field.index()])) {
+            *slot = value;
+        }
+    }
+
+    fn value(&self, field: Field) -> Option<&Value<'a>> {
+        if self.present & bit(field) == 0 {
+            return None;
+        }
+        self.values.get(usize::from(self.slot_of[field.index()]))
+    }
+
+    /// Is the field set?
+    #[must_use]
+    pub fn has(&self, field: Field) -> bool {
+        self.present & bit(field) != 0
+    }
+
+    /// The field's text, where it is a text.
+    #[must_use]
+    pub fn text_of(&self, field: Field) -> Option<&str> {
+        match self.value(field) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Sets a text field. An empty text is an absent field. A text given to a list is one more of
+    /// the list; one given to a number or a truth value is read as such, and becomes a detail of
+    /// the field's name where it cannot be.
+    pub fn text(&mut self, field: Field, text: impl Into<Cow<'a, str>>) {
+        let text = text.into();
+        if text.is_empty() {
+            return;
+        }
+        match field.kind() {
+            Kind::Text => self.put(field, Value::Text(text)),
+            Kind::Texts => {
+                self.present |= bit(field);
+                self.texts.push((field, text));
+            }
+            Kind::Int => match text.parse::<i64>() {
+                Ok(value) if value.unsigned_abs() <= MAX_SAFE_INT.unsigned_abs() => {
+                    self.put(field, Value::Int(value));
+                }
+                _ => self.detail(field.path(), Detail::Text(text)),
+            },
+            Kind::Bool => match &*text {
+                "true" | "yes" | "1" | "True" | "TRUE" => self.put(field, Value::Bool(true)),
+                "false" | "no" | "0" | "False" | "FALSE" => self.put(field, Value::Bool(false)),
+                _ => self.detail(field.path(), Detail::Text(text)),
+            },
+            Kind::Targets => self.target(Target { name: Some(text), ..Target::default() }),
+            Kind::Changes => {
+                self.change(Change { field: text, before: None, after: None, masked: false });
+            }
+            Kind::Details => self.detail("text", Detail::Text(text)),
+        }
+    }
+
+    /// Sets an integer field; an integer given to a text field is written as a text.
+    pub fn int(&mut self, field: Field, value: i64) {
+        if field.kind() == Kind::Int && value.unsigned_abs() <= MAX_SAFE_INT.unsigned_abs() {
+            self.put(field, Value::Int(value));
+        } else {
+            self.text(field, value.to_string());
+        }
+    }
+
+    /// Sets a truth value; given to a text field it is written as a text.
+    pub fn flag(&mut self, field: Field, value: bool) {
+        if field.kind() == Kind::Bool {
+            self.put(field, Value::Bool(value));
+        } else {
+            self.text(field, if value { "true" } else { "false" });
+        }
+    }
+
+    /// Sets `time` or `observed`.
+    pub fn time(&mut self, field: Field, time: Timestamp) {
+        debug_assert!(matches!(field, Field::Time | Field::Observed));
+        self.put(field, Value::Time(time));
+    }
+
+    /// Sets `id`.
+    pub fn id(&mut self, id: EventId) {
+        self.put(Field::Id, Value::Id(id));
+    }
+
+    /// Sets `origin.raw_sha256` from the hash's bytes.
+    pub fn raw_sha256(&mut self, hash: &'a [u8; 32]) {
+        self.put(Field::OriginRawSha256, Value::Hex(hash));
+    }
+
+    /// Keeps the raw record: as text where it is UTF-8 (and not swollen by escapes beyond what
+    /// base64 would take), else as base64. Longer records than [`MAX_RAW_BYTES`] are the caller's
+    /// mistake and are cut.
+    pub fn raw(&mut self, record: &'a [u8]) {
+        let record = &record[..record.len().min(MAX_RAW_BYTES)];
+        match simdutf8::basic::from_utf8(record) {
+            Ok(text) if record.len() <= MAX_RAW_BYTES / 6 || !swells(record) => {
+                self.put(Field::OriginRaw, Value::Text(Cow::Borrowed(text)));
+            }
+            _ => self.put(Field::OriginRawBase64, Value::Base64(record)),
+        }
+    }
+
+    /// Adds a target.
+    pub fn target(&mut self, target: Target<'a>) {
+        if target != Target::default() {
+            self.present |= bit(Field::Targets);
+            self.targets.push(target);
+        }
+    }
+
+    /// The first target, made if there is none: for packs that fill it part by part.
+    pub fn first_target(&mut self) -> &mut Target<'a> {
+        self.present |= bit(Field::Targets);
+        if self.targets.is_empty() {
+            self.targets.push(Target::default());
+        }
+        &mut self.targets[0]
+    }
+
+    /// Adds a change.
+    pub fn change(&mut self, change: Change<'a>) {
+        self.present |= bit(Field::Changes);
+        self.changes.push(change);
+    }
+
+    /// Adds to `details`; of equal keys the last wins.
+    pub fn detail(&mut self, key: impl Into<Cow<'a, str>>, value: Detail<'a>) {
+        self.present |= bit(Field::Details);
+        self.details.push((key.into(), value));
+    }
+
+    /// Adds a tag.
+    pub fn tag(&mut self, tag: impl Into<Cow<'a, str>>) {
+        self.text(Field::Tags, tag);
+    }
+
+    /// Takes a field back out.
+    pub fn remove(&mut self, field: Field) {
+        match field.kind() {
+            Kind::Texts => self.texts.retain(|(of, _)| *of != field),
+            Kind::Targets => self.targets.clear(),
+            Kind::Changes => self.changes.clear(),
+            Kind::Details => self.details.clear(),
+            Kind::Text | Kind::Int | Kind::Bool => {}
+        }
+        self.present &= !bit(field);
+    }
+
+    /// Appends the event's canonical JSON to `out` (no newline).
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Written {
+        let start = out.len();
+        let cut_text = self.write(out);
+        if !cut_text && out.len() - start <= MAX_EVENT_BYTES {
+            return Written { len: out.len() - start, cut: false };
+        }
+        out.truncate(start);
+        self.tag(CUT_TAG);
+        self.write(out);
+        for step in CUTS {
+            if out.len() - start <= MAX_EVENT_BYTES {
+                break;
+            }
+            out.truncate(start);
+            for field in *step {
+                self.remove(*field);
+            }
+            self.write(out);
+        }
+        Written { len: out.len() - start, cut: true }
+    }
+
+    /// Writes all the fields; says whether a text had to be cut.
+    fn write(&mut self, out: &mut Vec<u8>) -> bool {
+        let mut objects = Objects { open: &[], first: true };
+        let mut cut = false;
+        out.push(b'{');
+        let mut rest = self.present;
+        while rest != 0 {
+            let field = Field::ALL[usize::try_from(rest.trailing_zeros()).unwrap_or_default()];
+            rest &= rest - 1;
+            let place = field.place();
+            objects.key(place.parents, place.key, out);
+            cut |= self.write_field(field, out);
+        }
+        objects.close(out);
+        out.push(b'}');
+        cut
+    }
+
+    fn write_field(&mut self, field: Field, out: &mut Vec<u8>) -> bool {
+        match field.kind() {
+            Kind::Text | Kind::Int | Kind::Bool => match self.value(field) {
+                Some(value) => write_value(field, value, out),
+                None => false,
+            },
+            Kind::Texts => {
+                let texts = self.texts.iter().filter(|(of, _)| *of == field);
+                write_list(texts, out, |(_, text), out| write_cut(text, out))
+            }
+            Kind::Targets => write_list(self.targets.iter(), out, write_target),
+            Kind::Changes => write_list(self.changes.iter_mut(), out, write_change),
+            Kind::Details => write_map(&mut self.details, MAX_DEPTH, out),
+        }
+    }
+}
+
+/// What goes, step by step, when an event is too long.
+const CUTS: &[&[Field]] = &[
+    &[Field::Details],
+    &[Field::Changes, Field::DataFields],
+    &[Field::Message, Field::SourceUserAgent, Field::ReasonText, Field::Justification],
+    &[
+        Field::Targets,
+        Field::ActorRoles,
+        Field::ActorTeams,
+        Field::BehalfRoles,
+        Field::BehalfTeams,
+        Field::BehalfName,
+        Field::BehalfDisplay,
+        Field::BehalfId,
+        Field::ActorDisplay,
+        Field::ActorId,
+        Field::SessionMethods,
+        Field::SessionId,
+        Field::SourceHost,
+        Field::DataName,
+        Field::DataVia,
+        Field::TraceRequestId,
+    ],
+];
+
+/// Would escapes make this longer than base64 does?
+fn swells(record: &[u8]) -> bool {
+    let escaped: usize = record
+        .iter()
+        .map(|byte| match byte {
+            b'"' | b'\\' | 0x08..=0x0a | 0x0c | 0x0d => 2,
+            0..0x20 => 6,
+            _ => 1,
+        })
+        .sum();
+    escaped > record.len() / 3 * 4 + 4
+}
+
+fn write_value(field: Field, value: &Value<'_>, out: &mut Vec<u8>) -> bool {
+    match value {
+        Value::Text(text) if field == Field::OriginRaw => push_string(text, out),
+        Value::Text(text) => return write_cut(text, out),
+        Value::Int(value) => push_int(*value, out),
+        Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Value::Time(time) => quoted(out, |out| time.write_to(out)),
+        Value::Id(id) => quoted(out, |out| crate::ids::push_hex(&id.0, out)),
+        Value::Hex(bytes) => quoted(out, |out| crate::ids::push_hex(bytes, out)),
+        Value::Base64(bytes) => quoted(out, |out| push_base64(bytes, out)),
+    }
+    false
+}
+
+fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
+/// Writes a text, cut at a character border to [`MAX_TEXT_BYTES`]; says whether it was cut.
+fn write_cut(text: &str, out: &mut Vec<u8>) -> bool {
+    let kept = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
+    push_string(kept, out);
+    kept.len() < text.len()
+}
+
+fn write_list<T>(
+    items: impl Iterator<Item = T>,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(T, &mut Vec<u8>) -> bool,
+) -> bool {
+    let mut cut = false;
+    out.push(b'[');
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        cut |= write(item, out);
+    }
+    out.push(b']');
+    cut
+}
+
+fn write_target(target: &Target<'_>, out: &mut Vec<u8>) -> bool {
+    let parts = [
+        ("id", &target.id),
+        ("name", &target.name),
+        ("parent", &target.parent),
+        ("type", &target.kind),
+    ];
+    let mut cut = false;
+    let mut comma = b'{';
+    for (key, value) in parts {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            out.push(comma);
+            comma = b',';
+            push_string(key, out);
+            out.push(b':');
+            cut |= write_cut(value, out);
+        }
+    }
+    if comma == b'{' {
+        out.push(b'{');
+    }
+    out.push(b'}');
+    cut
+}
+
+fn write_change(change: &mut Change<'_>, out: &mut Vec<u8>) -> bool {
+    let mut cut = false;
+    out.push(b'{');
+    if let Some(after) = &mut change.after {
+        out.extend_from_slice(b"\"after\":");
+        cut |= write_detail(after, MAX_DEPTH, out);
+        out.push(b',');
+    }
+    if let Some(before) = &mut change.before {
+        out.extend_from_slice(b"\"before\":");
+        cut |= write_detail(before, MAX_DEPTH, out);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"field\":");
+    cut |= write_cut(&change.field, out);
+    if change.masked {
+        out.extend_from_slice(b",\"masked\":true");
+    }
+    out.push(b'}');
+    cut
+}
+
+fn write_detail(detail: &mut Detail<'_>, depth: usize, out: &mut Vec<u8>) -> bool {
+    match detail {
+        Detail::Null => out.extend_from_slice(b"null"),
+        Detail::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
+        Detail::Int(value) if value.unsigned_abs() <= MAX_SAFE_INT.unsigned_abs() => {
+            push_int(*value, out);
+        }
+        Detail::Int(value) => quoted(out, |out| push_int(*value, out)),
+        Detail::Text(text) => return write_cut(text, out),
+        Detail::List(_) | Detail::Map(_) if depth == 0 => {
+            out.extend_from_slice(b"\"\"");
+            return true;
+        }
+        Detail::List(items) => {
+            return write_list(items.iter_mut(), out, |item, out| write_detail(item, depth - 1, out));
+        }
+        Detail::Map(entries) => return write_map(entries, depth, out),
+    }
+    false
+}
+
+/// Writes a map with its keys made ASCII, sorted, and each once (the last wins).
+fn write_map(entries: &mut [(Cow<'_, str>, Detail<'_>)], depth: usize, out: &mut Vec<u8>) -> bool {
+    for (key, _) in entries.iter_mut() {
+        if !key.is_ascii() {
+            *key = Cow::Owned(ascii_key(key));
+        }
+    }
+    entries.sort_by(|(left, _), (right, _)| left.as_bytes().cmp(right.as_bytes()));
+    let mut cut = false;
+    out.push(b'{');
+    let mut first = true;
+    for index in 0..entries.len() {
+        // The sort is stable: of equal keys the last of the run is the last that was set.
+        if index + 1 < entries.len() && entries[index].0 == entries[index + 1].0 {
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        let (key, value) = &mut entries[index];
+        cut |= write_cut(key, out);
+        out.push(b':');
+        cut |= write_detail(value, depth.saturating_sub(1), out);
+    }
+    out.push(b'}');
+    cut
+}
+
+/// Keys are ASCII in the canonical form: other characters are percent-encoded (RFC 3986 §2.1).
+fn ascii_key(key: &str) -> String {
+    let mut out = String::with_capacity(key.len() * 2);
+    for byte in key.bytes() {
+        if byte.is_ascii() {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Opens and closes nested objects as the walk along the table crosses them.
+struct Objects {
+    open: &'static [&'static str],
+    first: bool,
+}
+
+impl Objects {
+    fn key(&mut self, parents: &'static [&'static str], key: &str, out: &mut Vec<u8>) {
+        if self.open != parents {
+            let common =
+                self.open.iter().zip(parents).take_while(|(left, right)| left == right).count();
+            for _ in common..self.open.len() {
+                out.push(b'}');
+                self.first = false;
+            }
+            for parent in &parents[common..] {
+                self.comma(out);
+                out.push(b'"');
+                out.extend_from_slice(parent.as_bytes());
+                out.extend_from_slice(b"\":{");
+                self.first = true;
+            }
+            self.open = parents;
+        }
+        self.comma(out);
+        out.push(b'"');
+        push_escaped(key, out);
+        out.extend_from_slice(b"\":");
+    }
+
+    fn comma(&mut self, out: &mut Vec<u8>) {
+        if !self.first {
+            out.push(b',');
+        }
+        self.first = false;
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        for _ in self.open {
+            out.push(b'}');
+        }
+    }
+}
