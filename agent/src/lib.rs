@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Custody agent: sources, pipeline, spool, outputs.
+
+pub mod sources;
