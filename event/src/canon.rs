@@ -173,7 +173,9 @@ impl<'a> Walk<'a> {
         let first = self.peek();
         self.at += digits;
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
-        let safe = text.parse::<i64>().is_ok_and(|value| value.unsigned_abs() <= MAX_SAFE_INT.unsigned_abs());
+        let safe = text
+            .parse::<i64>()
+            .is_ok_and(|value| value.unsigned_abs() <= MAX_SAFE_INT.unsigned_abs());
         let zero_first = first == Some(b'0') && (digits > 1 || self.at - start > digits);
         if !safe || zero_first || matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
             self.at = start;
@@ -230,12 +232,32 @@ mod tests {
     #[test]
     fn everything_that_could_be_written_in_two_ways_is_refused() {
         for bad in [
-            "", "[]", "{", "{}x", r#"{"b":1,"a":1}"#, r#"{"a":1,"a":1}"#, r#"{"a": 1}"#,
-            r#"{"a":01}"#, r#"{"a":-0}"#, r#"{"a":1.0}"#, r#"{"a":1e3}"#,
-            r#"{"a":9007199254740992}"#, r#"{"a":"\u0041"}"#, r#"{"a":"\u000A"}"#,
-            r#"{"a":"\/"}"#, r#"{"a":"\u000a"}"#, r#"{"a":"\u001F"}"#, "{\"a\":\"\n\"}",
-            r#"{"é":1}"#, r#"{"a":tru}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{"a":[1,]}"#,
-            r#"{"a":-}"#, r#"{"a":"x}"#, r#"{"a":"\"#,
+            "",
+            "[]",
+            "{",
+            "{}x",
+            r#"{"b":1,"a":1}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a": 1}"#,
+            r#"{"a":01}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":1e3}"#,
+            r#"{"a":9007199254740992}"#,
+            r#"{"a":"\u0041"}"#,
+            r#"{"a":"\u000A"}"#,
+            r#"{"a":"\/"}"#,
+            r#"{"a":"\u000a"}"#,
+            r#"{"a":"\u001F"}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"é":1}"#,
+            r#"{"a":tru}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":[1,]}"#,
+            r#"{"a":-}"#,
+            r#"{"a":"x}"#,
+            r#"{"a":"\"#,
         ] {
             assert!(check(bad.as_bytes()).is_err(), "{bad}");
         }

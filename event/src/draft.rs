@@ -488,7 +488,9 @@ fn write_detail(detail: &mut Detail<'_>, depth: usize, out: &mut Vec<u8>) -> boo
             return true;
         }
         Detail::List(items) => {
-            return write_list(items.iter_mut(), out, |item, out| write_detail(item, depth - 1, out));
+            return write_list(items.iter_mut(), out, |item, out| {
+                write_detail(item, depth - 1, out)
+            });
         }
         Detail::Map(entries) => return write_map(entries, depth, out),
     }

@@ -35,11 +35,10 @@ fn find_special(bytes: &[u8]) -> Option<usize> {
         let slash = word ^ (ONES * 0x5c);
         // A byte below 0x20 borrows; so does a zero byte of the two differences. False alarms
         // only come above a true one, so the lowest set bit is right; bytes over 0x7f are masked.
-        let hits = (word.wrapping_sub(ONES * 0x20)
-            | quote.wrapping_sub(ONES)
-            | slash.wrapping_sub(ONES))
-            & !word
-            & HIGHS;
+        let hits =
+            (word.wrapping_sub(ONES * 0x20) | quote.wrapping_sub(ONES) | slash.wrapping_sub(ONES))
+                & !word
+                & HIGHS;
         if hits != 0 {
             return bytes[at..].iter().position(|byte| is_special(*byte)).map(|found| at + found);
         }
@@ -142,8 +141,13 @@ mod tests {
     #[test]
     fn base64_is_the_one_of_rfc_4648() {
         for (bytes, text) in [
-            ("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy"),
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
         ] {
             let mut out = Vec::new();
             push_base64(bytes.as_bytes(), &mut out);

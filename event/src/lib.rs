@@ -12,7 +12,7 @@
 //! - [`merkle`]: RFC 6962 hashing over a block's events.
 //! - [`ids`], [`time`], [`position`]: the newtypes that everything else is written in.
 
-// pub mod block;
+pub mod block;
 pub mod canon;
 pub mod clock;
 pub mod draft;
@@ -25,7 +25,7 @@ pub mod taxonomy;
 pub mod time;
 pub mod view;
 
-// pub use block::{Block, Header, Malformed, Sealed, Sealer, SourceBook};
+pub use block::{Block, Header, Malformed, Sealed, Sealer, SourceBook};
 pub use clock::{Clock, SystemClock};
 pub use draft::{Change, Detail, Draft, Target, Written};
 pub use field::{Field, Kind};

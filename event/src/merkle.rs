@@ -36,7 +36,7 @@ impl Iterator for Salts<'_> {
         let index = self.next;
         self.next = index.checked_add(1)?;
         let mut salt = [0; 16];
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             self.pair = salt_pair(self.secret, index / 2);
             salt.copy_from_slice(&self.pair[..16]);
         } else {

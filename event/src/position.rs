@@ -177,11 +177,16 @@ mod tests {
         let file = identity();
         let key = file.key("h");
         assert_eq!(FileIdentity { dev: 9, ..file.clone() }.key("h"), key);
-        assert_ne!(FileIdentity { dev: 9, born_ns: 0, ..file.clone() }.key("h"),
-            FileIdentity { born_ns: 0, ..file.clone() }.key("h"));
+        assert_ne!(
+            FileIdentity { dev: 9, born_ns: 0, ..file.clone() }.key("h"),
+            FileIdentity { born_ns: 0, ..file.clone() }.key("h")
+        );
         assert_ne!(FileIdentity { generation: 1, ..file.clone() }.key("h"), key);
         assert_ne!(FileIdentity { ino: 78, ..file.clone() }.key("h"), key);
-        assert_ne!(FileIdentity { fingerprint: Fingerprint::of(b"x"), ..file.clone() }.key("h"), key);
+        assert_ne!(
+            FileIdentity { fingerprint: Fingerprint::of(b"x"), ..file.clone() }.key("h"),
+            key
+        );
         assert_ne!(file.key("g"), key);
     }
 

@@ -92,8 +92,10 @@ impl Timestamp {
             return None;
         }
         let days = days_from_civil(i64::from(year), i64::from(month), i64::from(day));
-        let seconds =
-            days * SECONDS_PER_DAY + i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+        let seconds = days * SECONDS_PER_DAY
+            + i64::from(hour) * 3600
+            + i64::from(minute) * 60
+            + i64::from(second);
         Self::from_seconds(seconds, micros)
     }
 

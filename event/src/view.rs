@@ -275,7 +275,8 @@ impl<'a> EventView<'a> {
     /// Not JSON, an unknown field, a wrong type, a missing `id`, `time`, `observed` or `origin`,
     /// or another version.
     pub fn read(event: &'a [u8]) -> Result<Self, BadEvent> {
-        let view: Self = serde_json::from_slice(event).map_err(|error| BadEvent(error.to_string()))?;
+        let view: Self =
+            serde_json::from_slice(event).map_err(|error| BadEvent(error.to_string()))?;
         if view.v != 1 {
             return Err(BadEvent(format!("its version is {}", view.v)));
         }
