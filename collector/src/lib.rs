@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The Custody collector: ingest, evidence log, index, query, web.
+
+pub mod store;
