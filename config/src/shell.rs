@@ -1,0 +1,1 @@
+//! What a daemon needs around its work.
