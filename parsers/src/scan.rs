@@ -47,7 +47,8 @@ enum Op {
     Literal(memmem::Finder<'static>),
     Run(Run),
     Save(u8),
-    /// Try the next operation; if that leads nowhere, clear these slots and go to `other`.
+    /// Try the next operation, then go to `other`; first clear these slots of groups in either
+    /// way, which an earlier try may have left.
     Split { other: usize, clear_from: u8, clear_to: u8 },
     Jump(usize),
     Start,
@@ -389,20 +390,24 @@ fn optional(sub: &Hir, greedy: bool, ops: &mut Vec<Op>) -> Option<()> {
 }
 
 fn alternatives(branches: &[Hir], ops: &mut Vec<Op>) -> Option<()> {
+    let start = ops.len();
+    let mut splits = Vec::new();
     let mut jumps = Vec::new();
     for (number, branch) in branches.iter().enumerate() {
-        let last = number + 1 == branches.len();
-        let split = ops.len();
-        if !last {
+        if number + 1 < branches.len() {
+            let split = ops.len();
             ops.push(Op::Jump(0));
-        }
-        emit(branch, ops)?;
-        if !last {
+            emit(branch, ops)?;
             jumps.push(ops.len());
             ops.push(Op::Jump(0));
-            let (clear_from, clear_to) = groups_of(&ops[split..]);
-            ops[split] = Op::Split { other: ops.len(), clear_from, clear_to };
+            splits.push((split, ops.len()));
+        } else {
+            emit(branch, ops)?;
         }
+    }
+    let (clear_from, clear_to) = groups_of(&ops[start..]);
+    for (split, other) in splits {
+        ops[split] = Op::Split { other, clear_from, clear_to };
     }
     let end = ops.len();
     for jump in jumps {
@@ -459,11 +464,13 @@ impl Walk<'_> {
                 }
                 Op::Save(slot) => self.slots[usize::from(*slot)] = short(at),
                 Op::Split { other, clear_from, clear_to } => {
+                    let groups = usize::from(*clear_from)..usize::from(*clear_to);
+                    self.slots[groups.clone()].fill(UNSET);
                     match self.attempt(op + 1, at) {
                         Found::Nothing => {}
                         found => return found,
                     }
-                    self.slots[usize::from(*clear_from)..usize::from(*clear_to)].fill(UNSET);
+                    self.slots[groups].fill(UNSET);
                     op = *other;
                     continue;
                 }
@@ -659,7 +666,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
         fn known_patterns_find_what_the_regex_finds(text in words(), pattern in proptest::sample::select(PATTERNS.to_vec())) {
