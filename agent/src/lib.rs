@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Custody's agent: sources, spool, outputs.
+
+pub mod spool;
