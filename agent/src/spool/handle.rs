@@ -400,7 +400,8 @@ impl SpoolHandle {
             return Reply::ready(Err(SpoolError::TooLarge { what: "block", len: bytes.len(), limit: MAX_BLOCK_BYTES }));
         }
         let reason = reason.to_owned();
-        self.ask(move |core| core.dead_letter(seq, Arc::clone(&bytes), &reason))
+        let mut given = None;
+        self.ask(move |core| core.dead_letter(seq, Arc::clone(&bytes), &reason, &mut given))
     }
 
     /// Replaces a block that is still held by another form of it (its sparse one). With `dead_reason`
@@ -443,7 +444,8 @@ impl SpoolHandle {
                 return Reply::ready(Err(error));
             }
         }
-        self.ask(move |core| core.restream(&mut map, &puts))
+        let mut target = None;
+        self.ask(move |core| core.restream(&mut map, &puts, &mut target))
     }
 
     /// What happened since the last call that the books must say.

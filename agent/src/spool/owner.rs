@@ -254,7 +254,15 @@ impl Core {
             cursors: loaded.cursors,
             dead_ids: loaded.dead_ids.into_iter().collect(),
         };
+        if before.generation != self.index.generation {
+            // A restream's last step was applied although its call failed: where the outputs stood was
+            // in the old stream.
+            self.goals.iter_mut().flat_map(BTreeMap::values_mut).for_each(|goal| *goal = 0);
+            self.shared.state().acks.clear();
+        }
         (self.store, self.number) = (Some(store), number);
+        // What was being replaced when the store failed may be replaced by now.
+        locked(&self.shared.ring).clear();
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
         let mut needs = loaded.needs_restream;
         if let Some(rolled_back) = self.rolled_back().filter(|_| needs.is_none()) {
@@ -315,15 +323,21 @@ impl Core {
 
     /// Commits without a sync of its own, but never lets too much be unsynced.
     pub(crate) fn commit_unsynced(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        self.call(|store| store.commit(changes))?;
+        self.commit(changes)?;
         self.unsynced_bytes += changes.iter().map(Change::size_bytes).sum::<u64>();
         let now = self.now();
         self.unsynced_since.get_or_insert(now);
         if self.unsynced_bytes >= self.shared.options.group_max_bytes { self.sync() } else { Ok(()) }
     }
 
+    /// Applies changes. After an error here nobody knows what was applied, so even a full disk ends the
+    /// handle: only the reopened store can tell.
+    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.call(|store| store.commit(changes)).map_err(in_doubt)
+    }
+
     pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
-        self.call(|store| store.sync())?;
+        self.call(|store| store.sync()).map_err(in_doubt)?;
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
         locked(&self.shared.stats).syncs += 1;
         Ok(())
@@ -398,7 +412,7 @@ impl Core {
         let acks = self.ack_change();
         changes.extend(acks.iter().cloned());
         changes.push(Change { puts: vec![(NEXT_SEQ.to_vec(), next_seq.to_be_bytes().to_vec())], ..Change::default() });
-        self.call(|store| store.commit(&changes))?;
+        self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
         self.settle_acks(acks.as_ref());
@@ -661,6 +675,13 @@ impl Core {
         let mut state = self.shared.state();
         state.requests.clear();
         state.appends.clear();
+    }
+}
+
+fn in_doubt(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Full(text) => StoreError::Io(format!("disk full: {text}")),
+        other => other,
     }
 }
 

@@ -82,12 +82,20 @@ impl Core {
     fn commit_now(&mut self, change: Change) -> Result<(), StoreError> {
         let size = change.size_bytes();
         self.call(|store| store.reserve(size))?;
-        self.call(|store| store.commit(&[change]))?;
+        self.commit(&[change])?;
         self.sync()
     }
 
-    pub(crate) fn dead_letter(&mut self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> Answer<u64> {
+    /// `given` remembers the id over a failure of the store, which may have written it all the same.
+    pub(crate) fn dead_letter(&mut self, seq: u64, bytes: Arc<[u8]>, reason: &str, given: &mut Option<u64>) -> Answer<u64> {
+        if let Some(id) = given.filter(|id| self.index.dead_ids.contains(id)) {
+            self.sync()?;
+            return Ok(Ok(id));
+        }
         let (id, change) = self.dead_change(seq, bytes, reason);
+        let size = change.size_bytes();
+        self.call(|store| store.reserve(size))?;
+        *given = Some(id);
         self.commit_now(change)?;
         self.index.dead_ids.insert(id);
         Ok(Ok(id))
@@ -99,6 +107,7 @@ impl Core {
         };
         // Asked again after a reopen: it is done already, and the dead letter is there.
         if old == bytes {
+            self.sync()?;
             return Ok(Ok(self.index.dead_ids.last().copied().filter(|_| dead_reason.is_some())));
         }
         let old_len = u32::try_from(old.len()).unwrap_or(u32::MAX);
@@ -138,7 +147,19 @@ impl Core {
 
     /// See [`super::SpoolHandle::restream`]. The new blocks are written beside the old ones under the
     /// next generation, in steps; the batch that writes the generation makes them the live ones.
-    pub(crate) fn restream(&mut self, map: Map<'_>, puts: &[(SpoolKey, Vec<u8>)]) -> Answer<Restreamed> {
+    pub(crate) fn restream(
+        &mut self,
+        map: Map<'_>,
+        puts: &[(SpoolKey, Vec<u8>)],
+        target: &mut Option<u32>,
+    ) -> Answer<Restreamed> {
+        if *target == Some(self.index.generation) {
+            // The switch was applied although its call failed, and the reopened store has it.
+            self.sync()?;
+            self.shared.state().restreaming = false;
+            self.write_ledger(true);
+            return Ok(Ok(Restreamed { generation: self.index.generation, next_seq: self.index.next_seq }));
+        }
         self.shared.state().restreaming = true;
         // What is queued has the old numbers: it goes first.
         while self.shared.state().queued_bytes > 0 {
@@ -147,6 +168,7 @@ impl Core {
         self.commit_acks()?;
         let known = self.ledger.last().map_or(0, |entry| entry.generation);
         let generation = self.index.generation.max(known) + 1;
+        *target = Some(generation);
         let written = match self.rewrite(map, generation)? {
             Ok(written) => written,
             Err(error) => {
