@@ -135,7 +135,10 @@ impl Archive {
         let stream: Box<dyn Read + Send> = if name_of(path).ends_with(b".zst") {
             Box::new(zstd::stream::read::Decoder::new(file)?)
         } else {
-            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(64 * 1024, file)))
+            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
+                64 * 1024,
+                file,
+            )))
         };
         Ok(Self { stream, at: 0, pending: Vec::new(), ended: false })
     }

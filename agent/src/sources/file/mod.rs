@@ -159,7 +159,11 @@ impl FileSource {
     ///
     /// # Errors
     /// A pattern or a limit is wrong.
-    pub fn new(options: FileOptions, source: SourceIndex, clock: Arc<dyn Clock>) -> Result<Self, SourceError> {
+    pub fn new(
+        options: FileOptions,
+        source: SourceIndex,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SourceError> {
         walk::Walk::new(&options.paths, &options.exclude)
             .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
         options.clone().checked()?;
@@ -188,7 +192,15 @@ impl FileSource {
         let notifications = self.options.notifications;
         let mut tailer = Tailer::new(self.options, self.source, Arc::clone(&self.clock), saved)?;
         let mut watch = wake::Watch::new(&self.waker, notifications);
-        let Err(Stopped) = follow(&mut tailer, &mut watch, &self.bell, self.clock.as_ref(), interval, outlet, state);
+        let Err(Stopped) = follow(
+            &mut tailer,
+            &mut watch,
+            &self.bell,
+            self.clock.as_ref(),
+            interval,
+            outlet,
+            state,
+        );
         Ok(())
     }
 }
@@ -231,7 +243,12 @@ fn follow(
 
 /// Waits for a notification or the next scan; at least a short pause, so that a busy writer makes
 /// batches and not rounds.
-fn rest(bell: &wake::Bell, clock: &dyn Clock, next_scan: Duration, outlet: &dyn Outlet) -> Result<(), Stopped> {
+fn rest(
+    bell: &wake::Bell,
+    clock: &dyn Clock,
+    next_scan: Duration,
+    outlet: &dyn Outlet,
+) -> Result<(), Stopped> {
     if outlet.is_stopped_after(ROUND_PAUSE) {
         return Err(Stopped);
     }

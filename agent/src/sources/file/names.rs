@@ -135,11 +135,28 @@ mod tests {
     #[test]
     fn rotations_are_told_from_neighbours() {
         let base = Path::new("/var/log/app.log");
-        for yes in ["app.log.1", "app.log.2.gz", "app.log-20260101", "app.log-20260101.gz", "app.log.gz",
-            "app.log.old", "app-2026-01-01.log", "app.1.log", "app.log.20260101-120000.zst"] {
+        for yes in [
+            "app.log.1",
+            "app.log.2.gz",
+            "app.log-20260101",
+            "app.log-20260101.gz",
+            "app.log.gz",
+            "app.log.old",
+            "app-2026-01-01.log",
+            "app.1.log",
+            "app.log.20260101-120000.zst",
+        ] {
             assert!(is_rotation_of(base, &Path::new("/var/log").join(yes)), "{yes}");
         }
-        for no in ["app.log", "app.log.errors", "apple.log", "app.logs", "app-debug.log", "other.log.1", "app.log1x"] {
+        for no in [
+            "app.log",
+            "app.log.errors",
+            "apple.log",
+            "app.logs",
+            "app-debug.log",
+            "other.log.1",
+            "app.log1x",
+        ] {
             assert!(!is_rotation_of(base, &Path::new("/var/log").join(no)), "{no}");
         }
         assert!(!is_rotation_of(base, Path::new("/var/app.log.1")));
@@ -150,6 +167,9 @@ mod tests {
     fn a_path_that_is_not_utf8_reads_back_byte_for_byte() {
         let odd = PathBuf::from(OsString::from_vec(b"/tmp/\xff\"a\\b\n\x01.log".to_vec()));
         assert_eq!(path_from_text(&path_text(&odd)), odd);
-        assert_eq!(path_from_text(&path_text(Path::new("/tmp/gr\u{fc}n"))), Path::new("/tmp/gr\u{fc}n"));
+        assert_eq!(
+            path_from_text(&path_text(Path::new("/tmp/gr\u{fc}n"))),
+            Path::new("/tmp/gr\u{fc}n")
+        );
     }
 }

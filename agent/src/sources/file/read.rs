@@ -172,7 +172,8 @@ impl Tailer {
             is_file: true,
             is_dir: false,
         };
-        let mut fresh = Reader::fresh(old.at.as_ref().unwrap_or(&old.path), old.at.clone(), &stat, file);
+        let mut fresh =
+            Reader::fresh(old.at.as_ref().unwrap_or(&old.path), old.at.clone(), &stat, file);
         if old.known.is_none() {
             fresh.after = old.after;
             self.by_inode.insert(fresh.inode, id);
@@ -291,7 +292,15 @@ impl Slicer<'_> {
         if len == 0 { None } else { self.chunk(buffer, at, len, len, framing, 0) }
     }
 
-    fn chunk(&mut self, buffer: &[u8], at: usize, len: usize, used: usize, framing: Framing, next: u32) -> Option<Item> {
+    fn chunk(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        len: usize,
+        used: usize,
+        framing: Framing,
+        next: u32,
+    ) -> Option<Item> {
         let file = Arc::clone(self.reader.known.as_ref()?);
         let from = Offset(self.reader.offset);
         self.advance(buffer, at + used, used, next);

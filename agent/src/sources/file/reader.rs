@@ -121,7 +121,8 @@ impl Reader {
             is_dir: false,
         };
         let mut reader = Self::fresh(&path_from_text(&position.path), None, &stat, None);
-        reader.known = Some(Arc::new(FileRef { identity: identity.clone(), path: position.path.clone() }));
+        reader.known =
+            Some(Arc::new(FileRef { identity: identity.clone(), path: position.path.clone() }));
         reader.offset = position.offset.get();
         reader.segment = if position.segment == FINISHED { 0 } else { position.segment };
         reader.tail = position.tail;
@@ -183,7 +184,9 @@ impl Reader {
     pub(crate) fn is_caught_up(&self) -> bool {
         match &self.place {
             Place::Missing(_) | Place::Archive(_) => false,
-            Place::Inode(_) => self.held || self.back_off.0 > 0 || self.idle == Some((self.size, self.seen_ns)),
+            Place::Inode(_) => {
+                self.held || self.back_off.0 > 0 || self.idle == Some((self.size, self.seen_ns))
+            }
         }
     }
 

@@ -63,16 +63,19 @@ impl Tailer {
             return End::default();
         }
         let now = file.as_ref().and_then(|file| stat_file(file).ok());
-        let (size, modified_ns) = now.map_or((reader.size, reader.seen_ns), |now| (now.size, now.modified_ns));
+        let (size, modified_ns) =
+            now.map_or((reader.size, reader.seen_ns), |now| (now.size, now.modified_ns));
         if let Some(now) = now {
             reader.links = now.links;
         }
         let grown = (size, modified_ns) != (reader.quiet.0, reader.quiet.1);
-        reader.quiet = (size, modified_ns, if grown { 0 } else { reader.quiet.2.saturating_add(1) });
+        reader.quiet =
+            (size, modified_ns, if grown { 0 } else { reader.quiet.2.saturating_add(1) });
         if (size, modified_ns) != (reader.size, reader.seen_ns) {
             return End::default();
         }
-        let successor = self.found.files.get(&reader.path).is_some_and(|stat| stat.inode != reader.inode);
+        let successor =
+            self.found.files.get(&reader.path).is_some_and(|stat| stat.inode != reader.inode);
         let quiet = reader.quiet.2;
         let grace = if successor || reader.is_copy { GRACE_SCANS } else { LINGER_SCANS };
         let linger = if reader.is_copy || reader.links == 0 { grace } else { LINGER_SCANS };
@@ -100,8 +103,15 @@ impl Tailer {
         self.put_last(reader, &rest[..len], before, outlet)
     }
 
-    fn put_last(&mut self, reader: &mut Reader, buffer: &[u8], at: usize, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
-        let (source, observed, max_line) = (self.source, self.clock.now(), self.options.max_line_bytes);
+    fn put_last(
+        &mut self,
+        reader: &mut Reader,
+        buffer: &[u8],
+        at: usize,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let (source, observed, max_line) =
+            (self.source, self.clock.now(), self.options.max_line_bytes);
         let last = Slicer { source, observed, max_line, reader }.last(buffer, at);
         match last {
             Some(item) => {
@@ -114,7 +124,12 @@ impl Tailer {
 
     /// The content is read to its end: its position says so, and stays as long as it may be met
     /// again in another form.
-    fn finish(&mut self, id: ReaderId, reader: Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn finish(
+        &mut self,
+        id: ReaderId,
+        reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         self.by_inode.retain(|_, owner| *owner != id);
         if let Some(position) = finished(&reader) {
             self.put(outlet, Item::Moved { source: self.source, position: position.clone() })?;
@@ -141,15 +156,21 @@ impl Tailer {
         let (code, text) = match (missing.truncated || missing.not_at_home, missing.unread) {
             (true, Some(bytes)) => (
                 "truncated_unread",
-                format!("{path} was emptied when at least {bytes} bytes from byte {offset} on had not been read, and no copy of them was found"),
+                format!(
+                    "{path} was emptied when at least {bytes} bytes from byte {offset} on had not been read, and no copy of them was found"
+                ),
             ),
             (true, None) => (
                 "truncated_unread",
-                format!("{path} was replaced while nobody was reading it; what was written from byte {offset} on, if anything, was not found"),
+                format!(
+                    "{path} was replaced while nobody was reading it; what was written from byte {offset} on, if anything, was not found"
+                ),
             ),
             (false, _) => (
                 "file_lost",
-                format!("{path} is gone; what was written from byte {offset} on, if anything, was not found"),
+                format!(
+                    "{path} is gone; what was written from byte {offset} on, if anything, was not found"
+                ),
             ),
         };
         let notice = Notice {
@@ -168,13 +189,20 @@ impl Tailer {
     }
 
     /// One batch out of a compressed copy.
-    pub(crate) fn read_archive(&mut self, id: ReaderId, mut reader: Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
-        let Place::Archive(mut archive) = std::mem::replace(&mut reader.place, Place::Inode(None)) else {
+    pub(crate) fn read_archive(
+        &mut self,
+        id: ReaderId,
+        mut reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let Place::Archive(mut archive) = std::mem::replace(&mut reader.place, Place::Inode(None))
+        else {
             return Ok(());
         };
         let failed = archive.fill(tail_len(reader.offset) + MAX_CHUNK_BYTES).is_err();
         let mut at = tail_len(reader.offset);
-        let (source, observed, max_line) = (self.source, self.clock.now(), self.options.max_line_bytes);
+        let (source, observed, max_line) =
+            (self.source, self.clock.now(), self.options.max_line_bytes);
         let mut slicer = Slicer { source, observed, max_line, reader: &mut reader };
         while let Some((item, used)) = slicer.next(&archive.pending, at) {
             at += used;
@@ -184,7 +212,13 @@ impl Tailer {
         }
         self.progress.more = true;
         if failed {
-            let missing = Missing { tries: 0, tries_left: 0, unread: None, truncated: false, not_at_home: false };
+            let missing = Missing {
+                tries: 0,
+                tries_left: 0,
+                unread: None,
+                truncated: false,
+                not_at_home: false,
+            };
             return self.lost(id, reader, &missing, outlet);
         }
         if archive.ended {
@@ -212,7 +246,10 @@ impl Tailer {
             let of_inode = per_inode.entry(inode).or_default();
             *of_inode += 1;
             let alive = self.by_inode.contains_key(&inode) && *of_inode <= MAX_DONE_PER_INODE;
-            let key = (done.path.parent().map(PathBuf::from).unwrap_or_default(), stem(&done.path).to_vec());
+            let key = (
+                done.path.parent().map(PathBuf::from).unwrap_or_default(),
+                stem(&done.path).to_vec(),
+            );
             let near = near.entry(key).or_insert_with(|| siblings(&done.path).ok());
             let exists = alive || near.as_ref().is_none_or(|near| self.exists(&done, near));
             if exists && *of_path <= MAX_DONE_PER_PATH {
@@ -230,8 +267,15 @@ impl Tailer {
 
     fn exists(&mut self, done: &Done, near: &[Sibling]) -> bool {
         let inode = done.inode();
-        let standing = |sibling: &Sibling| sibling.stat.inode == inode && !self.by_inode.contains_key(&inode);
-        if near.iter().any(standing) || self.found.files.values().any(|stat| stat.inode == inode && !self.by_inode.contains_key(&inode)) {
+        let standing =
+            |sibling: &Sibling| sibling.stat.inode == inode && !self.by_inode.contains_key(&inode);
+        if near.iter().any(standing)
+            || self
+                .found
+                .files
+                .values()
+                .any(|stat| stat.inode == inode && !self.by_inode.contains_key(&inode))
+        {
             return true;
         }
         let first = done.position.identity.fingerprint;
@@ -258,7 +302,8 @@ impl Tailer {
 
     /// Bounds the memories that are only caches.
     fn tidy(&mut self) {
-        let standing: std::collections::HashSet<Inode> = self.found.files.values().map(|stat| stat.inode).collect();
+        let standing: std::collections::HashSet<Inode> =
+            self.found.files.values().map(|stat| stat.inode).collect();
         self.left_alone.retain(|inode, _| standing.contains(inode));
         if self.probed.len() > 4_096 {
             self.probed.clear();
@@ -267,7 +312,12 @@ impl Tailer {
         let ended: Vec<(ReaderId, Vec<ReaderId>)> = live
             .iter()
             .filter(|(_, reader)| !reader.after.is_empty())
-            .map(|(id, reader)| (*id, reader.after.iter().copied().filter(|other| live.contains_key(other)).collect()))
+            .map(|(id, reader)| {
+                (
+                    *id,
+                    reader.after.iter().copied().filter(|other| live.contains_key(other)).collect(),
+                )
+            })
             .collect();
         for (id, after) in ended {
             if let Some(reader) = self.readers.get_mut(&id) {
@@ -280,13 +330,17 @@ impl Tailer {
     pub(crate) fn close_quiet(&mut self) {
         let is_open = |reader: &&Reader| matches!(reader.place, Place::Inode(Some(_)));
         let open = self.readers.values().filter(is_open).count();
-        let Some(surplus) = open.checked_sub(self.options.max_open_files).filter(|surplus| *surplus > 0) else {
+        let Some(surplus) =
+            open.checked_sub(self.options.max_open_files).filter(|surplus| *surplus > 0)
+        else {
             return;
         };
         let mut quiet: Vec<(u64, ReaderId)> = self
             .readers
             .iter()
-            .filter(|(_, reader)| matches!(reader.place, Place::Inode(Some(_))) && may_close(reader))
+            .filter(|(_, reader)| {
+                matches!(reader.place, Place::Inode(Some(_))) && may_close(reader)
+            })
             .map(|(id, reader)| (reader.used, *id))
             .collect();
         quiet.sort_unstable();

@@ -65,7 +65,9 @@ impl Tailer {
                     }
                 }
                 (Place::Inode(_), Some(here)) => stands(&mut reader, here),
-                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => self.vanished(&mut reader),
+                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => {
+                    self.vanished(&mut reader)
+                }
                 _ => {}
             }
             self.readers.insert(id, reader);
@@ -76,8 +78,11 @@ impl Tailer {
     /// The inode of a saved position stands at a path of ours: is its content still there? False
     /// if that cannot be said now.
     fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
-        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else { return true };
-        let path = here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
+        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else {
+            return true;
+        };
+        let path =
+            here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
         let checked = File::open(path).and_then(|file| {
             let now = stat_file(&file)?;
             Ok((now.inode == stat.inode && expected.holds(&file)?, now, file))
@@ -114,7 +119,8 @@ impl Tailer {
             reader.place = Place::Missing(Missing {
                 tries: 0,
                 tries_left: SEARCH_SCANS,
-                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset)).filter(|bytes| *bytes > 0),
+                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset))
+                    .filter(|bytes| *bytes > 0),
                 truncated: false,
                 not_at_home: false,
             });
@@ -122,7 +128,11 @@ impl Tailer {
     }
 
     /// A file that could never be opened and is gone: what it held is lost, and said so.
-    fn notice_vanished_blind(&mut self, found: &Found, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn notice_vanished_blind(
+        &mut self,
+        found: &Found,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         if self.blind.is_empty() {
             return Ok(());
         }
@@ -155,7 +165,12 @@ impl Tailer {
     }
 
     /// Begins the files that nobody reads, the oldest first.
-    fn adopt(&mut self, found: &Found, unreadable: &HashSet<ReaderId>, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn adopt(
+        &mut self,
+        found: &Found,
+        unreadable: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let mut fresh: Vec<(&Path, &Stat)> = Vec::new();
         let mut inodes = HashSet::new();
         for (path, stat) in &found.files {
@@ -168,8 +183,11 @@ impl Tailer {
         if fresh.is_empty() {
             return Ok(());
         }
-        let waited: HashSet<Inode> =
-            unreadable.iter().filter_map(|id| self.readers.get(id)).map(|reader| reader.inode).collect();
+        let waited: HashSet<Inode> = unreadable
+            .iter()
+            .filter_map(|id| self.readers.get(id))
+            .map(|reader| reader.inode)
+            .collect();
         fresh.retain(|(_, stat)| !waited.contains(&stat.inode));
         fresh.sort_by_key(|(path, stat)| (stat.modified_ns, *path));
         let kin = Kin::new(self, found);
@@ -193,7 +211,12 @@ impl Tailer {
         Ok(())
     }
 
-    fn adopt_one(&mut self, path: &Path, stat: &Stat, outlet: &mut dyn Outlet) -> Result<Option<ReaderId>, Stopped> {
+    fn adopt_one(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<ReaderId>, Stopped> {
         let opened = File::open(path).and_then(|file| Ok((stat_file(&file)?, file)));
         let (now, file) = match opened {
             Ok((now, file)) if now.inode == stat.inode => (now, file),
@@ -239,7 +262,9 @@ impl Tailer {
 
     /// Was this inode read to its end before, and has it grown since?
     fn revive(&mut self, stat: &Stat, file: &File) -> Revived {
-        let mine = |done: &Done| done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false);
+        let mine = |done: &Done| {
+            done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false)
+        };
         let Some(at) = self.done.iter().rposition(mine) else { return Revived::New };
         if self.done[at].position.offset.get() >= stat.size {
             return Revived::Nothing;
@@ -249,7 +274,11 @@ impl Tailer {
     }
 
     /// At the very first start, by wish: what is there is not read, and that is made durable.
-    fn start_at_end(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn start_at_end(
+        &mut self,
+        reader: &mut Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
         let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
         let Some((first, tail, in_line)) = end else { return Ok(()) };
@@ -270,11 +299,18 @@ impl Tailer {
         let readers = self
             .readers
             .values()
-            .filter(|reader| reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path))
+            .filter(|reader| {
+                reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path)
+            })
             .map(|reader| reader.modified_ns);
-        let done = self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
+        let done =
+            self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
         if let Some(since_ns) = readers.chain(done).max() {
-            self.hunts.push(super::tailer::Hunt { path, since_ns, tries_left: super::tailer::SEARCH_SCANS });
+            self.hunts.push(super::tailer::Hunt {
+                path,
+                since_ns,
+                tries_left: super::tailer::SEARCH_SCANS,
+            });
         }
     }
 }
@@ -337,7 +373,12 @@ impl Kin {
 
     /// The readers whose content came before what stands at `path` now, and whether there ever
     /// was such a content.
-    fn before(&self, tailer: &Tailer, path: &Path, begun: &[(PathBuf, ReaderId)]) -> (Vec<ReaderId>, bool) {
+    fn before(
+        &self,
+        tailer: &Tailer,
+        path: &Path,
+        begun: &[(PathBuf, ReaderId)],
+    ) -> (Vec<ReaderId>, bool) {
         let key = family(path);
         let ids = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
         let mut after: Vec<ReaderId> = ids
@@ -346,7 +387,8 @@ impl Kin {
             .copied()
             .collect();
         let done = self.done.get(&key).map_or(&[][..], Vec::as_slice);
-        let was_there = !after.is_empty() || done.iter().any(|other| other == path || is_rotation_of(path, other));
+        let was_there = !after.is_empty()
+            || done.iter().any(|other| other == path || is_rotation_of(path, other));
         let files = self.files.get(&key).map_or(&[][..], Vec::as_slice);
         let base = files.iter().find(|base| is_rotation_of(base, path));
         let same_line = |other: &Path| {

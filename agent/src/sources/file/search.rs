@@ -63,7 +63,11 @@ pub(crate) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
 
 impl Tailer {
     /// One try for each content that is missing.
-    pub(crate) fn search_missing(&mut self, waiting: &HashSet<ReaderId>, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    pub(crate) fn search_missing(
+        &mut self,
+        waiting: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let missing = |(id, reader): (&ReaderId, &Reader)| {
             (reader.is_missing() && !waiting.contains(id)).then_some(*id)
         };
@@ -75,7 +79,12 @@ impl Tailer {
         Ok(())
     }
 
-    fn search_one(&mut self, id: ReaderId, mut reader: Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn search_one(
+        &mut self,
+        id: ReaderId,
+        mut reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let outcome = self.search(&reader);
         let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
         missing.tries += 1;
@@ -83,7 +92,9 @@ impl Tailer {
         match outcome {
             Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
             Ok(Search::Packed(path, stat)) => self.unpack(id, reader, &path, &stat),
-            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => self.unpack(id, reader, &path, &stat),
+            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => {
+                self.unpack(id, reader, &path, &stat)
+            }
             Ok(Search::Later | Search::Damaged(..)) if tries < PARTIAL_COPY_SCANS => {
                 self.readers.insert(id, reader);
             }
@@ -148,10 +159,14 @@ impl Tailer {
             return Ok(search);
         }
         // A copy is no older than the last look at the original.
-        near.retain(|sibling| sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns);
+        near.retain(|sibling| {
+            sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns
+        });
         let (packed, mut plain): (Vec<Sibling>, Vec<Sibling>) =
             near.into_iter().partition(|sibling| is_compressed_name(&sibling.path));
-        plain.sort_by_key(|sibling| std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns)));
+        plain.sort_by_key(|sibling| {
+            std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
+        });
         for sibling in plain {
             if sibling.stat.inode == home(reader) || sibling.stat.size < reader.offset {
                 continue;
@@ -171,7 +186,12 @@ impl Tailer {
     }
 
     /// Is this new file a copy of what another reader reads or has read?
-    pub(crate) fn is_copy_of_known(&mut self, reader: &Reader, file: &File, first: Fingerprint) -> io::Result<bool> {
+    pub(crate) fn is_copy_of_known(
+        &mut self,
+        reader: &Reader,
+        file: &File,
+        first: Fingerprint,
+    ) -> io::Result<bool> {
         for other in self.readers.values() {
             let Some(expected) = other.expected() else { continue };
             let related = expected.first == first
@@ -224,7 +244,8 @@ impl Tailer {
                 && sibling.stat.size > 0
                 && sibling.stat.modified_ns >= hunt.since_ns
                 && (is_compressed_name(&sibling.path) || !self.walk.matches(&sibling.path))
-                && uncompressed(&sibling.path).is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
+                && uncompressed(&sibling.path)
+                    .is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
                 && self.is_unknown(&sibling.stat.inode)
         });
         near.sort_by_key(|sibling| sibling.stat.modified_ns);
@@ -249,7 +270,9 @@ impl Tailer {
     }
 
     fn ids_of(&self, path: &Path, current: bool) -> Vec<ReaderId> {
-        let ours = |reader: &Reader| reader.path == path && (reader.at.as_deref() == Some(path)) == current;
+        let ours = |reader: &Reader| {
+            reader.path == path && (reader.at.as_deref() == Some(path)) == current
+        };
         self.readers.iter().filter(|(_, reader)| ours(reader)).map(|(id, _)| *id).collect()
     }
 
@@ -306,7 +329,11 @@ pub(crate) fn home(reader: &Reader) -> Inode {
     reader.known.as_ref().map_or(reader.inode, |known| Inode::of(&known.identity))
 }
 
-fn search_inode(reader: &Reader, expected: &Expected, near: &[Sibling]) -> io::Result<Option<Search>> {
+fn search_inode(
+    reader: &Reader,
+    expected: &Expected,
+    near: &[Sibling],
+) -> io::Result<Option<Search>> {
     let Place::Missing(Missing { not_at_home: false, .. }) = &reader.place else { return Ok(None) };
     for sibling in near.iter().filter(|sibling| sibling.stat.inode == home(reader)) {
         let file = File::open(&sibling.path)?;
@@ -333,7 +360,12 @@ fn search_packed(expected: &Expected, packed: Vec<Sibling>) -> Search {
     outcome
 }
 
-fn is_copy_of(other: &Reader, expected: &Expected, reader: &Reader, file: &File) -> io::Result<bool> {
+fn is_copy_of(
+    other: &Reader,
+    expected: &Expected,
+    reader: &Reader,
+    file: &File,
+) -> io::Result<bool> {
     let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
     match &other.place {
         Place::Inode(original) if stands_at_its_path => {

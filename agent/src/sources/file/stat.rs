@@ -38,9 +38,12 @@ const NANOS: i64 = 1_000_000_000;
 
 impl From<&Statx> for Stat {
     fn from(raw: &Statx) -> Self {
-        let nanos = |seconds: i64, nanos: u32| seconds.saturating_mul(NANOS).saturating_add(i64::from(nanos));
+        let nanos = |seconds: i64, nanos: u32| {
+            seconds.saturating_mul(NANOS).saturating_add(i64::from(nanos))
+        };
         let has_birth = raw.stx_mask & StatxFlags::BTIME.bits() != 0;
-        let born_ns = if has_birth { nanos(raw.stx_btime.tv_sec, raw.stx_btime.tv_nsec) } else { 0 };
+        let born_ns =
+            if has_birth { nanos(raw.stx_btime.tv_sec, raw.stx_btime.tv_nsec) } else { 0 };
         let dev = rustix::fs::makedev(raw.stx_dev_major, raw.stx_dev_minor);
         let kind = FileType::from_raw_mode(u32::from(raw.stx_mode));
         Self {

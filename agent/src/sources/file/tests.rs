@@ -11,8 +11,8 @@ use custody_event::{Clock, FileIdentity, SystemClock};
 
 use super::{FileOptions, Start, Tailer};
 use crate::sources::{
-    Chunk, FilePosition, Framing, Item, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Notice, Outlet, Saved, SourceIndex,
-    Stopped,
+    Chunk, FilePosition, Framing, Item, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Notice, Outlet, Saved,
+    SourceIndex, Stopped,
 };
 
 mod hazards;
@@ -65,7 +65,10 @@ fn records(chunk: &Chunk) -> Vec<Vec<u8>> {
     match chunk.framing {
         Framing::Lines => {
             assert_eq!(chunk.bytes.last(), Some(&b'\n'), "a chunk of lines ends with a line end");
-            chunk.bytes[..chunk.bytes.len() - 1].split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+            chunk.bytes[..chunk.bytes.len() - 1]
+                .split(|byte| *byte == b'\n')
+                .map(<[u8]>::to_vec)
+                .collect()
         }
         Framing::Segment { .. } | Framing::Unterminated => vec![chunk.bytes.clone()],
     }
@@ -101,7 +104,14 @@ impl Bench {
         let mut options = options(dir.path(), pattern);
         change(&mut options);
         let tailer = start(&options, Vec::new());
-        Self { dir, options, tailer, sink: Sink::default(), past: Vec::new(), saved: HashMap::new() }
+        Self {
+            dir,
+            options,
+            tailer,
+            sink: Sink::default(),
+            past: Vec::new(),
+            saved: HashMap::new(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -200,7 +210,8 @@ fn append(path: &Path, bytes: &[u8]) {
 }
 
 fn gzip(from: &Path, to: &Path) {
-    let mut encoder = flate2::write::GzEncoder::new(File::create(to).unwrap(), flate2::Compression::fast());
+    let mut encoder =
+        flate2::write::GzEncoder::new(File::create(to).unwrap(), flate2::Compression::fast());
     encoder.write_all(&fs::read(from).unwrap()).unwrap();
     encoder.finish().unwrap();
     fs::remove_file(from).unwrap();

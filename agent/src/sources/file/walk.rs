@@ -79,7 +79,8 @@ impl Walk {
         let mut out = GlobSetBuilder::new();
         for pattern in exclude {
             // A pattern without a slash is meant for the name, wherever the file is.
-            let anchored = if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
+            let anchored =
+                if pattern.contains('/') { pattern.clone() } else { format!("**/{pattern}") };
             out.add(compile(&anchored)?);
         }
         Ok(Self { roots, include: include.build()?, exclude: out.build()? })

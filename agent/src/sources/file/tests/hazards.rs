@@ -81,7 +81,10 @@ fn an_over_long_first_line_is_read_before_it_ends() {
     bench.append("a.log", "y\nz\n");
     bench.settle();
     let kinds: Vec<Framing> = bench.chunks().map(|chunk| chunk.framing).collect();
-    assert_eq!(kinds, [Framing::Segment { number: 0 }, Framing::Segment { number: 1 }, Framing::Lines]);
+    assert_eq!(
+        kinds,
+        [Framing::Segment { number: 0 }, Framing::Segment { number: 1 }, Framing::Lines]
+    );
 }
 
 #[test]
@@ -216,7 +219,12 @@ fn rotations_that_nobody_saw_are_read_from_their_start_oldest_first() {
         if packed {
             // Compressing keeps the order of names, and here of times as well.
             let later = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
-            File::options().append(true).open(bench.path("a.log.1")).unwrap().set_modified(later).unwrap();
+            File::options()
+                .append(true)
+                .open(bench.path("a.log.1"))
+                .unwrap()
+                .set_modified(later)
+                .unwrap();
         }
         bench.settle();
         assert_eq!(bench.lines(), expected(0..18), "packed: {packed}");
@@ -328,7 +336,8 @@ fn copytruncate_and_gzip_while_the_agent_is_down_are_read_on() {
         bench.scans(10);
         assert_eq!(bench.lines(), expected(0..200), "{pattern}");
         let first = bench.chunks().next().unwrap().file.identity.clone();
-        let last_of_first = bench.chunks().filter(|chunk| chunk.file.identity == first).last().unwrap();
+        let last_of_first =
+            bench.chunks().filter(|chunk| chunk.file.identity == first).last().unwrap();
         assert_eq!(last_of_first.after.offset.get(), u64::try_from(numbered(0..90).len()).unwrap());
         bench.expect_no_gaps();
         bench.restart();
@@ -449,7 +458,8 @@ fn equal_bytes_at_equal_offsets_after_a_truncation_are_a_new_generation() {
         File::options().write(true).open(bench.path("a.log")).unwrap().set_len(0).unwrap();
         bench.scans(4);
     }
-    let generations: Vec<u32> = bench.identities().iter().map(|identity| identity.generation).collect();
+    let generations: Vec<u32> =
+        bench.identities().iter().map(|identity| identity.generation).collect();
     assert_eq!(generations, [0, 1, 2, 3]);
     bench.expect_no_gaps();
 }
@@ -476,7 +486,10 @@ fn a_reused_inode_is_a_new_file() {
     bench.restart();
     let position = bench.saved.values().next().unwrap().clone();
     let old = FilePosition {
-        identity: FileIdentity { fingerprint: Fingerprint::of(b"another file"), ..position.identity.clone() },
+        identity: FileIdentity {
+            fingerprint: Fingerprint::of(b"another file"),
+            ..position.identity.clone()
+        },
         offset: custody_event::Offset(90),
         tail: Fingerprint::of(b"elsewhere"),
         ..position
@@ -502,7 +515,8 @@ fn files_with_equal_first_thousand_bytes_are_told_apart() {
         bench.append(&format!("{name}.log"), format!("{name} 3\n"));
     }
     bench.settle();
-    let mut lines: Vec<String> = bench.lines().into_iter().filter(|line| !line.starts_with('=')).collect();
+    let mut lines: Vec<String> =
+        bench.lines().into_iter().filter(|line| !line.starts_with('=')).collect();
     lines.sort();
     assert_eq!(lines, ["a 1", "a 2", "a 3", "b 1", "b 2", "b 3", "c 1", "c 2", "c 3"]);
 }
@@ -614,7 +628,10 @@ fn directories_that_appear_later_are_searched_and_excluded_names_are_not_read() 
 fn a_file_without_permission_is_trouble_with_a_remedy_and_is_read_when_it_may_be() {
     let mut bench = Bench::new("*.log");
     bench.append("a.log", "one\n");
-    let set = |mode| fs::set_permissions(bench.dir.path().join("a.log"), fs::Permissions::from_mode(mode)).unwrap();
+    let set = |mode| {
+        fs::set_permissions(bench.dir.path().join("a.log"), fs::Permissions::from_mode(mode))
+            .unwrap()
+    };
     set(0o000);
     if File::open(bench.path("a.log")).is_ok() {
         println!("skipped: this user may read everything");
@@ -623,7 +640,10 @@ fn a_file_without_permission_is_trouble_with_a_remedy_and_is_read_when_it_may_be
     bench.scans(3);
     bench.expect(&[]);
     assert!(bench.tailer.state().trouble.unwrap().contains("setfacl"));
-    let set = |mode| fs::set_permissions(bench.dir.path().join("a.log"), fs::Permissions::from_mode(mode)).unwrap();
+    let set = |mode| {
+        fs::set_permissions(bench.dir.path().join("a.log"), fs::Permissions::from_mode(mode))
+            .unwrap()
+    };
     set(0o644);
     bench.scans(3);
     bench.expect(&["one"]);
@@ -659,8 +679,12 @@ fn two_thousand_files_are_read_with_few_descriptors() {
             bench.append(&format!("worker-{n}.log"), format!("{n} {round}\n"));
         }
         bench.settle();
-        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok).filter_map(|fd| fs::read_link(fd.path()).ok())
-            .filter(|target| target.starts_with(bench.dir.path())).count();
+        let open = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(Result::ok)
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .filter(|target| target.starts_with(bench.dir.path()))
+            .count();
         assert!(open <= 64, "{open} open");
         if round == 1 {
             bench.restart();
@@ -717,7 +741,11 @@ fn a_long_retention_of_rotated_files_keeps_bounded_positions() {
         bench.settle();
         fs::remove_file(bench.path("a.log.3")).ok();
         for old in (1..3).rev() {
-            fs::rename(bench.path(&format!("a.log.{old}")), bench.path(&format!("a.log.{}", old + 1))).ok();
+            fs::rename(
+                bench.path(&format!("a.log.{old}")),
+                bench.path(&format!("a.log.{}", old + 1)),
+            )
+            .ok();
         }
         bench.rename("a.log", "a.log.1");
         bench.scans(35);

@@ -17,7 +17,8 @@ impl Outlet for Shared {
     fn put(&mut self, item: Item) -> Result<(), Stopped> {
         if let Item::Records(chunk) = item {
             let now = Instant::now();
-            let lines = records(&chunk).into_iter().map(|line| (now, String::from_utf8(line).unwrap()));
+            let lines =
+                records(&chunk).into_iter().map(|line| (now, String::from_utf8(line).unwrap()));
             self.seen.lock().unwrap().extend(lines);
         }
         Ok(())
@@ -31,7 +32,9 @@ impl Outlet for Shared {
     }
 }
 
-fn run(options: FileOptions) -> (Shared, Arc<SharedSourceState>, std::thread::JoinHandle<()>, super::super::Waker) {
+fn run(
+    options: FileOptions,
+) -> (Shared, Arc<SharedSourceState>, std::thread::JoinHandle<()>, super::super::Waker) {
     let shared = Shared::default();
     let state = Arc::new(SharedSourceState::default());
     let source = FileSource::new(options, SourceIndex(0), Arc::new(SystemClock::new())).unwrap();
@@ -95,9 +98,12 @@ fn without_notifications_the_scan_alone_sees_everything() {
 #[test]
 fn bad_patterns_and_limits_are_refused_with_a_reason() {
     let make = |change: &dyn Fn(&mut FileOptions)| {
-        let mut options = FileOptions { paths: vec!["/var/log/*.log".into()], ..FileOptions::default() };
+        let mut options =
+            FileOptions { paths: vec!["/var/log/*.log".into()], ..FileOptions::default() };
         change(&mut options);
-        FileSource::new(options, SourceIndex(0), Arc::new(SystemClock::new())).err().map(|error| error.to_string())
+        FileSource::new(options, SourceIndex(0), Arc::new(SystemClock::new()))
+            .err()
+            .map(|error| error.to_string())
     };
     assert_eq!(make(&|_| {}), None);
     assert!(make(&|options| options.paths[0] = "/x/[a".into()).unwrap().contains("[a"));
