@@ -47,6 +47,8 @@ pub struct CommitterParts {
     pub linger: Duration,
     /// Where blocks go.
     pub spool: SpoolHandle,
+    /// A full spool drops the newest events, each counted in a gap, instead of waiting.
+    pub drop_when_full: bool,
     /// Sources by their numbers: ids and counters.
     pub sources: Vec<(String, Arc<SourceCounters>)>,
 }
@@ -118,6 +120,8 @@ pub struct Committer {
     gathered: Gathered,
     waiting: BTreeMap<u64, Worked>,
     next_ticket: u64,
+    /// Records dropped since the last block that had room.
+    dropped: u64,
     underway: Sender<Underway>,
 }
 
@@ -136,6 +140,7 @@ impl Committer {
             gathered: Gathered::default(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
+            dropped: 0,
             underway,
         })
     }
@@ -306,7 +311,35 @@ impl Committer {
     }
 
     /// One atomic batch: block (if there are events), positions, books, stream state.
-    fn commit(&mut self, sealed: Option<Sealed>, effects: Effects) -> anyhow::Result<()> {
+    fn commit(&mut self, sealed: Option<Sealed>, mut effects: Effects) -> anyhow::Result<()> {
+        let sealed = sealed.filter(|sealed| !self.drops(sealed, &mut effects));
+        let has_block = sealed.is_some();
+        self.append(sealed, effects)?;
+        match std::mem::take(&mut self.dropped) {
+            0 => Ok(()),
+            records if has_block => self.add_own(&dropped_gap(records)),
+            records => {
+                self.dropped = records;
+                Ok(())
+            }
+        }
+    }
+
+    /// In a full spool that was told to drop, the newest events become a gap in the books.
+    fn drops(&mut self, sealed: &Sealed, effects: &mut Effects) -> bool {
+        if !self.parts.drop_when_full || !self.parts.spool.would_block(sealed.packed_len()) {
+            return false;
+        }
+        for book in effects.counted.values_mut() {
+            self.dropped += book.stored;
+            book.gap += book.stored;
+            book.stored = 0;
+        }
+        effects.coverage.clear();
+        true
+    }
+
+    fn append(&mut self, sealed: Option<Sealed>, effects: Effects) -> anyhow::Result<()> {
         let Effects { coverage, counted, puts, deletes, bytes, .. } = effects;
         let mut batch =
             Batch { block: None, puts: Vec::new(), deletes: deletes.into_iter().collect() };
@@ -352,9 +385,23 @@ impl Committer {
         Ok(SpooledBlock { seq: seq.get(), bytes: bytes.into() })
     }
 
-    /// Where the stream and the books stand now.
+    /// What the next committer goes on with: stream and books as they stand now.
     #[must_use]
     pub fn into_parts(self) -> CommitterParts {
         self.parts
+    }
+}
+
+fn dropped_gap(records: u64) -> OwnAct {
+    OwnAct::Gap {
+        code: "spool_full".into(),
+        text: format!(
+            "The spool was full and `when_full: drop_newest` is set: {records} events were dropped."
+        ),
+        source: None,
+        path: None,
+        from: None,
+        bytes: None,
+        records: Some(records),
     }
 }

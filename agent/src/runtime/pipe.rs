@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use custody_config::AgentConfig;
-use custody_config::agent::SourceConfig;
+use custody_config::agent::{SourceConfig, WhenFull};
 use custody_config::shell::StopToken;
 
 use super::{Shared, build};
@@ -179,6 +179,7 @@ fn parts(
         clock: Arc::clone(&shared.clock),
         linger: config.spool.linger.duration(),
         spool: shared.spool.clone(),
+        drop_when_full: config.spool.when_full == WhenFull::DropNewest,
         sources: sources
             .iter()
             .map(|source| (source.id.clone(), Arc::clone(&source.counters)))

@@ -57,7 +57,13 @@ impl Session {
             answer
         });
         match delivery {
-            Ok(delivery) => Ok(Self { shared: shared.clone(), pipe, delivery }),
+            Ok(delivery) => {
+                log::info!(
+                    sources = config.value.sources.len(), outputs = config.value.outputs.len(),
+                    stream = stream.to_hex().as_str(); "at work"
+                );
+                Ok(Self { shared: shared.clone(), pipe, delivery })
+            }
             Err(error) => {
                 pipe.finish(None, shared)?;
                 Err(error)
