@@ -39,6 +39,24 @@ pub fn check(event: &[u8]) -> Result<(), NotCanonical> {
     if walk.at == event.len() { Ok(()) } else { walk.fail("bytes after the object") }
 }
 
+/// A string between its quotes.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    bytes: &'a [u8],
+    escaped: bool,
+}
+
+impl Text<'_> {
+    /// Does it come before `other`, compared as the characters that the escapes stand for?
+    fn comes_before(self, other: Text<'_>) -> bool {
+        if self.escaped || other.escaped {
+            unescaped(self.bytes) < unescaped(other.bytes)
+        } else {
+            self.bytes < other.bytes
+        }
+    }
+}
+
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -91,11 +109,11 @@ impl<'a> Walk<'a> {
             self.at += 1;
             return Ok(());
         }
-        let mut last: Option<&'a [u8]> = None;
+        let mut last: Option<Text<'a>> = None;
         loop {
             let before = self.at;
             let key = self.string()?;
-            if !key.is_ascii() || last.is_some_and(|last| !key_order(last, key)) {
+            if !key.bytes.is_ascii() || last.is_some_and(|last| !last.comes_before(key)) {
                 self.at = before;
                 return self.fail("keys must be ASCII, sorted, and each once");
             }
@@ -131,22 +149,26 @@ impl<'a> Walk<'a> {
     }
 
     /// A string's bytes between its quotes, escapes as they are.
-    fn string(&mut self) -> Step<&'a [u8]> {
+    fn string(&mut self) -> Step<Text<'a>> {
         self.eat(b'"', "expected a string")?;
         let start = self.at;
+        let mut escaped = false;
         loop {
-            match self.bytes[self.at..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {
+            match crate::json::find_special(&self.bytes[self.at..]) {
                 None => return self.fail("a string without an end"),
                 Some(run) => self.at += run,
             }
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
                 _ => return self.fail("a control character that is not escaped"),
             }
         }
         self.at += 1;
-        Ok(&self.bytes[start..self.at - 1])
+        Ok(Text { bytes: &self.bytes[start..self.at - 1], escaped })
     }
 
     fn escape(&mut self) -> Step {
@@ -196,14 +218,6 @@ fn is_canonical_unicode_escape(rest: &[u8]) -> bool {
     digits.starts_with(b"00")
         && matches!(digits[2], b'0' | b'1')
         && !matches!((digits[2], low), (b'0', 8 | 9 | 10 | 12 | 13))
-}
-
-/// Does `left` come before `right`, compared as the characters that the escapes stand for?
-fn key_order(left: &[u8], right: &[u8]) -> bool {
-    if memchr::memchr(b'\\', left).is_none() && memchr::memchr(b'\\', right).is_none() {
-        return left < right;
-    }
-    unescaped(left) < unescaped(right)
 }
 
 fn unescaped(key: &[u8]) -> Vec<u8> {

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use crate::field::{Field, Kind};
 use crate::ids::EventId;
-use crate::json::{MAX_SAFE_INT, push_base64, push_escaped, push_int, push_string};
+use crate::json::{MAX_SAFE_INT, push_base64, push_int, push_string};
 use crate::time::Timestamp;
 use crate::{MAX_EVENT_BYTES, MAX_RAW_BYTES};
 
@@ -320,7 +320,7 @@ impl<'a> Draft<'a> {
             let field = Field::ALL[usize::try_from(rest.trailing_zeros()).unwrap_or_default()];
             rest &= rest - 1;
             let place = field.place();
-            objects.key(place.parents, place.key, out);
+            objects.key(place.parents, place.label, out);
             cut |= self.write_field(field, out);
         }
         objects.close(out);
@@ -546,7 +546,12 @@ struct Objects {
 }
 
 impl Objects {
-    fn key(&mut self, parents: &'static [&'static str], key: &str, out: &mut Vec<u8>) {
+    fn key(
+        &mut self,
+        parents: &'static [&'static str],
+        label: &'static str,
+        out: &mut Vec<u8>,
+    ) {
         if self.open != parents {
             let common =
                 self.open.iter().zip(parents).take_while(|(left, right)| left == right).count();
@@ -564,9 +569,7 @@ impl Objects {
             self.open = parents;
         }
         self.comma(out);
-        out.push(b'"');
-        push_escaped(key, out);
-        out.extend_from_slice(b"\":");
+        out.extend_from_slice(label.as_bytes());
     }
 
     fn comma(&mut self, out: &mut Vec<u8>) {

@@ -30,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) parents: &'static [&'static str],
     /// The field's own key.
     pub(crate) key: &'static str,
+    /// `"key":`, ready to be written.
+    pub(crate) label: &'static str,
 }
 
 macro_rules! fields {
@@ -57,7 +59,7 @@ macro_rules! fields {
             }
 
             pub(crate) const fn place(self) -> Place {
-                match self { $( Self::$variant => Place { parents: &[$($parent),*], key: $key }, )* }
+                match self { $( Self::$variant => Place { parents: &[$($parent),*], key: $key, label: concat!("\"", $key, "\":") }, )* }
             }
 
             /// The field with this path, if there is one.

@@ -23,7 +23,7 @@ pub fn push_escaped(text: &str, out: &mut Vec<u8>) {
 }
 
 /// The first byte that must be escaped: eight at a time, then one at a time.
-fn find_special(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
@@ -40,7 +40,8 @@ fn find_special(bytes: &[u8]) -> Option<usize> {
                 & !word
                 & HIGHS;
         if hits != 0 {
-            return bytes[at..].iter().position(|byte| is_special(*byte)).map(|found| at + found);
+            let byte = usize::try_from(hits.trailing_zeros() / 8).unwrap_or_default();
+            return Some(at + byte);
         }
         at += 8;
     }

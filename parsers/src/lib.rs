@@ -1,1 +1,40 @@
-//! Placeholder.
+//! Rule packs compiled to matchers: bytes in, canonical events out.
+//!
+//! This crate does no I/O, starts no threads and never fails on a record: whatever a source reads
+//! becomes one canonical event, or is left out by a named rule that is counted.
+//!
+//! - [`PackSet`]: packs read and checked ([`load`], every error with its place), chosen by a
+//!   source ([`Select`]) and compiled to a [`Parser`].
+//! - [`Parser::parse`]: one record → one event. Workers share the parser; each has a [`Scratch`].
+//! - [`decode`] takes envelopes off, [`matcher`] names the rule, [`scan`] and [`pattern`] find its
+//!   groups, [`fill`] writes the fields, [`time`] reads times, [`normalise`] knows other people's
+//!   words.
+//!
+//! The language of packs is described in `docs/pack-language.md`.
+
+mod builtin;
+mod changes;
+mod decode;
+mod error;
+mod fill;
+mod load;
+mod matcher;
+mod normalise;
+mod pack;
+mod packtest;
+mod parser;
+mod pattern;
+mod scan;
+mod set;
+mod time;
+mod value;
+mod when;
+mod yaml;
+
+pub use builtin::builtin;
+pub use error::{PackError, PackErrors};
+pub use load::PackSource;
+pub use packtest::TestReport;
+pub use parser::{DropReason, Envelope, Parser, Scratch, Settings, UNMATCHED, Verdict};
+pub use set::{PackInfo, PackSet, Select, UnknownPack};
+pub use time::Basis;

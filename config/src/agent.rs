@@ -1,0 +1,367 @@
+//! `agent.yaml`: what an agent reads, keeps and sends.
+//!
+//! The types hold the defaults; the functions below them read the sections. Source, output and parser kinds are closed enums:
+//! a new kind is a variant here and the compiler lists what is left to do.
+
+mod read;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+
+use crate::common::{Log, LogLevel};
+use crate::endpoint::Endpoint;
+use crate::load::{Env, Loaded, Source, render};
+use crate::place::{LoadError, Located};
+use crate::secret::SecretFile;
+use crate::units::{ByteSize, Period};
+
+/// The whole of `agent.yaml`, checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AgentConfig {
+    /// Where the agent keeps its spool, keys and positions.
+    pub data_dir: Located<PathBuf>,
+    /// The name under which events speak of this host.
+    pub host: String,
+    /// The organisation that the events belong to.
+    pub tenant: String,
+    /// Words that every event of this agent carries.
+    pub labels: BTreeMap<String, String>,
+    /// What is read; at least one.
+    pub sources: Vec<SourceConfig>,
+    /// Where further rule packs lie; a pack there replaces the built-in one of the same name. A directory that is absent is no error.
+    pub pack_dirs: Vec<Located<PathBuf>>,
+    /// Threads that parse.
+    pub parse_workers: u32,
+    /// The durable buffer.
+    pub spool: SpoolConfig,
+    /// Where events go; at least one.
+    pub outputs: Vec<OutputConfig>,
+    /// How the agent is asked about itself.
+    pub admin: AdminConfig,
+    /// What the agent says about itself.
+    pub log: Log,
+}
+
+/// What the command line says in place of the file.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOverrides {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// `--log-level`
+    pub log_level: Option<LogLevel>,
+}
+
+/// One thing that is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum SourceConfig {
+    /// Log files.
+    File(FileSourceConfig),
+}
+
+impl SourceConfig {
+    /// The id, unique among the sources.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::File(file) => file.id.get(),
+        }
+    }
+}
+
+/// Log files, named by patterns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileSourceConfig {
+    /// The id, unique among the sources.
+    pub id: Located<String>,
+    /// Absolute glob patterns; at least one.
+    pub paths: Vec<Located<String>>,
+    /// Glob patterns of what is not read: with a slash against the whole path, without one against the file's name.
+    pub exclude: Vec<Located<String>>,
+    /// Where reading of a file begins that was never seen before.
+    pub start: Start,
+    /// The rule packs that are tried.
+    pub packs: Packs,
+    /// The zone of timestamps that name none.
+    pub timezone: Zone,
+    /// A longer line arrives as numbered segments of this many bytes.
+    pub max_line_bytes: ByteSize,
+    /// How often all files are looked at, whatever the file system's hints say.
+    pub scan_interval: Period,
+}
+
+impl Default for FileSourceConfig {
+    fn default() -> Self {
+        Self {
+            id: Located::default_of(String::new()),
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            start: Start::Beginning,
+            packs: Packs::Auto,
+            timezone: Zone::System,
+            max_line_bytes: ByteSize::kib(16),
+            scan_interval: Period::seconds(1),
+        }
+    }
+}
+
+/// Where reading of a new file begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At its first byte.
+    Beginning,
+    /// At its end: what it already holds is not read.
+    End,
+}
+
+/// Which rule packs are tried on a source's records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packs {
+    /// All whose selection fits.
+    Auto,
+    /// These, in this order. Whether they exist is known only when the packs are loaded.
+    Named(Vec<Located<String>>),
+}
+
+impl Serialize for Packs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Named(names) => names.serialize(serializer),
+        }
+    }
+}
+
+/// The time zone of timestamps that name none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// The machine's own.
+    System,
+    /// An IANA name, which was found when the configuration was loaded.
+    Named(String),
+}
+
+impl Zone {
+    /// The zone's rules.
+    ///
+    /// # Errors
+    /// The zone cannot be found (any more).
+    pub fn time_zone(&self) -> Result<jiff::tz::TimeZone, jiff::Error> {
+        match self {
+            Self::System => jiff::tz::TimeZone::try_system(),
+            Self::Named(name) => jiff::tz::TimeZone::get(name),
+        }
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::System => "system",
+            Self::Named(name) => name,
+        })
+    }
+}
+
+/// The durable buffer between sources and outputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpoolConfig {
+    /// The most that it takes on disk.
+    pub max_bytes: ByteSize,
+    /// What happens then.
+    pub when_full: WhenFull,
+    /// How long events may wait for others to share a block with.
+    pub linger: Period,
+    /// The spool counts as full when the file system has less left than this.
+    pub free_space_floor: ByteSize,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::mib(1024),
+            when_full: WhenFull::Wait,
+            linger: Period::from_millis(100),
+            free_space_floor: ByteSize::mib(64),
+        }
+    }
+}
+
+/// What a full spool does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// Sources stop reading and go on where they stood. Nothing is lost.
+    Wait,
+    /// New events are dropped; each loss becomes a gap event.
+    DropNewest,
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OutputConfig {
+    /// A Custody collector.
+    Custody(CustodyOutputConfig),
+}
+
+impl OutputConfig {
+    /// The id, unique among the outputs.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Custody(custody) => custody.id.get(),
+        }
+    }
+}
+
+/// A Custody collector, at one or several addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CustodyOutputConfig {
+    /// The id, unique among the outputs.
+    pub id: Located<String>,
+    /// The collector's addresses, tried in order; at least one.
+    pub endpoints: Vec<Located<Endpoint>>,
+    /// The one-time token with which the agent enrols itself at its first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enroll_token_file: Option<SecretFile>,
+    /// A bearer token, where the agent was enrolled by other means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<SecretFile>,
+    /// How the collector is recognised, and how the agent shows itself.
+    pub tls: ClientTls,
+    /// How a block is packed for the way.
+    pub compression: Compression,
+    /// How long one attempt may take.
+    pub timeout: Period,
+    /// The longest pause between two attempts.
+    pub max_backoff: Period,
+    /// Blocks that are under way at once.
+    pub in_flight: u32,
+    /// Plain HTTP to another machine is allowed: events and token can be read and changed on the way.
+    pub insecure: bool,
+}
+
+impl Default for CustodyOutputConfig {
+    fn default() -> Self {
+        Self {
+            id: Located::default_of(String::new()),
+            endpoints: Vec::new(),
+            enroll_token_file: None,
+            token_file: None,
+            tls: ClientTls::default(),
+            compression: Compression::None,
+            timeout: Period::seconds(30),
+            max_backoff: Period::seconds(60),
+            in_flight: 4,
+            insecure: false,
+        }
+    }
+}
+
+/// TLS as the agent speaks it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClientTls {
+    /// Certificates (PEM) that are trusted in place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<Located<PathBuf>>,
+    /// The agent's own certificate chain (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<Located<PathBuf>>,
+    /// Its key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<SecretFile>,
+}
+
+/// How a block is packed for the way. Its body is zstd already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// As it is.
+    None,
+}
+
+/// How the agent is asked about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AdminConfig {
+    /// The Unix socket of `custody-agent status`.
+    pub socket: Located<PathBuf>,
+    /// Where Prometheus metrics are served, if at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Located<SocketAddr>>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        let socket = PathBuf::from("/run/custody-agent/admin.sock");
+        Self { socket: Located::default_of(socket), metrics: None }
+    }
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: Located::default_of(PathBuf::from("/var/lib/custody-agent")),
+            host: String::new(),
+            tenant: "default".to_owned(),
+            labels: BTreeMap::new(),
+            sources: Vec::new(),
+            pack_dirs: vec![Located::default_of(PathBuf::from("/etc/custody/packs"))],
+            parse_workers: default_parse_workers(),
+            spool: SpoolConfig::default(),
+            outputs: Vec::new(),
+            admin: AdminConfig::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// One a core, and at most four: parsing is rarely what an agent waits for, and its host has other work.
+fn default_parse_workers() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores.min(4)).unwrap_or(4)
+}
+
+impl AgentConfig {
+    /// Loads and checks the file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong with it.
+    pub fn load(
+        path: &Path,
+        overrides: &AgentOverrides,
+        env: &Env,
+    ) -> Result<Loaded<Self>, LoadError> {
+        Source::read(path)?.load(|top| read::agent(top, overrides, env))
+    }
+
+    /// Checks a text as if it stood in the file `path`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_text(
+        path: &Path,
+        text: &str,
+        overrides: &AgentOverrides,
+        env: &Env,
+    ) -> Result<Loaded<Self>, LoadError> {
+        Source::of_text(path, text).load(|top| read::agent(top, overrides, env))
+    }
+
+    /// The effective configuration as YAML, defaults written out. It loads as the same configuration.
+    pub fn render(&self) -> String {
+        render(self)
+    }
+
+    /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
+    pub fn keys() -> Vec<String> {
+        // Reading a file with one of each section asks for every key.
+        let every = "sources: [{ type: file }]\noutputs: [{ type: custody }]\n";
+        let source = Source::of_text(Path::new("agent.yaml"), every);
+        let (_, collected) =
+            source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));
+        collected.asked.into_iter().collect()
+    }
+}

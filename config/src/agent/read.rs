@@ -1,0 +1,399 @@
+//! Reading the sections of `agent.yaml`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::{
+    AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
+    FileSourceConfig, OutputConfig, Packs, SourceConfig, SpoolConfig, Start, WhenFull, Zone,
+};
+use crate::common;
+use crate::endpoint::Endpoint;
+use crate::load::Env;
+use crate::place::Located;
+use crate::secret::{file_or_credential, secret_file};
+use crate::section::{Section, one_of};
+use crate::tree::{Node, Value};
+use crate::units::{ByteSize, Period, UnitError};
+
+/// Kinds of sources that the design knows and this version does not have.
+const LATER_SOURCES: [&str; 3] = ["journal", "syslog", "webhook"];
+/// The same of outputs.
+const LATER_OUTPUTS: [&str; 8] =
+    ["elasticsearch", "file", "http", "loki", "otlp", "splunk_hec", "stdout", "syslog"];
+/// The same of the keys of a file source, and of the file.
+const LATER_FILE_KEYS: [&str; 2] = ["encoding", "multiline"];
+const LATER_KEYS: [&str; 1] = ["webhook"];
+
+pub(super) fn agent(
+    top: &mut Section<'_>,
+    overrides: &AgentOverrides,
+    env: &Env,
+) -> Option<AgentConfig> {
+    let base = AgentConfig::default();
+    let credentials = env.credentials_dir.as_deref();
+    refuse_later_keys(top, &LATER_KEYS);
+    let config = AgentConfig {
+        data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
+        host: host(top, env),
+        tenant: top.parsed("tenant", common::id).map_or(base.tenant, Located::into_inner),
+        labels: labels(top),
+        sources: sources(top),
+        pack_dirs: pack_dirs(top).unwrap_or(base.pack_dirs),
+        parse_workers: top.number("parse_workers", 1..=64).unwrap_or(base.parse_workers),
+        spool: spool(top.section("spool")),
+        outputs: outputs(top, credentials),
+        admin: admin(top.section("admin")),
+        log: common::log(top.section("log"), overrides.log_level),
+    };
+    Some(config)
+}
+
+/// Keys of the design that come later get an answer of their own; "unknown" would send the operator looking for a slip.
+fn refuse_later_keys(section: &mut Section<'_>, keys: &[&'static str]) {
+    for key in keys {
+        if let Some(spot) = section.take_unlisted(key) {
+            section.reader().at(
+                spot,
+                format!("`{key}` is not built into this version yet"),
+                "remove it",
+            );
+        }
+    }
+}
+
+fn host(top: &mut Section<'_>, env: &Env) -> String {
+    let written = top.parsed("host", |text| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if text.len() <= 253 && text.chars().all(plain) {
+            return Ok(text.to_owned());
+        }
+        Err(UnitError {
+            what: format!("`{}` cannot be a host name", text.escape_debug()),
+            hint: "use letters, digits, dots and hyphens".to_owned(),
+        })
+    });
+    written.map_or_else(|| env.hostname.clone(), Located::into_inner)
+}
+
+fn labels(top: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut section = top.section("labels");
+    let mut labels = BTreeMap::new();
+    for (key, node) in section.entries() {
+        let plain =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-' | '.');
+        if key.name.is_empty() || key.name.len() > 64 || !key.name.chars().all(plain) {
+            section.reader().at(
+                key.spot,
+                format!("`{}` cannot be the name of a label", key.name.escape_debug()),
+                "use 1 to 64 of: a-z 0-9 _ - .",
+            );
+        } else if let Some(text) = section.item_text(&key.name, node) {
+            if text.get().len() > 256 {
+                section
+                    .reader()
+                    .problem(text.problem("the label is longer than 256 bytes", "shorten it"));
+            }
+            labels.insert(key.name, text.into_inner());
+        }
+    }
+    section.finish();
+    labels
+}
+
+/// The items of a list that must hold at least one.
+fn at_least_one(top: &mut Section<'_>, key: &'static str) -> Vec<Node> {
+    let Some(listed) = top.list_or_missing(key) else { return Vec::new() };
+    let (spot, items) = listed;
+    if items.is_empty() {
+        top.reader().at(spot, format!("`{key}` is empty"), "name at least one");
+    }
+    items
+}
+
+/// Ids must be unique within their list: they name books, cursors and metrics.
+#[derive(Default)]
+struct Ids(HashMap<String, String>);
+
+impl Ids {
+    fn note(&mut self, section: &Section<'_>, id: &Located<String>) {
+        if id.get().is_empty() {
+            // It is missing or wrong, which has been said.
+            return;
+        }
+        let place = id.place().to_string();
+        if let Some(first) = self.0.get(id.get()) {
+            let what = format!("the id `{}` is used twice", id.get());
+            section
+                .reader()
+                .problem(id.problem(what, format!("the first is at {first}; give each its own")));
+        } else {
+            self.0.insert(id.get().clone(), place);
+        }
+    }
+}
+
+/// The `type` of an item, if it is one that this version has; the item's other keys are then its own business.
+fn kind(item: &mut Section<'_>, built: &'static str, later: &[&str]) -> bool {
+    let Some(kind) = item.need_text("type") else { return true };
+    if kind.get() == built {
+        return true;
+    }
+    if later.contains(&kind.get().as_str()) {
+        common::not_built_yet(item, &kind, "type", built);
+    } else {
+        let mut known = vec![built];
+        known.extend(later);
+        let what = format!("unknown type `{}`", kind.get().escape_debug());
+        item.reader().problem(kind.problem(what, one_of(kind.get(), &known)));
+    }
+    false
+}
+
+fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
+    let mut ids = Ids::default();
+    let mut sources = Vec::new();
+    for node in at_least_one(top, "sources") {
+        let mut item = top.reader().section(node, "sources[]");
+        if !kind(&mut item, "file", &LATER_SOURCES) {
+            item.give_up();
+            continue;
+        }
+        let file = file_source(&mut item);
+        ids.note(&item, &file.id);
+        item.finish();
+        sources.push(SourceConfig::File(file));
+    }
+    sources
+}
+
+fn file_source(item: &mut Section<'_>) -> FileSourceConfig {
+    let base = FileSourceConfig::default();
+    refuse_later_keys(item, &LATER_FILE_KEYS);
+    FileSourceConfig {
+        id: need_id(item).unwrap_or(base.id),
+        paths: paths(item),
+        exclude: item.texts("exclude").unwrap_or(base.exclude),
+        start: item
+            .choice("start", &[("beginning", Start::Beginning), ("end", Start::End)])
+            .unwrap_or(base.start),
+        packs: packs(item).unwrap_or(base.packs),
+        timezone: item.parsed("timezone", zone).map_or(base.timezone, Located::into_inner),
+        max_line_bytes: item
+            .size(
+                "max_line_bytes",
+                ByteSize::from_bytes(256)
+                    ..=ByteSize::from_bytes(custody_event::MAX_RAW_BYTES as u64),
+            )
+            .unwrap_or(base.max_line_bytes),
+        scan_interval: item
+            .period("scan_interval", Period::from_millis(50)..=Period::seconds(3600))
+            .unwrap_or(base.scan_interval),
+    }
+}
+
+fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
+    let text = item.need_text("id")?;
+    item.read_located("id", text, common::id)
+}
+
+fn paths(item: &mut Section<'_>) -> Vec<Located<String>> {
+    let Some((spot, nodes)) = item.list_or_missing("paths") else { return Vec::new() };
+    if nodes.is_empty() {
+        item.reader().at(spot, "`sources[].paths` is empty", "name at least one file or pattern");
+    }
+    let texts: Vec<_> =
+        nodes.into_iter().filter_map(|node| item.item_text("paths", node)).collect();
+    texts
+        .into_iter()
+        .filter_map(|text| {
+            item.read_located("paths", text, |text| common::absolute(text).map(|_| text.to_owned()))
+        })
+        .collect()
+}
+
+fn packs(item: &mut Section<'_>) -> Option<Packs> {
+    let node = item.take("packs")?;
+    match node.value {
+        Value::Text(word) if word == "auto" => Some(Packs::Auto),
+        Value::List(nodes) => {
+            if nodes.is_empty() {
+                item.reader().at(
+                    node.spot,
+                    "`sources[].packs` is empty",
+                    "write `auto`, or the names of packs",
+                );
+            }
+            Some(Packs::Named(
+                nodes.into_iter().filter_map(|node| item.item_text("packs", node)).collect(),
+            ))
+        }
+        other => {
+            let what = format!(
+                "`sources[].packs` must be `auto` or a list of names, found {}",
+                other.describe()
+            );
+            item.reader().at(
+                node.spot,
+                what,
+                "write `auto`, or the names in brackets: [sshd, sudo]",
+            );
+            None
+        }
+    }
+}
+
+fn zone(text: &str) -> Result<Zone, UnitError> {
+    if text == "system" {
+        return Ok(Zone::System);
+    }
+    let zone = Zone::Named(text.to_owned());
+    zone.time_zone().map(|_| zone).map_err(|_| UnitError {
+        what: format!("`{}` is not a time zone", text.escape_debug()),
+        hint: "write an IANA name, such as UTC or Europe/Berlin".to_owned(),
+    })
+}
+
+fn pack_dirs(top: &mut Section<'_>) -> Option<Vec<Located<std::path::PathBuf>>> {
+    let texts = top.texts("pack_dirs")?;
+    Some(
+        texts
+            .into_iter()
+            .filter_map(|text| top.read_located("pack_dirs", text, common::absolute))
+            .collect(),
+    )
+}
+
+fn spool(mut section: Section<'_>) -> SpoolConfig {
+    let base = SpoolConfig::default();
+    let words = [("wait", WhenFull::Wait), ("drop_newest", WhenFull::DropNewest)];
+    let spool = SpoolConfig {
+        // Below 4 MiB two of the spool's own segments do not fit; above 1 TiB somebody slipped.
+        max_bytes: section
+            .size("max_bytes", ByteSize::mib(4)..=ByteSize::mib(1 << 20))
+            .unwrap_or(base.max_bytes),
+        when_full: section.choice("when_full", &words).unwrap_or(base.when_full),
+        linger: section
+            .period("linger", Period::from_millis(0)..=Period::seconds(10))
+            .unwrap_or(base.linger),
+        free_space_floor: section
+            .size("free_space_floor", ByteSize::from_bytes(0)..=ByteSize::mib(1 << 20))
+            .unwrap_or(base.free_space_floor),
+    };
+    section.finish();
+    spool
+}
+
+fn outputs(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<OutputConfig> {
+    let mut ids = Ids::default();
+    let mut outputs = Vec::new();
+    for node in at_least_one(top, "outputs") {
+        let mut item = top.reader().section(node, "outputs[]");
+        if !kind(&mut item, "custody", &LATER_OUTPUTS) {
+            item.give_up();
+            continue;
+        }
+        let custody = custody_output(&mut item, credentials);
+        ids.note(&item, &custody.id);
+        item.finish();
+        outputs.push(OutputConfig::Custody(custody));
+    }
+    outputs
+}
+
+fn custody_output(item: &mut Section<'_>, credentials: Option<&Path>) -> CustodyOutputConfig {
+    let base = CustodyOutputConfig::default();
+    let insecure = item.boolean("insecure").unwrap_or(base.insecure);
+    CustodyOutputConfig {
+        id: need_id(item).unwrap_or(base.id),
+        endpoints: endpoints(item, insecure),
+        enroll_token_file: secret_file(item, "enroll_token_file", credentials),
+        token_file: secret_file(item, "token_file", credentials),
+        tls: client_tls(item.section("tls"), credentials),
+        compression: item
+            .choice("compression", &[("none", Compression::None)])
+            .unwrap_or(base.compression),
+        timeout: item
+            .period("timeout", Period::seconds(1)..=Period::seconds(600))
+            .unwrap_or(base.timeout),
+        max_backoff: item
+            .period("max_backoff", Period::from_millis(100)..=Period::seconds(3600))
+            .unwrap_or(base.max_backoff),
+        in_flight: item.number("in_flight", 1..=64).unwrap_or(base.in_flight),
+        insecure,
+    }
+}
+
+fn endpoints(item: &mut Section<'_>, insecure: bool) -> Vec<Located<Endpoint>> {
+    let Some((spot, nodes)) = item.list_or_missing("endpoints") else { return Vec::new() };
+    if nodes.is_empty() {
+        item.reader().at(spot, "`outputs[].endpoints` is empty", "name the collector's address");
+    }
+    let texts: Vec<_> =
+        nodes.into_iter().filter_map(|node| item.item_text("endpoints", node)).collect();
+    let endpoints: Vec<_> = texts
+        .into_iter()
+        .filter_map(|text| item.read_located("endpoints", text, Endpoint::parse))
+        .collect();
+    for endpoint in endpoints.iter().filter(|e| !e.get().is_secure() && !e.get().is_loopback()) {
+        let shown = endpoint.get();
+        let what = format!(
+            "{shown} is plain HTTP to another machine: events and token could be read and changed on the way"
+        );
+        if insecure {
+            item.reader().warn(
+                endpoint.problem(what, "allowed by `insecure: true`; https:// would protect them"),
+            );
+        } else {
+            item.reader().problem(
+                endpoint.problem(
+                    what,
+                    "write https://, or allow it with `insecure: true` in this output",
+                ),
+            );
+        }
+    }
+    endpoints
+}
+
+fn client_tls(mut section: Section<'_>, credentials: Option<&Path>) -> ClientTls {
+    let tls = ClientTls {
+        ca_file: file_or_credential(&mut section, "ca_file", credentials),
+        cert_file: file_or_credential(&mut section, "cert_file", credentials),
+        key_file: secret_file(&mut section, "key_file", credentials),
+    };
+    if let (Some(cert), None) = (&tls.cert_file, &tls.key_file) {
+        section.reader().problem(cert.problem("a certificate needs its key", "add `key_file`"));
+    }
+    if let (None, Some(key)) = (&tls.cert_file, &tls.key_file) {
+        section
+            .reader()
+            .problem(key.located().problem("a key needs its certificate", "add `cert_file`"));
+    }
+    section.finish();
+    tls
+}
+
+fn admin(mut section: Section<'_>) -> AdminConfig {
+    let base = AdminConfig::default();
+    let admin = AdminConfig {
+        socket: section.parsed("socket", common::absolute).unwrap_or(base.socket),
+        metrics: section.parsed("metrics", common::address),
+    };
+    // sun_path of unix(7) holds 108 bytes with its NUL.
+    if admin.socket.get().as_os_str().len() > 107 {
+        section.reader().problem(
+            admin
+                .socket
+                .problem("the socket's path is longer than 107 bytes", "choose a shorter one"),
+        );
+    }
+    if let Some(metrics) = admin.metrics.as_ref().filter(|m| !m.get().ip().is_loopback()) {
+        section.reader().warn(metrics.problem(
+            format!("metrics are served to everyone who reaches {}", metrics.get()),
+            "listen on 127.0.0.1, or let a firewall choose who may ask",
+        ));
+    }
+    section.finish();
+    admin
+}

@@ -1,0 +1,189 @@
+//! Reading the sections of `collector.yaml`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
+
+use super::{
+    BlocksConfig, CollectorConfig, CollectorOverrides, IndexConfig, LimitsConfig, RetentionClass,
+    RetentionConfig, ServerTls,
+};
+use crate::common;
+use crate::load::Env;
+use crate::place::{Located, Place, Problem};
+use crate::secret::{file_or_credential, secret_file};
+use crate::section::{Reader, Section, one_of};
+use crate::tree::Node;
+use crate::units::{ByteSize, Period, UnitError};
+
+pub(super) fn collector(
+    top: &mut Section<'_>,
+    overrides: &CollectorOverrides,
+    env: &Env,
+) -> Option<CollectorConfig> {
+    let hostname = if env.hostname.is_empty() { "localhost" } else { &env.hostname };
+    let base = CollectorConfig::with_defaults(hostname);
+    let credentials = env.credentials_dir.as_deref();
+    let config = CollectorConfig {
+        data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
+        listen: listen(top, overrides, base.listen),
+        tls: top.optional_section("tls").and_then(|section| server_tls(section, credentials)),
+        name: top.parsed("name", origin).unwrap_or(base.name),
+        index: index(top.section("index")).unwrap_or(base.index),
+        blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
+        retention: retention(top.section("retention")),
+        limits: limits(top.section("limits")),
+        log: common::log(top.section("log"), overrides.log_level),
+    };
+    if config.tls.is_none() && !config.listen.get().ip().is_loopback() {
+        refuse_plain_http(top.reader(), &config.listen);
+    }
+    Some(config)
+}
+
+fn refuse_plain_http(reader: &Reader, listen: &Located<SocketAddr>) {
+    reader.problem(listen.problem(
+        format!("{} is not loopback, and there is no `tls`: events and tokens could be read and changed on the way", listen.get()),
+        "add `tls: { cert_file: …, key_file: … }`, or listen on 127.0.0.1",
+    ));
+}
+
+fn listen(
+    top: &mut Section<'_>,
+    overrides: &CollectorOverrides,
+    default: Located<SocketAddr>,
+) -> Located<SocketAddr> {
+    let written = top.parsed("listen", common::address).unwrap_or(default);
+    let Some(text) = &overrides.listen else { return written };
+    let place = Place::Option("--listen");
+    match common::address(text) {
+        Ok(address) => Located::new(address, place),
+        Err(error) => {
+            top.reader().problem(Problem::new(place, error.what, error.hint));
+            written
+        }
+    }
+}
+
+fn server_tls(mut section: Section<'_>, credentials: Option<&Path>) -> Option<ServerTls> {
+    for key in ["cert_file", "key_file"] {
+        section.must_have(key);
+    }
+    let cert_file = file_or_credential(&mut section, "cert_file", credentials);
+    let key_file = secret_file(&mut section, "key_file", credentials);
+    let client_ca_file = file_or_credential(&mut section, "client_ca_file", credentials);
+    section.finish();
+    Some(ServerTls { cert_file: cert_file?, key_file: key_file?, client_ca_file })
+}
+
+/// The name of a log as a signed note can carry it: no white space and no plus sign (C2SP signed-note).
+fn origin(text: &str) -> Result<String, UnitError> {
+    if text.len() <= 255
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
+    {
+        return Ok(text.to_owned());
+    }
+    Err(UnitError {
+        what: format!("`{}` cannot be the name of a log", text.escape_debug()),
+        hint:
+            "use at most 255 characters without spaces and plus signs, such as example.org/custody"
+                .to_owned(),
+    })
+}
+
+/// The `type` of a section that has one; `None` stands for the default or for a problem that was noted.
+fn kind<T: Copy>(
+    section: &mut Section<'_>,
+    built: &[(&'static str, T)],
+    later: &[&str],
+) -> Option<T> {
+    let kind = section.text("type")?;
+    if let Some((_, value)) = built.iter().find(|(word, _)| *word == kind.get()) {
+        return Some(*value);
+    }
+    let mut known: Vec<&str> = built.iter().map(|(word, _)| *word).collect();
+    if later.contains(&kind.get().as_str()) {
+        common::not_built_yet(section, &kind, "type", &known.join(", "));
+        section.entries();
+    } else {
+        known.extend(later);
+        let what = format!("unknown type `{}`", kind.get().escape_debug());
+        section.reader().problem(kind.problem(what, one_of(kind.get(), &known)));
+    }
+    None
+}
+
+fn index(mut section: Section<'_>) -> Option<IndexConfig> {
+    let built = [("embedded", IndexConfig::Embedded), ("none", IndexConfig::None)];
+    let index = kind(&mut section, &built, &["clickhouse"]);
+    section.finish();
+    index
+}
+
+fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
+    kind(&mut section, &[("local", ())], &["s3"]);
+    // A segment is the unit that is verified, archived and dropped: neither a crumb nor a loaf.
+    let segment_bytes = section.size("segment_bytes", ByteSize::mib(1)..=ByteSize::mib(4096));
+    section.finish();
+    segment_bytes.map(|segment_bytes| BlocksConfig::Local { segment_bytes })
+}
+
+fn retention(mut section: Section<'_>) -> RetentionConfig {
+    let base = RetentionConfig::default();
+    let range = || Period::days(1)..=Period::days(36_500);
+    let default = section.period("default", range()).unwrap_or(base.default);
+    let nodes = section.list("classes").map(|(_, nodes)| nodes).unwrap_or_default();
+    let reader = section.reader();
+    let classes = nodes.into_iter().filter_map(|node| retention_class(reader, node)).collect();
+    section.finish();
+    RetentionConfig { default, classes }
+}
+
+fn retention_class(reader: &Reader, node: Node) -> Option<RetentionClass> {
+    let mut item = reader.section(node, "retention.classes[]");
+    item.must_have("keep");
+    let severity = words(&mut item, "severity", |word| SEVERITIES.contains(&word), SEVERITIES);
+    let category = words(&mut item, "category", custody_event::taxonomy::is_category, CATEGORIES);
+    let keep = item.period("keep", Period::days(1)..=Period::days(36_500));
+    if severity.is_empty() && category.is_empty() {
+        item.reader().at(
+            item.spot(),
+            "a class of retention needs `severity` or `category`",
+            "say which events it is about",
+        );
+    }
+    item.finish();
+    Some(RetentionClass { severity, category, keep: keep? })
+}
+
+fn words(
+    item: &mut Section<'_>,
+    key: &'static str,
+    known: impl Fn(&str) -> bool,
+    all: &[&str],
+) -> Vec<String> {
+    let texts = item.texts(key).unwrap_or_default();
+    let check = |text: Located<String>| {
+        if !known(text.get()) {
+            let what = format!("unknown {key} `{}`", text.get().escape_debug());
+            item.reader().problem(text.problem(what, one_of(text.get(), all)));
+        }
+        text.into_inner()
+    };
+    texts.into_iter().map(check).collect()
+}
+
+fn limits(mut section: Section<'_>) -> LimitsConfig {
+    let base = LimitsConfig::default();
+    let limits = LimitsConfig {
+        max_block_bytes: section
+            .size("max_block_bytes", ByteSize::kib(64)..=ByteSize::mib(64))
+            .unwrap_or(base.max_block_bytes),
+        max_event_bytes: section
+            .size("max_event_bytes", ByteSize::kib(1)..=base.max_event_bytes)
+            .unwrap_or(base.max_event_bytes),
+    };
+    section.finish();
+    limits
+}
