@@ -168,11 +168,8 @@ impl TestStream {
     pub fn peek(&mut self) -> Block {
         let times = (Timestamp::Y2020, Timestamp::Y2020);
         let secret = Digest::of(format!("{}{}", self.stream, self.next).as_bytes()).0;
-        let mut block = self
-            .sealer
-            .seal(&self.text, times, secret)
-            .expect("a test's block is small")
-            .place(
+        let mut block =
+            self.sealer.seal(&self.text, times, secret).expect("a test's block is small").place(
                 Placement {
                     agent: self.agent,
                     host: self.host.clone(),

@@ -110,10 +110,7 @@ fn open_log(
     service: &Service,
 ) -> anyhow::Result<Arc<EvidenceLog>> {
     let BlocksConfig::Local { segment_bytes } = config.blocks;
-    let options = Options {
-        segment_bytes: u64::try_from(segment_bytes.as_usize())?,
-        ..Options::default()
-    };
+    let options = Options::new(u64::try_from(segment_bytes.as_usize())?);
     service.extend_timeout(Duration::from_secs(600));
     let (log, opening) = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(clock))
         .or_exit(Exit::Io, "the evidence log cannot be opened")?;
@@ -136,7 +133,10 @@ async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(addr).await.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                format!("port {} is taken by another program; choose another with --listen", addr.port())
+                format!(
+                    "port {} is taken by another program; choose another with --listen",
+                    addr.port()
+                )
             }
             std::io::ErrorKind::PermissionDenied => {
                 format!("port {} needs privileges; choose one above 1023", addr.port())

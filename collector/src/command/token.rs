@@ -59,7 +59,8 @@ fn create(access: &Access, name: &str, role: &str) -> anyhow::Result<()> {
 }
 
 fn list(access: &Access) -> anyhow::Result<()> {
-    let mut text = String::from("ROLE     CREATED                      REVOKED                      NAME\n");
+    let mut text =
+        String::from("ROLE     CREATED                      REVOKED                      NAME\n");
     for token in access.tokens()? {
         text.push_str(&format!(
             "{:<8} {:<28} {:<28} {}\n",

@@ -22,8 +22,7 @@ pub fn verify(config: &CollectorConfig) -> anyhow::Result<Exit> {
     let access = Access::open(data_dir, Arc::new(SystemClock::new()))?;
     let keys: HashMap<AgentId, PublicKey> =
         access.agents()?.into_iter().map(|agent| (agent.id, agent.key)).collect();
-    let report =
-        log::verify(&folder_in(data_dir), &|agent, _| keys.get(agent).cloned())?;
+    let report = log::verify(&folder_in(data_dir), &|agent, _| keys.get(agent).cloned())?;
     let mut text = String::new();
     for problem in &report.problems {
         text.push_str(&format!("{problem}\n"));

@@ -84,7 +84,8 @@ fn is_known(key: &[u8]) -> bool {
 impl Envelope {
     /// Walks over the top level of a canonical event.
     fn read(event: &[u8]) -> Result<Self, String> {
-        let (mut id, mut time, mut observed, mut origin, mut version) = (None, None, None, None, None);
+        let (mut id, mut time, mut observed, mut origin, mut version) =
+            (None, None, None, None, None);
         let mut at = 1;
         while event.get(at) == Some(&b'"') {
             let key_end = string_end(event, at);
@@ -108,7 +109,10 @@ impl Envelope {
         observed.ok_or_else(|| missing("observed"))?;
         origin.ok_or_else(|| missing("origin"))?;
         version.ok_or_else(|| missing("v"))?;
-        Ok(Self { id: id.ok_or_else(|| missing("id"))?, time: time.ok_or_else(|| missing("time"))? })
+        Ok(Self {
+            id: id.ok_or_else(|| missing("id"))?,
+            time: time.ok_or_else(|| missing("time"))?,
+        })
     }
 }
 

@@ -29,10 +29,9 @@ use crate::store::{BlockSource, StoreError};
 /// A block is looked at again at most this often when the log has gone on below it.
 const MAX_LOOKS: usize = 16;
 
-/// Who sends, as its token says.
+/// The sending agent's host and key, as it was enrolled.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
-    pub(crate) agent: AgentId,
     pub(crate) host: String,
     pub(crate) key: PublicKey,
 }
@@ -71,8 +70,7 @@ impl Ingest {
         permit: OwnedSemaphorePermit,
     ) -> Result<Seq, Problem> {
         let log = Arc::clone(&self.log);
-        let mut taken =
-            self.work(move || first_look(&log, &sender, path, bytes, permit)).await?;
+        let mut taken = self.work(move || first_look(&log, &sender, path, bytes, permit)).await?;
         for _ in 0..MAX_LOOKS {
             let (checked, outcome) = match taken {
                 Taken::Acknowledged => return Ok(path.seq.next()),
@@ -178,10 +176,9 @@ fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Proble
             "the block's host is not the one that this agent was enrolled with; enrol again",
         ));
     }
-    sender
-        .key
-        .verify(block)
-        .map_err(|error| Problem::new(Code::BadSignature, format!("{error}; enrol again if the key was made anew")))
+    sender.key.verify(block).map_err(|error| {
+        Problem::new(Code::BadSignature, format!("{error}; enrol again if the key was made anew"))
+    })
 }
 
 /// Is the block's number behind the stream's end? Then its hash decides.

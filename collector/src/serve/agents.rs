@@ -40,6 +40,7 @@ struct Agent {
 #[derive(Debug, Serialize)]
 struct Stream {
     stream: StreamId,
+    host: String,
     next_seq: Seq,
     first_seen: Timestamp,
     last_seen: Timestamp,
@@ -79,6 +80,7 @@ fn shown(row: AgentRow, ledger: &Ledger) -> Agent {
     let streams: Vec<Stream> = own
         .map(|stream| Stream {
             stream: stream.name.1,
+            host: stream.host.clone(),
             next_seq: stream.chain.next_seq,
             first_seen: stream.first_seen,
             last_seen: stream.last_seen,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path as UrlPath, State};
-use axum::Json;
 use custody_event::Seq;
 use http::HeaderMap;
 use serde::Serialize;
@@ -35,8 +35,7 @@ pub(super) async fn post_block(
     let expected = App::check_body_length(&headers, app.max_block_bytes)?;
     let permit = app.share(expected).await?;
     let bytes = read_body(body, expected, app.max_block_bytes).await?;
-    let sender =
-        Sender { agent: agent.id, host: agent.host.clone(), key: agent.key.clone() };
+    let sender = Sender { host: agent.host.clone(), key: agent.key.clone() };
     let next_seq = app.ingest.take(sender, path, bytes, permit).await?;
     Ok(Json(Acknowledged { next_seq }))
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::Json;
 use custody_event::AgentId;
 use custody_evidence::PublicKey;
 use http::HeaderMap;

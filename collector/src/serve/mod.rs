@@ -72,7 +72,9 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("max_block_bytes", &self.max_block_bytes).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("max_block_bytes", &self.max_block_bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -37,9 +37,8 @@ fn file_error(path: &Path, what: impl std::fmt::Display) -> TlsError {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|error| file_error(path, error))?
-        .collect();
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, error))?.collect();
     let found = found.map_err(|error| file_error(path, error))?;
     if found.is_empty() {
         return Err(file_error(path, "no certificate in it (PEM expected)"));
@@ -61,8 +60,7 @@ pub fn server_config(
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
         .map_err(|error| file_error(key_path, format!("no private key (PEM expected): {error}")))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let failed =
-        |source| TlsError::Config { cert: cert.display().to_string(), source };
+    let failed = |source| TlsError::Config { cert: cert.display().to_string(), source };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(failed)?;
@@ -73,11 +71,10 @@ pub fn server_config(
             for ca in certificates(path)? {
                 roots.add(ca).map_err(|error| file_error(path, error))?;
             }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| file_error(path, error))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| file_error(path, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };

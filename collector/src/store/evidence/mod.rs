@@ -70,9 +70,11 @@ impl std::fmt::Debug for Options {
     }
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { segment_bytes: 256 * 1024 * 1024, sync: Arc::new(|file| file.sync_data()) }
+impl Options {
+    /// Segments of this size, made durable with fdatasync.
+    #[must_use]
+    pub fn new(segment_bytes: u64) -> Self {
+        Self { segment_bytes, sync: Arc::new(|file| file.sync_data()) }
     }
 }
 
