@@ -44,7 +44,8 @@ fn thread_cpu_ms(prefix: &str) -> u64 {
         let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
         let Some((head, rest)) = stat.rsplit_once(')') else { continue };
         if head.split_once('(').is_some_and(|(_, name)| name.starts_with(prefix)) {
-            let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+            let fields: Vec<u64> =
+                rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
             ticks += fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0);
         }
     }
@@ -54,7 +55,9 @@ fn thread_cpu_ms(prefix: &str) -> u64 {
 fn proc_number(file: &str, key: &str) -> u64 {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(key));
-    line.and_then(|line| line.split_whitespace().nth(1)).and_then(|number| number.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }
 
 fn mib(bytes: u64) -> u64 {
@@ -80,10 +83,19 @@ impl Phase {
         }
     }
 
-    fn end(self, out: &mut dyn Write, spool: &SpoolHandle, blocks: u64, len: u64) -> std::io::Result<()> {
+    fn end(
+        self,
+        out: &mut dyn Write,
+        spool: &SpoolHandle,
+        blocks: u64,
+        len: u64,
+    ) -> std::io::Result<()> {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let written = proc_number("/proc/self/io", "write_bytes:") - self.written;
-        let (spool_us, io_us) = ((thread_cpu_ms("spool") - self.spool_ms) * 1000, (thread_cpu_ms("sled-io") - self.io_ms) * 1000);
+        let (spool_us, io_us) = (
+            (thread_cpu_ms("spool") - self.spool_ms) * 1000,
+            (thread_cpu_ms("sled-io") - self.io_ms) * 1000,
+        );
         let stats = spool.stats();
         writeln!(
             out,
@@ -107,7 +119,11 @@ impl Phase {
 
 fn batch(seq: u64, bytes: Arc<[u8]>) -> Batch {
     let put = |name: &[u8]| (name.to_vec(), [seq.to_be_bytes(); 8].concat());
-    Batch { block: Some(SpooledBlock { seq, bytes }), puts: vec![put(b"pos/a"), put(b"book/a")], deletes: Vec::new() }
+    Batch {
+        block: Some(SpooledBlock { seq, bytes }),
+        puts: vec![put(b"pos/a"), put(b"book/a")],
+        deletes: Vec::new(),
+    }
 }
 
 /// Appends `blocks` as fast as they are taken; acknowledges each as soon as it is read, if wanted.
@@ -122,7 +138,11 @@ fn append(spool: &SpoolHandle, from: u64, blocks: u64, len: usize, acknowledge: 
         let bytes = Arc::clone(&ready[usize::try_from(seq % 16).unwrap_or(0)]);
         tickets.extend(spool.append(batch(seq, bytes)).ok());
         if tickets.len() > 32 {
-            tickets.pop_front().map(custody_agent::spool::Ticket::wait).transpose().expect("an append failed");
+            tickets
+                .pop_front()
+                .map(custody_agent::spool::Ticket::wait)
+                .transpose()
+                .expect("an append failed");
         }
     }
     for ticket in tickets {
@@ -145,10 +165,12 @@ fn main() -> std::io::Result<()> {
     let blocks = numbers.next().unwrap_or(3000);
     let len = numbers.next().unwrap_or(120_000);
     let place = std::env::var_os("CUSTODY_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
-    let dir = tempfile::Builder::new().prefix("custody-bench-spool.").tempdir_in(Path::new(&place))?;
+    let dir =
+        tempfile::Builder::new().prefix("custody-bench-spool.").tempdir_in(Path::new(&place))?;
     let options = Options { recreate_min_bytes: 1 << 30, ..Options::for_max_bytes(1 << 30) };
     let clock = Arc::new(BenchClock(Instant::now()));
-    let (spool, _) = Spool::open(dir.path(), options.clone(), clock.clone()).map_err(std::io::Error::other)?;
+    let (spool, _) =
+        Spool::open(dir.path(), options.clone(), clock.clone()).map_err(std::io::Error::other)?;
     spool.register_outputs(&["a"]).wait().map_err(std::io::Error::other)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "empty: resident {} MiB", proc_number("/proc/self/status", "VmRSS:") / 1024)?;
@@ -164,7 +186,12 @@ fn main() -> std::io::Result<()> {
     writeln!(out, "close {} ms", start.elapsed().as_millis())?;
     let start = Instant::now();
     let (spool, opened) = Spool::open(dir.path(), options, clock).map_err(std::io::Error::other)?;
-    writeln!(out, "open with {} blocks, all checked: {} ms", opened.next_seq - opened.first_seq, start.elapsed().as_millis())?;
+    writeln!(
+        out,
+        "open with {} blocks, all checked: {} ms",
+        opened.next_seq - opened.first_seq,
+        start.elapsed().as_millis()
+    )?;
     spool.register_outputs(&["a"]).wait().map_err(std::io::Error::other)?;
     let phase = Phase::begin("drain");
     drain(&spool, blocks, blocks * 2);

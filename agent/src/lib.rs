@@ -1,4 +1,17 @@
-//! The Custody agent: sources, pipeline, spool, outputs.
+//! The Custody agent: turns what a host's programs say into audit events and delivers each to a
+//! collector exactly once.
+//!
+//! One room a stage: [`sources`] hand on records, the [`pipeline`] turns them into blocks, the
+//! [`spool`] makes them durable, [`outputs`] deliver them. [`runtime`] puts the rooms together and
+//! keeps them running; [`cli`] is what people type; [`admin`] and [`status`] are what they see.
 
+pub mod admin;
+pub mod cli;
+pub mod identity;
+pub mod outputs;
+pub mod pipeline;
+pub mod runtime;
 pub mod sources;
 pub mod spool;
+pub mod status;
+pub mod stream;

@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `custody-agent`: see `custody-agent --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    custody_agent::cli::main()
+}

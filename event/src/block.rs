@@ -365,6 +365,12 @@ pub struct Accounts {
 }
 
 impl Sealed {
+    /// Length of the packed events, in bytes: nearly that of the whole block.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// Puts the sealed events at their place: the header's bytes are ready to be signed.
     #[must_use]
     pub fn place(self, placement: Placement, accounts: Accounts) -> Block {

@@ -546,12 +546,7 @@ struct Objects {
 }
 
 impl Objects {
-    fn key(
-        &mut self,
-        parents: &'static [&'static str],
-        label: &'static str,
-        out: &mut Vec<u8>,
-    ) {
+    fn key(&mut self, parents: &'static [&'static str], label: &'static str, out: &mut Vec<u8>) {
         if self.open != parents {
             let common =
                 self.open.iter().zip(parents).take_while(|(left, right)| left == right).count();

@@ -43,6 +43,7 @@ pub(crate) fn load(
         errors,
         warnings,
         groups: Vec::new(),
+        blind: false,
         json: false,
         json_paths: Vec::new(),
     };
@@ -74,6 +75,8 @@ struct Loader<'a> {
     warnings: &'a mut Vec<PackError>,
     /// Groups of the rule that is being checked.
     groups: Vec<Option<Box<str>>>,
+    /// The rule's pattern is bad, so its groups are not known.
+    blind: bool,
     /// The pack decodes JSON.
     json: bool,
     json_paths: Vec<Vec<Box<str>>>,
@@ -226,6 +229,7 @@ impl Loader<'_> {
             self.error(id.referenced, format!("`{}` is no id for a rule", id.value), hint);
         }
         let pattern = raw.pattern.as_ref().and_then(|pattern| self.pattern(pattern));
+        self.blind = raw.pattern.is_some() && pattern.is_none();
         self.groups = pattern.as_ref().map(|pattern| pattern.names.clone()).unwrap_or_default();
         let on = match &raw.on {
             Some(on) => self.source(on.value.trim_start_matches('$'), on.referenced),
@@ -313,7 +317,7 @@ impl Loader<'_> {
             return Some(Source::Json(self.json_path(path)));
         }
         let known = Source::from_name(name);
-        if known.is_none() {
+        if known.is_none() && !self.blind {
             let mut names: Vec<&str> = Source::NAMES.to_vec();
             let groups: Vec<String> =
                 self.groups.iter().flatten().map(ToString::to_string).collect();

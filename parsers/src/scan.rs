@@ -15,7 +15,7 @@ use memchr::memmem;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Groups of a pattern, the whole match included.
-pub(crate) const MAX_GROUPS: usize = 16;
+pub(crate) const MAX_GROUPS: usize = 24;
 /// Two slots a group.
 pub(crate) type Slots = [u32; MAX_GROUPS * 2];
 /// A slot of a group that took no part.

@@ -11,6 +11,8 @@
 //! **Failures.** What a source cannot read it says, as a [`Notice`]: lost bytes are a gap event
 //! in the stream, in order with the records around them.
 
+pub mod file;
+
 use std::sync::Arc;
 
 use custody_event::{FileIdentity, Offset, Timestamp};
@@ -153,6 +155,9 @@ pub trait Outlet: Send {
     /// source should end.
     fn is_stopped_after(&self, wait: std::time::Duration) -> bool;
 }
+
+/// Where a running source leaves its [`SourceState`].
+pub type SharedSourceState = std::sync::Mutex<SourceState>;
 
 /// What a source shows of itself, readable from any thread.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]

@@ -19,8 +19,8 @@ use super::owner::Core;
 use super::ring::Ring;
 use super::stats::SpoolStats;
 use super::types::{
-    Batch, DeadLetter, Durable, Incident, Options, OutputCursor, Restreamed, Slot, SpoolClock, SpoolError, SpoolKey,
-    StoreError,
+    Batch, DeadLetter, Durable, Incident, Options, OutputCursor, Restreamed, Slot, SpoolClock,
+    SpoolError, SpoolKey, StoreError,
 };
 use super::{MAX_BLOCK_BYTES, keys};
 
@@ -110,7 +110,8 @@ impl State {
     fn has_room(&self, options: &Options, size: u64, block: u64) -> bool {
         let queue = self.queued_bytes == 0 || self.queued_bytes + size <= options.queue_max_bytes;
         let held = self.held_bytes + self.queued_block_bytes;
-        let quota = block == 0 || (self.pause.is_none() && (held == 0 || held + block <= options.max_bytes));
+        let quota = block == 0
+            || (self.pause.is_none() && (held == 0 || held + block <= options.max_bytes));
         queue && quota
     }
 }
@@ -189,7 +190,9 @@ pub struct SpoolHandle {
 
 impl std::fmt::Debug for SpoolHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SpoolHandle").field("durable", &*self.shared.durable.borrow()).finish_non_exhaustive()
+        f.debug_struct("SpoolHandle")
+            .field("durable", &*self.shared.durable.borrow())
+            .finish_non_exhaustive()
     }
 }
 
@@ -217,7 +220,12 @@ impl SpoolHandle {
                 return Err(SpoolError::NeedsRestream(reason.clone()));
             }
             let expected = state.next_append_seq;
-            if let Some(got) = batch.block.as_ref().map(|block| block.seq).filter(|got| *got != expected && !state.restreaming) {
+            if let Some(got) = batch
+                .block
+                .as_ref()
+                .map(|block| block.seq)
+                .filter(|got| *got != expected && !state.restreaming)
+            {
                 return Err(SpoolError::OutOfOrder { expected, got });
             }
             if !state.restreaming && state.has_room(options, size, block) {
@@ -257,7 +265,9 @@ impl SpoolHandle {
     fn note_full(&self, state: &mut State, block: u64) {
         let options = &self.shared.options;
         let held = state.held_bytes + state.queued_block_bytes;
-        if (state.pause.is_some() || held + block > options.max_bytes) && state.full_since_unix_ms.is_none() {
+        if (state.pause.is_some() || held + block > options.max_bytes)
+            && state.full_since_unix_ms.is_none()
+        {
             state.full_since_unix_ms = Some(self.shared.clock.unix_ms());
         }
     }
@@ -280,14 +290,20 @@ impl SpoolHandle {
 
     fn check_block(&self, bytes: &[u8]) -> Result<(), SpoolError> {
         if bytes.len() > MAX_BLOCK_BYTES {
-            return Err(SpoolError::TooLarge { what: "block", len: bytes.len(), limit: MAX_BLOCK_BYTES });
+            return Err(SpoolError::TooLarge {
+                what: "block",
+                len: bytes.len(),
+                limit: MAX_BLOCK_BYTES,
+            });
         }
         (self.shared.options.check)(bytes).map_err(SpoolError::BadBlock)
     }
 
     fn ask<T: Send + 'static>(
         &self,
-        mut question: impl FnMut(&mut Core) -> Result<Result<T, SpoolError>, StoreError> + Send + 'static,
+        mut question: impl FnMut(&mut Core) -> Result<Result<T, SpoolError>, StoreError>
+        + Send
+        + 'static,
     ) -> Reply<T> {
         let (sender, receiver) = oneshot::channel();
         let mut sender = Some(sender);
@@ -352,7 +368,12 @@ impl SpoolHandle {
             if left.is_zero() || state.closed {
                 return false;
             }
-            state = self.shared.room.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .room
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -384,7 +405,11 @@ impl SpoolHandle {
         }
         let durable_next_seq = self.shared.durable.borrow().next_seq;
         if next_seq > durable_next_seq {
-            return Err(SpoolError::AckBeyondEnd { output: output.to_owned(), next_seq, durable_next_seq });
+            return Err(SpoolError::AckBeyondEnd {
+                output: output.to_owned(),
+                next_seq,
+                durable_next_seq,
+            });
         }
         let now = self.shared.clock.monotonic();
         state.acks_since.get_or_insert(now);
@@ -397,7 +422,11 @@ impl SpoolHandle {
     /// Sets bytes aside as a dead letter; resolves with its id when durable.
     pub fn dead_letter(&self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> Reply<u64> {
         if bytes.len() > MAX_BLOCK_BYTES {
-            return Reply::ready(Err(SpoolError::TooLarge { what: "block", len: bytes.len(), limit: MAX_BLOCK_BYTES }));
+            return Reply::ready(Err(SpoolError::TooLarge {
+                what: "block",
+                len: bytes.len(),
+                limit: MAX_BLOCK_BYTES,
+            }));
         }
         let reason = reason.to_owned();
         let mut given = None;
@@ -406,7 +435,12 @@ impl SpoolHandle {
 
     /// Replaces a block that is still held by another form of it (its sparse one). With `dead_reason`
     /// the old bytes become a dead letter in the same atomic step. Resolves when durable.
-    pub fn replace_block(&self, seq: u64, bytes: Arc<[u8]>, dead_reason: Option<&str>) -> Reply<Option<u64>> {
+    pub fn replace_block(
+        &self,
+        seq: u64,
+        bytes: Arc<[u8]>,
+        dead_reason: Option<&str>,
+    ) -> Reply<Option<u64>> {
         if let Err(error) = self.check_block(&bytes) {
             return Reply::ready(Err(error));
         }
@@ -469,7 +503,8 @@ impl SpoolHandle {
         if let Some(since_ms) = busy_ms.checked_sub(1) {
             let running_ms = millis(self.shared.clock.monotonic()).saturating_sub(since_ms);
             if running_ms >= millis(self.shared.options.stuck_after) {
-                stats.stuck_since_unix_ms = Some(self.shared.clock.unix_ms().saturating_sub(running_ms));
+                stats.stuck_since_unix_ms =
+                    Some(self.shared.clock.unix_ms().saturating_sub(running_ms));
             }
         }
         stats
@@ -487,7 +522,12 @@ impl SpoolHandle {
                 return false;
             }
             let pause = Duration::from_millis(5);
-            state = self.shared.room.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .room
+                .wait_timeout(state, pause)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         state.queued_bytes == 0
     }

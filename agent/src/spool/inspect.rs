@@ -12,7 +12,9 @@ use super::ledger::Ledger;
 use super::ownerops::dead_letters_of;
 use super::recover::{Loaded, guarded, load};
 use super::sled_store::SledFactory;
-use super::types::{Check, DeadLetter, OpenError, Options, Slot, SpoolKey, Store, StoreError, StoreFactory};
+use super::types::{
+    Check, DeadLetter, OpenError, Options, Slot, SpoolKey, Store, StoreError, StoreFactory,
+};
 
 /// The folder's lock, held as long as this lives.
 pub(crate) struct Lock {
@@ -37,7 +39,8 @@ pub(crate) fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
         Err(TryLockError::Error(error)) => return Err(fail("locking")(error)),
     }
     let text = format!("{}\n", std::process::id());
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
     written.map_err(fail("writing the lock file"))?;
     Ok(Lock { _file: file })
 }
@@ -77,16 +80,23 @@ pub struct Inspector {
 /// [`OpenError::InUse`] while an agent runs; what the system or the store says otherwise.
 pub fn inspect(dir: &Path, check: Check) -> Result<Inspector, OpenError> {
     let fail = |what| move |error| OpenError::Io { path: dir.to_path_buf(), what, error };
-    let current = fs::read_to_string(dir.join("current")).map_err(fail("reading which store is live"))?;
+    let current =
+        fs::read_to_string(dir.join("current")).map_err(fail("reading which store is live"))?;
     let lock = take_lock(dir)?;
     let ledger = Ledger::open(&dir.join("ledger")).map_err(fail("opening the ledger"))?;
     let path = dir.join(current.trim());
     if !path.join("db").try_exists().map_err(fail("looking for the store"))? {
-        return Err(fail("looking for the store")(io::Error::new(io::ErrorKind::NotFound, "there is no store")));
+        return Err(fail("looking for the store")(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no store",
+        )));
     }
-    let mut store = guarded(|| SledFactory.open(&path)).map_err(|error| OpenError::Store { path: path.clone(), error })?;
-    let generation = guarded(|| store.value(super::keys::GENERATION)).map_err(|error| OpenError::Store { path, error })?;
-    let generation = generation.and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let mut store = guarded(|| SledFactory.open(&path))
+        .map_err(|error| OpenError::Store { path: path.clone(), error })?;
+    let generation = guarded(|| store.value(super::keys::GENERATION))
+        .map_err(|error| OpenError::Store { path, error })?;
+    let generation =
+        generation.and_then(|value| value.try_into().ok()).map_or(0, u32::from_be_bytes);
     let ledger_next = ledger.last().map(|entry| (entry.generation, entry.next_seq));
     Ok(Inspector { store, generation, check, ledger_next, _lock: lock })
 }
@@ -105,7 +115,9 @@ impl Inspector {
                 if generation != live {
                     return;
                 }
-                let len = bytes.as_ref().map_or(0, |bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                let len = bytes
+                    .as_ref()
+                    .map_or(0, |bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX));
                 let error = bytes.and_then(|bytes| check(&bytes)).err();
                 entries.push(BlockEntry { seq, len, error });
             })
@@ -164,10 +176,15 @@ impl Inspector {
         }
         let options = Options { check: self.check, ..Options::for_max_bytes(0) };
         match guarded(|| load(&mut *self.store, &options)) {
-            Ok(Loaded { needs_restream: Some(reason), .. }) => report.problems.push(format!("waits for a new stream: {reason}")),
+            Ok(Loaded { needs_restream: Some(reason), .. }) => {
+                report.problems.push(format!("waits for a new stream: {reason}"))
+            }
             Ok(loaded) if self.ledger_next > Some((loaded.generation, loaded.next_seq)) => {
                 let (_, known) = self.ledger_next.unwrap_or_default();
-                report.problems.push(format!("ends before block {}, the ledger knows {known} durable", loaded.next_seq));
+                report.problems.push(format!(
+                    "ends before block {}, the ledger knows {known} durable",
+                    loaded.next_seq
+                ));
             }
             Ok(_) => {}
             Err(error) if report.problems.is_empty() => report.problems.push(error.to_string()),

@@ -49,7 +49,10 @@ pub(crate) fn parse_part_key(key: &[u8]) -> Option<(Slot, u16)> {
     let (head, part) = key.split_last_chunk::<2>()?;
     let slot = if let Some(rest) = head.strip_prefix(b"~b/") {
         let (generation, seq) = rest.split_first_chunk::<4>()?;
-        Slot::Block { generation: u32::from_be_bytes(*generation), seq: u64::from_be_bytes(seq.try_into().ok()?) }
+        Slot::Block {
+            generation: u32::from_be_bytes(*generation),
+            seq: u64::from_be_bytes(seq.try_into().ok()?),
+        }
     } else {
         Slot::Dead(u64::from_be_bytes(head.strip_prefix(b"~d/")?.try_into().ok()?))
     };
@@ -84,7 +87,9 @@ pub(crate) fn check_small(key: &[u8], value_len: usize) -> Result<(), SpoolError
     if value_len > MAX_VALUE_BYTES {
         return Err(SpoolError::TooLarge { what: "value", len: value_len, limit: MAX_VALUE_BYTES });
     }
-    let ours = matches!(key.first(), Some(b'.' | b'|' | b'~' | 0x7f..)) || key.starts_with(CURSOR) || key.starts_with(DEAD);
+    let ours = matches!(key.first(), Some(b'.' | b'|' | b'~' | 0x7f..))
+        || key.starts_with(CURSOR)
+        || key.starts_with(DEAD);
     if ours {
         return Err(SpoolError::ReservedKey(String::from_utf8_lossy(key).into_owned()));
     }

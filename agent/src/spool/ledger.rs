@@ -48,7 +48,8 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Opens or makes the file. A damaged slot counts as absent.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut newest: Option<(u64, Entry)> = None;
         for at in SLOT_AT {
             let mut slot = [0_u8; SLOT_BYTES];
@@ -101,7 +102,10 @@ fn encode(count: u64, entry: Entry) -> [u8; SLOT_BYTES] {
 
 fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Entry)> {
     let (body, crc) = slot.split_last_chunk::<4>()?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*crc) || !body.starts_with(MAGIC) || u32_at(body, 4)? != VERSION {
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc)
+        || !body.starts_with(MAGIC)
+        || u32_at(body, 4)? != VERSION
+    {
         return None;
     }
     let entry = Entry {

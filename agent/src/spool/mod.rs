@@ -55,9 +55,9 @@ pub use handle::{Reply, SpoolHandle, Ticket};
 pub use inspect::{BlockEntry, Inspector, VerifyReport, inspect};
 pub use stats::SpoolStats;
 pub use types::{
-    Batch, Change, Check, DeadLetter, Durable, Incident, Large, OpenError, Opened, Options, OutputCursor, Quarantined,
-    Restreamed, RolledBack, Slot, SpoolClock, SpoolError, SpoolKey, SpooledBlock, Store, StoreError, StoreFactory,
-    trailing_crc,
+    Batch, Change, Check, DeadLetter, Durable, Incident, Large, OpenError, Opened, Options,
+    OutputCursor, Quarantined, Restreamed, RolledBack, Slot, SpoolClock, SpoolError, SpoolKey,
+    SpooledBlock, Store, StoreError, StoreFactory, trailing_crc,
 };
 
 use std::path::Path;

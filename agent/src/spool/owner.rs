@@ -17,8 +17,8 @@ use super::ledger::{Entry, Ledger};
 use super::quarantine;
 use super::recover::{Context, Recovered, cursor_value, discard, guarded};
 use super::types::{
-    Change, Durable, Incident, OpenError, Opened, Options, RolledBack, Slot, SpoolClock, SpoolError, Store, StoreError,
-    StoreFactory,
+    Change, Durable, Incident, OpenError, Opened, Options, RolledBack, Slot, SpoolClock,
+    SpoolError, Store, StoreError, StoreFactory,
 };
 
 /// A block in the store.
@@ -79,7 +79,12 @@ pub(crate) fn start(
     let fail = |what| move |error| OpenError::Io { path: dir.to_path_buf(), what, error };
     let ledger = Ledger::open(&dir.join("ledger")).map_err(fail("opening the ledger"))?;
     quarantine::sync_dir(dir).map_err(fail("syncing the folder"))?;
-    let mut context = Context { dir: dir.to_path_buf(), factory, options: options.clone(), clock: Arc::clone(&clock) };
+    let mut context = Context {
+        dir: dir.to_path_buf(),
+        factory,
+        options: options.clone(),
+        clock: Arc::clone(&clock),
+    };
     let recovered = context.recover(ledger.last())?;
     let shared = Arc::new(Shared::new(options, clock));
     let mut core = Core::new(Arc::clone(&shared), context, ledger);
@@ -91,7 +96,11 @@ pub(crate) fn start(
         core.run();
         drop(lock);
     });
-    let thread = thread.map_err(|error| OpenError::Io { path: PathBuf::from(dir), what: "starting its thread", error })?;
+    let thread = thread.map_err(|error| OpenError::Io {
+        path: PathBuf::from(dir),
+        what: "starting its thread",
+        error,
+    })?;
     *locked(&shared.owner) = Some(thread);
     Ok((SpoolHandle::new(shared), opened))
 }
@@ -142,11 +151,16 @@ impl Core {
     }
 
     /// Calls the store: watched, and with panics caught.
-    pub(crate) fn call<T>(&mut self, call: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(crate) fn call<T>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let Some(store) = self.store.as_deref_mut() else {
             return Err(StoreError::Io("the store is closed after an error".to_owned()));
         };
-        self.shared.busy_since_ms.store(millis(self.shared.clock.monotonic()) + 1, Ordering::Relaxed);
+        self.shared
+            .busy_since_ms
+            .store(millis(self.shared.clock.monotonic()) + 1, Ordering::Relaxed);
         let result = guarded(|| call(store));
         self.shared.busy_since_ms.store(0, Ordering::Relaxed);
         result
@@ -204,7 +218,8 @@ impl Core {
             self.shared.busy_since_ms.store(0, Ordering::Relaxed);
         }
         // The first try at once: most failures are over with a fresh handle. Not again and again.
-        let again = self.reopened_at.is_some_and(|at| self.now() < at + self.shared.options.retry_every);
+        let again =
+            self.reopened_at.is_some_and(|at| self.now() < at + self.shared.options.retry_every);
         if !again {
             self.retry_at = None;
         }
@@ -270,14 +285,18 @@ impl Core {
                 "the store ends before block {}, the ledger knows {} durable",
                 rolled_back.store_next_seq, rolled_back.ledger_next_seq
             );
-            let mark = Change { puts: vec![(RESTREAM.to_vec(), text.clone().into_bytes())], ..Change::default() };
+            let mark = Change {
+                puts: vec![(RESTREAM.to_vec(), text.clone().into_bytes())],
+                ..Change::default()
+            };
             self.call(|store| store.commit(&[mark]).and_then(|()| store.sync()))?;
             self.shared.state().incidents.push(Incident::RolledBack(rolled_back));
             needs = Some(text);
         }
         self.clear_stale(&loaded.stale)?;
         self.shared.state().incidents.extend(quarantined.map(Incident::Quarantined));
-        locked(&self.shared.stats).quarantined = u64::try_from(quarantine::count(&self.context.dir)).unwrap_or(u64::MAX);
+        locked(&self.shared.stats).quarantined =
+            u64::try_from(quarantine::count(&self.context.dir)).unwrap_or(u64::MAX);
         self.after_adopt(needs);
         Ok(())
     }
@@ -300,15 +319,23 @@ impl Core {
             (state.queued_bytes, state.queued_block_bytes) = (0, 0);
             locked(&self.shared.ring).clear();
         }
-        let queued = self.group.iter().chain(&state.appends).filter(|pending| pending.batch.block.is_some());
+        let queued =
+            self.group.iter().chain(&state.appends).filter(|pending| pending.batch.block.is_some());
         // A commit whose sync failed may be there already: its blocks are counted once.
-        let next = queued.filter_map(|pending| pending.batch.block.as_ref()).map(|block| block.seq + 1).max();
+        let next = queued
+            .filter_map(|pending| pending.batch.block.as_ref())
+            .map(|block| block.seq + 1)
+            .max();
         state.next_append_seq = next.unwrap_or(0).max(self.index.next_seq);
         state.generation = self.index.generation;
         state.needs_restream = needs_restream;
         drop(state);
         // What is in the group is not promised yet, even if it is there.
-        let first = self.group.iter().find_map(|pending| pending.batch.block.as_ref()).map(|block| block.seq);
+        let first = self
+            .group
+            .iter()
+            .find_map(|pending| pending.batch.block.as_ref())
+            .map(|block| block.seq);
         let next_seq = first.map_or(self.index.next_seq, |first| first.min(self.index.next_seq));
         self.shared.durable.send_replace(Durable { generation: self.index.generation, next_seq });
     }
@@ -327,7 +354,11 @@ impl Core {
         self.unsynced_bytes += changes.iter().map(Change::size_bytes).sum::<u64>();
         let now = self.now();
         self.unsynced_since.get_or_insert(now);
-        if self.unsynced_bytes >= self.shared.options.group_max_bytes { self.sync() } else { Ok(()) }
+        if self.unsynced_bytes >= self.shared.options.group_max_bytes {
+            self.sync()
+        } else {
+            Ok(())
+        }
     }
 
     /// Applies changes. After an error here nobody knows what was applied, so even a full disk ends the
@@ -387,9 +418,9 @@ impl Core {
     fn floor(&self) -> Result<(), StoreError> {
         let floor = self.shared.options.min_free_bytes;
         match free_bytes(&self.context.dir) {
-            Some(free) if free < floor => {
-                Err(StoreError::Full(format!("{free} bytes are free on the spool's file system, {floor} must stay free")))
-            }
+            Some(free) if free < floor => Err(StoreError::Full(format!(
+                "{free} bytes are free on the spool's file system, {floor} must stay free"
+            ))),
             _ => Ok(()),
         }
     }
@@ -406,12 +437,21 @@ impl Core {
         let size = self.group.iter().map(|pending| pending.size).sum();
         self.call(|store| store.reserve(size))?;
         self.take_acks();
-        let mut changes: Vec<Change> = self.group.iter().map(|pending| self.change_of(pending)).collect();
-        let next_seq = self.group.iter().filter_map(|it| it.batch.block.as_ref()).map(|block| block.seq + 1).max();
+        let mut changes: Vec<Change> =
+            self.group.iter().map(|pending| self.change_of(pending)).collect();
+        let next_seq = self
+            .group
+            .iter()
+            .filter_map(|it| it.batch.block.as_ref())
+            .map(|block| block.seq + 1)
+            .max();
         let next_seq = next_seq.unwrap_or(0).max(self.index.next_seq);
         let acks = self.ack_change();
         changes.extend(acks.iter().cloned());
-        changes.push(Change { puts: vec![(NEXT_SEQ.to_vec(), next_seq.to_be_bytes().to_vec())], ..Change::default() });
+        changes.push(Change {
+            puts: vec![(NEXT_SEQ.to_vec(), next_seq.to_be_bytes().to_vec())],
+            ..Change::default()
+        });
         self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
@@ -427,7 +467,9 @@ impl Core {
 
     fn change_of(&self, pending: &Pending) -> Change {
         let generation = self.index.generation;
-        let store = |block: &super::SpooledBlock| (Slot::Block { generation, seq: block.seq }, Arc::clone(&block.bytes));
+        let store = |block: &super::SpooledBlock| {
+            (Slot::Block { generation, seq: block.seq }, Arc::clone(&block.bytes))
+        };
         Change {
             drops: Vec::new(),
             stores: pending.batch.block.iter().map(store).collect(),
@@ -445,19 +487,27 @@ impl Core {
             for block in group.iter().filter_map(|pending| pending.batch.block.as_ref()) {
                 let len = u32::try_from(block.bytes.len()).unwrap_or(u32::MAX);
                 let old = self.index.blocks.insert(block.seq, Held { len, since_unix_ms });
-                self.index.bytes = self.index.bytes + u64::from(len) - old.map_or(0, |old| u64::from(old.len));
+                self.index.bytes =
+                    self.index.bytes + u64::from(len) - old.map_or(0, |old| u64::from(old.len));
                 ring.push(block.seq, Arc::clone(&block.bytes));
             }
         }
         self.index.next_seq = next_seq;
         {
             let mut state = self.shared.state();
-            let of = |it: &Pending| it.batch.block.as_ref().map_or(0, |block| u64::try_from(block.bytes.len()).unwrap_or(0));
+            let of = |it: &Pending| {
+                it.batch
+                    .block
+                    .as_ref()
+                    .map_or(0, |block| u64::try_from(block.bytes.len()).unwrap_or(0))
+            };
             state.queued_bytes -= group.iter().map(|pending| pending.size).sum::<u64>();
             state.queued_block_bytes -= group.iter().map(of).sum::<u64>();
-            (state.held_bytes, state.held_blocks) = (self.index.bytes, count(self.index.blocks.len()));
+            (state.held_bytes, state.held_blocks) =
+                (self.index.bytes, count(self.index.blocks.len()));
         }
-        locked(&self.shared.stats).appended_blocks += count(group.iter().filter(|it| it.batch.block.is_some()).count());
+        locked(&self.shared.stats).appended_blocks +=
+            count(group.iter().filter(|it| it.batch.block.is_some()).count());
         self.shared.durable.send_replace(Durable { generation: self.index.generation, next_seq });
         for pending in group {
             // Whoever dropped the ticket does not want to know.
@@ -485,7 +535,9 @@ impl Core {
         let goals = self.goals.as_ref()?;
         let generation = self.index.generation;
         let mut change = Change::default();
-        for (output, next) in goals.iter().filter(|(output, next)| self.index.cursors.get(*output) != Some(*next)) {
+        for (output, next) in
+            goals.iter().filter(|(output, next)| self.index.cursors.get(*output) != Some(*next))
+        {
             change.puts.push((cursor_key(output), cursor_value(generation, *next)));
         }
         let below = goals.values().min().copied().unwrap_or(0);
@@ -509,8 +561,11 @@ impl Core {
     fn acks_due(&self) -> bool {
         let state = self.shared.state();
         let since = self.acks_since.or(state.acks_since);
-        let due = |since: Duration| state.waiting > 0 || state.closed || self.now() >= since + self.shared.options.ack_delay;
-        since.is_some_and(due) && self.retry_at.is_none_or(|at| self.now() >= at || state.pause.is_some())
+        let due = |since: Duration| {
+            state.waiting > 0 || state.closed || self.now() >= since + self.shared.options.ack_delay
+        };
+        since.is_some_and(due)
+            && self.retry_at.is_none_or(|at| self.now() >= at || state.pause.is_some())
     }
 
     pub(crate) fn commit_acks(&mut self) -> Result<(), StoreError> {
@@ -525,7 +580,8 @@ impl Core {
 
     fn sync_due(&self) -> bool {
         let delay = self.shared.options.ack_delay;
-        self.unsynced_since.is_some_and(|since| self.now() >= since + delay || self.shared.state().closed)
+        self.unsynced_since
+            .is_some_and(|since| self.now() >= since + delay || self.shared.state().closed)
     }
 
     fn ledger_entry(&self) -> Entry {
@@ -576,7 +632,9 @@ impl Core {
 
     fn wants_recreating(&self) -> bool {
         let (options, disk, held) = (&self.shared.options, self.disk_bytes(), self.index.bytes);
-        if disk <= options.recreate_min_bytes.max(self.recreate_at_bytes) || !self.shared.state().appends.is_empty() {
+        if disk <= options.recreate_min_bytes.max(self.recreate_at_bytes)
+            || !self.shared.state().appends.is_empty()
+        {
             return false;
         }
         held == 0 || (disk > options.max_bytes.saturating_mul(2) && held < options.max_bytes / 8)
@@ -595,12 +653,16 @@ impl Core {
             stats.disk_bytes = disk_bytes;
             stats.free_bytes = free_bytes(&self.context.dir).unwrap_or(0);
             stats.dead_letters = count(self.index.dead_ids.len());
-            stats.oldest_unsent_since_unix_ms = self.index.blocks.first_key_value().map(|(_, held)| held.since_unix_ms);
+            stats.oldest_unsent_since_unix_ms =
+                self.index.blocks.first_key_value().map(|(_, held)| held.since_unix_ms);
         }
         let mut state = self.shared.state();
         (state.held_bytes, state.held_blocks) = (self.index.bytes, count(self.index.blocks.len()));
         let max = self.shared.options.max_bytes;
-        if state.waiting == 0 && state.pause.is_none() && state.held_bytes + state.queued_block_bytes < max - max / 16 {
+        if state.waiting == 0
+            && state.pause.is_none()
+            && state.held_bytes + state.queued_block_bytes < max - max / 16
+        {
             state.full_since_unix_ms = None;
         }
         drop(state);
@@ -616,7 +678,8 @@ impl Core {
             }
             let until = self.next_deadline(&state);
             let Some(until) = until else {
-                state = self.shared.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                state =
+                    self.shared.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
                 continue;
             };
             if until <= now {
@@ -632,9 +695,13 @@ impl Core {
         if self.store.is_none() {
             return retry || self.close_is_over(state);
         }
-        let appends = retry && (!self.group.is_empty() || !state.appends.is_empty() || !self.deferred.is_empty());
+        let appends = retry
+            && (!self.group.is_empty() || !state.appends.is_empty() || !self.deferred.is_empty());
         let acks = state.acks_since.is_some() && state.waiting > 0;
-        appends || acks || !state.requests.is_empty() || (state.closed && (retry || self.close_is_over(state)))
+        appends
+            || acks
+            || !state.requests.is_empty()
+            || (state.closed && (retry || self.close_is_over(state)))
     }
 
     fn next_deadline(&self, state: &State) -> Option<Duration> {
@@ -643,10 +710,15 @@ impl Core {
         let sync = self.unsynced_since.map(|since| since + options.ack_delay);
         let behind = self.store.is_some() && state.needs_restream.is_none() && {
             let known = self.ledger.last().map(|it| (it.generation, it.next_seq, it.store));
-            known.is_none_or(|known| known < (self.index.generation, self.index.next_seq, self.number))
+            known.is_none_or(|known| {
+                known < (self.index.generation, self.index.next_seq, self.number)
+            })
         };
         let ledger = self.ledger_at.filter(|_| behind);
-        let waiting = self.store.is_none() || !self.group.is_empty() || !state.appends.is_empty() || state.closed;
+        let waiting = self.store.is_none()
+            || !self.group.is_empty()
+            || !state.appends.is_empty()
+            || state.closed;
         let waiting = waiting || !self.deferred.is_empty() || state.pause.is_some();
         let retry = self.retry_at.filter(|_| waiting);
         let close = state.close_by.filter(|_| state.closed);
@@ -659,7 +731,10 @@ impl Core {
 
     fn is_done(&self) -> bool {
         let state = self.shared.state();
-        let idle = self.group.is_empty() && state.appends.is_empty() && state.requests.is_empty() && self.deferred.is_empty();
+        let idle = self.group.is_empty()
+            && state.appends.is_empty()
+            && state.requests.is_empty()
+            && self.deferred.is_empty();
         state.closed && ((idle && self.store.is_some()) || self.close_is_over(&state))
     }
 

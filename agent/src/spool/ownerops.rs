@@ -8,7 +8,9 @@ use super::handle::locked;
 use super::keys::{DEAD, RESTREAM, dead_key};
 use super::owner::{Core, Held, count};
 use super::recover::counters;
-use super::types::{Change, DeadLetter, Durable, OutputCursor, Restreamed, Slot, SpoolError, Store, StoreError};
+use super::types::{
+    Change, DeadLetter, Durable, OutputCursor, Restreamed, Slot, SpoolError, Store, StoreError,
+};
 
 /// A dead letter's description: `generation u32, seq u64, unix ms u64, length u32`, big endian, reason.
 const DEAD_HEAD_BYTES: usize = 24;
@@ -43,9 +45,14 @@ impl Core {
         let mut goals = BTreeMap::new();
         let mut cursors = Vec::new();
         for output in outputs {
-            let known = self.goals.as_ref().and_then(|goals| goals.get(output)).or(self.index.cursors.get(output));
+            let known = self
+                .goals
+                .as_ref()
+                .and_then(|goals| goals.get(output))
+                .or(self.index.cursors.get(output));
             let stood = known.copied();
-            let next_seq = stood.unwrap_or(first).clamp(first.min(self.index.next_seq), self.index.next_seq);
+            let next_seq =
+                stood.unwrap_or(first).clamp(first.min(self.index.next_seq), self.index.next_seq);
             let skipped = stood.map_or(0, |stood| next_seq.saturating_sub(stood));
             goals.insert(output.clone(), next_seq);
             cursors.push(OutputCursor { output: output.clone(), next_seq, skipped });
@@ -87,7 +94,13 @@ impl Core {
     }
 
     /// `given` remembers the id over a failure of the store, which may have written it all the same.
-    pub(crate) fn dead_letter(&mut self, seq: u64, bytes: Arc<[u8]>, reason: &str, given: &mut Option<u64>) -> Answer<u64> {
+    pub(crate) fn dead_letter(
+        &mut self,
+        seq: u64,
+        bytes: Arc<[u8]>,
+        reason: &str,
+        given: &mut Option<u64>,
+    ) -> Answer<u64> {
         if let Some(id) = given.filter(|id| self.index.dead_ids.contains(id)) {
             self.sync()?;
             return Ok(Ok(id));
@@ -101,7 +114,12 @@ impl Core {
         Ok(Ok(id))
     }
 
-    pub(crate) fn replace_block(&mut self, seq: u64, bytes: Arc<[u8]>, dead_reason: Option<&str>) -> Answer<Option<u64>> {
+    pub(crate) fn replace_block(
+        &mut self,
+        seq: u64,
+        bytes: Arc<[u8]>,
+        dead_reason: Option<&str>,
+    ) -> Answer<Option<u64>> {
         let Some(old) = self.read_block(seq)? else {
             return Ok(Err(SpoolError::NoSuchBlock(seq)));
         };
@@ -140,7 +158,11 @@ impl Core {
         let found = self.call(|store| store.value(&dead_key(id)))?;
         let Some(about) = found else { return Ok(false) };
         let len = parse_dead(&dead_key(id), &about)?.len;
-        self.commit_now(Change { drops: vec![(Slot::Dead(id), len)], deletes: vec![dead_key(id)], ..Change::default() })?;
+        self.commit_now(Change {
+            drops: vec![(Slot::Dead(id), len)],
+            deletes: vec![dead_key(id)],
+            ..Change::default()
+        })?;
         self.index.dead_ids.remove(&id);
         Ok(true)
     }
@@ -158,7 +180,10 @@ impl Core {
             self.sync()?;
             self.shared.state().restreaming = false;
             self.write_ledger(true);
-            return Ok(Ok(Restreamed { generation: self.index.generation, next_seq: self.index.next_seq }));
+            return Ok(Ok(Restreamed {
+                generation: self.index.generation,
+                next_seq: self.index.next_seq,
+            }));
         }
         self.shared.state().restreaming = true;
         // What is queued has the old numbers: it goes first.
@@ -178,7 +203,8 @@ impl Core {
             }
         };
         let next_seq = count(written.len());
-        let mut change = Change { deletes: vec![RESTREAM.to_vec()], puts: puts.to_vec(), ..Change::default() };
+        let mut change =
+            Change { deletes: vec![RESTREAM.to_vec()], puts: puts.to_vec(), ..Change::default() };
         change.puts.extend(counters(generation, next_seq));
         self.commit_now(change)?;
         self.switch(generation, written)?;
@@ -187,19 +213,26 @@ impl Core {
 
     /// Writes all blocks under new numbers; returns their lengths and ages.
     fn rewrite(&mut self, map: Map<'_>, generation: u32) -> Answer<Vec<Held>> {
-        let old: Vec<(u64, Held)> = self.index.blocks.iter().map(|(seq, held)| (*seq, *held)).collect();
+        let old: Vec<(u64, Held)> =
+            self.index.blocks.iter().map(|(seq, held)| (*seq, *held)).collect();
         let (mut written, mut change): (Vec<Held>, Change) = Default::default();
         for (new_seq, (old_seq, held)) in (0_u64..).zip(old) {
             let slot = self.slot(old_seq);
             let bytes = self.call(|store| store.read(slot))?;
-            let bytes = bytes.ok_or_else(|| StoreError::Corrupt(format!("block {old_seq} is gone")))?;
-            let mapped = map(old_seq, new_seq, &bytes).map_err(|error| format!("block {old_seq}: {error}"));
+            let bytes =
+                bytes.ok_or_else(|| StoreError::Corrupt(format!("block {old_seq} is gone")))?;
+            let mapped =
+                map(old_seq, new_seq, &bytes).map_err(|error| format!("block {old_seq}: {error}"));
             let mapped = mapped.and_then(|new| (self.shared.options.check)(&new).map(|()| new));
             let new = match mapped {
                 Ok(new) if new.len() <= super::MAX_BLOCK_BYTES => new,
                 Ok(new) => {
                     self.forget(generation, &written)?;
-                    return Ok(Err(SpoolError::TooLarge { what: "block", len: new.len(), limit: super::MAX_BLOCK_BYTES }));
+                    return Ok(Err(SpoolError::TooLarge {
+                        what: "block",
+                        len: new.len(),
+                        limit: super::MAX_BLOCK_BYTES,
+                    }));
                 }
                 Err(error) => {
                     self.forget(generation, &written)?;
@@ -217,8 +250,10 @@ impl Core {
     }
 
     fn forget(&mut self, generation: u32, blocks: &[Held]) -> Result<(), StoreError> {
-        let slots: Vec<_> =
-            (0_u64..).zip(blocks).map(|(seq, held)| (Slot::Block { generation, seq }, held.len)).collect();
+        let slots: Vec<_> = (0_u64..)
+            .zip(blocks)
+            .map(|(seq, held)| (Slot::Block { generation, seq }, held.len))
+            .collect();
         self.drop_all(&slots)
     }
 
@@ -265,7 +300,11 @@ impl Core {
 
 fn parse_dead(key: &[u8], about: &[u8]) -> Result<DeadLetter, StoreError> {
     let wrong = || StoreError::Corrupt("a dead letter's description is cut off".to_owned());
-    let id = key.get(DEAD.len()..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes).ok_or_else(wrong)?;
+    let id = key
+        .get(DEAD.len()..)
+        .and_then(|id| id.try_into().ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(wrong)?;
     let (generation, rest) = about.split_first_chunk::<4>().ok_or_else(wrong)?;
     let (seq, rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
     let (unix_ms, rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;

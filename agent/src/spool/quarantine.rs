@@ -5,7 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Moves the folder `store` to `<dir>/quarantine/<utc>-<n>` and removes the oldest beyond `keep`.
-pub(crate) fn put_aside(dir: &Path, store: &Path, unix_ms: u64, keep: usize) -> io::Result<PathBuf> {
+pub(crate) fn put_aside(
+    dir: &Path,
+    store: &Path,
+    unix_ms: u64,
+    keep: usize,
+) -> io::Result<PathBuf> {
     let home = dir.join("quarantine");
     fs::create_dir_all(&home)?;
     let stamp = utc_stamp(unix_ms / 1000);
@@ -53,13 +58,19 @@ fn utc_stamp(unix_s: u64) -> String {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use std::time::Duration;
 use super::keys::{CURSOR, DEAD, GENERATION, NEXT_SEQ, RESTREAM};
 use super::ledger::Entry;
 use super::quarantine::{put_aside, sync_dir};
-use super::types::{Change, OpenError, Options, Quarantined, Slot, SpoolClock, Store, StoreError, StoreFactory};
+use super::types::{
+    Change, OpenError, Options, Quarantined, Slot, SpoolClock, Store, StoreError, StoreFactory,
+};
 
 /// Attempts to open a store that may end without an end before it is put aside unread.
 const MAX_ATTEMPTS: u32 = 5;
@@ -61,12 +63,14 @@ pub(crate) struct Recovered {
 
 /// Runs a store call; a panic is an error like any other.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(StoreError::Panicked(panic_text(&*panic))))
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(StoreError::Panicked(panic_text(&*panic))))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }
 
 /// Drops a store; what goes wrong there changes nothing any more, because all that counts was synced.
@@ -122,7 +126,9 @@ impl Context {
                 Err(OpenError::Store { path, error })
             }
             Err(error) if error.is_environment() => Err(OpenError::Store { path, error }),
-            Ok((store, Err(error))) => self.replace_damaged(number, Some(store), error.to_string(), ledger, true),
+            Ok((store, Err(error))) => {
+                self.replace_damaged(number, Some(store), error.to_string(), ledger, true)
+            }
             Err(error) => self.replace_damaged(number, None, error.to_string(), ledger, true),
         };
         self.note_attempts(0).map_err(self.io("removing the count of attempts"))?;
@@ -141,14 +147,18 @@ impl Context {
         let begun = guarded(|| {
             if !loaded.has_generation {
                 loaded.generation = ledger.map_or(0, |entry| entry.generation);
-                store.commit(&[Change { puts: counters(loaded.generation, loaded.next_seq), ..Change::default() }])?;
+                store.commit(&[Change {
+                    puts: counters(loaded.generation, loaded.next_seq),
+                    ..Change::default()
+                }])?;
                 store.sync()?;
             }
             Ok(())
         });
         begun.map_err(|error| OpenError::Store { path, error })?;
         self.point_to(number).map_err(self.io("naming the live store"))?;
-        self.tidy(number, loaded.needs_restream.is_some()).map_err(self.io("removing old stores"))?;
+        self.tidy(number, loaded.needs_restream.is_some())
+            .map_err(self.io("removing old stores"))?;
         Ok(Recovered { store, number, loaded, created, quarantined: None })
     }
 
@@ -186,7 +196,13 @@ impl Context {
                 .map_err(self.io("moving the damaged store to quarantine"))?;
         }
         self.note_attempts(0).map_err(self.io("removing the count of attempts"))?;
-        Ok(Recovered { store: fresh, number: fresh_number, loaded, created: false, quarantined: Some(report) })
+        Ok(Recovered {
+            store: fresh,
+            number: fresh_number,
+            loaded,
+            created: false,
+            quarantined: Some(report),
+        })
     }
 
     fn open_without_derived(&mut self, path: &Path) -> Option<Box<dyn Store>> {
@@ -198,8 +214,14 @@ impl Context {
     fn choose(&self, ledger: Option<Entry>) -> io::Result<(u64, bool)> {
         let there = self.numbers()?;
         let named = match fs::read_to_string(self.dir.join("current")) {
-            Ok(text) => text.trim().strip_prefix("store-").and_then(|number| number.parse::<u64>().ok()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => None,
+            Ok(text) => {
+                text.trim().strip_prefix("store-").and_then(|number| number.parse::<u64>().ok())
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
+            {
+                None
+            }
             Err(error) => return Err(error),
         };
         if let Some(number) = named {
@@ -207,14 +229,20 @@ impl Context {
         }
         // Without the name: the one that the ledger knows, else the oldest (a newer one may be half built).
         let known = ledger.map(|entry| entry.store).filter(|number| there.contains(number));
-        Ok((known.or(there.iter().min().copied()).unwrap_or(1), there.is_empty() && ledger.is_none()))
+        Ok((
+            known.or(there.iter().min().copied()).unwrap_or(1),
+            there.is_empty() && ledger.is_none(),
+        ))
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("store-")).and_then(|number| number.parse().ok());
+            let number: Option<u64> = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("store-"))
+                .and_then(|number| number.parse().ok());
             numbers.extend(number);
         }
         Ok(numbers)
@@ -249,7 +277,10 @@ impl Context {
     }
 
     fn attempts(&self) -> u32 {
-        fs::read_to_string(self.dir.join("opening")).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        fs::read_to_string(self.dir.join("opening"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
     }
 
     fn note_attempts(&self, count: u32) -> io::Result<()> {
@@ -291,10 +322,15 @@ fn parse_cursor(value: &[u8], generation: u32) -> Option<u64> {
     Some(if u32::from_be_bytes(*of) == generation { next } else { 0 })
 }
 
-fn number<const N: usize>(store: &mut dyn Store, key: &[u8]) -> Result<Option<[u8; N]>, StoreError> {
+fn number<const N: usize>(
+    store: &mut dyn Store,
+    key: &[u8],
+) -> Result<Option<[u8; N]>, StoreError> {
     let Some(value) = store.value(key)? else { return Ok(None) };
     let bytes = value.as_slice().try_into();
-    bytes.map(Some).map_err(|_| StoreError::Corrupt(format!("{} has {} bytes", String::from_utf8_lossy(key), value.len())))
+    bytes.map(Some).map_err(|_| {
+        StoreError::Corrupt(format!("{} has {} bytes", String::from_utf8_lossy(key), value.len()))
+    })
 }
 
 fn load_small(store: &mut dyn Store) -> Result<Loaded, StoreError> {
@@ -303,13 +339,18 @@ fn load_small(store: &mut dyn Store) -> Result<Loaded, StoreError> {
         generation: generation.unwrap_or(0),
         has_generation: generation.is_some(),
         next_seq: number::<8>(store, NEXT_SEQ)?.map_or(0, u64::from_be_bytes),
-        needs_restream: store.value(RESTREAM)?.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        needs_restream: store
+            .value(RESTREAM)?
+            .map(|text| String::from_utf8_lossy(&text).into_owned()),
         ..Loaded::default()
     };
     for (key, value) in store.scan_prefix(CURSOR)? {
         let output = String::from_utf8_lossy(&key[CURSOR.len()..]).into_owned();
         let next = parse_cursor(&value, loaded.generation);
-        loaded.cursors.insert(output, next.ok_or_else(|| StoreError::Corrupt("a cursor that is none".to_owned()))?);
+        loaded.cursors.insert(
+            output,
+            next.ok_or_else(|| StoreError::Corrupt("a cursor that is none".to_owned()))?,
+        );
     }
     for (key, _) in store.scan_prefix(DEAD)? {
         loaded.dead_ids.extend(key[DEAD.len()..].try_into().ok().map(u64::from_be_bytes));
@@ -323,7 +364,9 @@ pub(crate) fn load(store: &mut dyn Store, options: &Options) -> Result<Loaded, S
     let live = loaded.generation;
     let mut wrong = None;
     store.visit_large(&mut |(slot, bytes)| {
-        let sound = bytes.and_then(|bytes| (options.check)(&bytes).map(|()| u32::try_from(bytes.len()).unwrap_or(u32::MAX)));
+        let sound = bytes.and_then(|bytes| {
+            (options.check)(&bytes).map(|()| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+        });
         match (slot, sound) {
             (Slot::Block { generation, seq }, Ok(len)) if generation == live => {
                 loaded.blocks.insert(seq, len);
@@ -356,7 +399,9 @@ fn hole(loaded: &Loaded) -> Option<String> {
         }
         expected += 1;
     }
-    (expected != loaded.next_seq).then(|| format!("the last block is {}, the next should be {}", expected - 1, loaded.next_seq))
+    (expected != loaded.next_seq).then(|| {
+        format!("the last block is {}, the next should be {}", expected - 1, loaded.next_seq)
+    })
 }
 
 /// Collects changes and commits them in steps.
@@ -389,7 +434,12 @@ impl Copier<'_> {
 }
 
 /// Copies small values and large ones into `to`; used where the source is sound (see `recreate`).
-pub(crate) fn copy_all(from: &mut dyn Store, to: &mut dyn Store, live: u32, step_bytes: u64) -> Result<(), StoreError> {
+pub(crate) fn copy_all(
+    from: &mut dyn Store,
+    to: &mut dyn Store,
+    live: u32,
+    step_bytes: u64,
+) -> Result<(), StoreError> {
     let mut copier = Copier { to, change: Change::default(), step_bytes };
     for (key, value) in from.scan_prefix(b"")? {
         copier.put(key, value)?;
@@ -414,7 +464,8 @@ fn salvage(
     options: &Options,
 ) -> Result<(Loaded, Quarantined), StoreError> {
     let known = ledger.unwrap_or_default();
-    let mut copier = Copier { to: fresh, change: Change::default(), step_bytes: options.group_max_bytes };
+    let mut copier =
+        Copier { to: fresh, change: Change::default(), step_bytes: options.group_max_bytes };
     let (mut old, mut blocks, mut values) = (Loaded::default(), BTreeMap::new(), 0);
     old.generation = known.generation;
     if let Some(mut damaged) = damaged {
@@ -426,9 +477,13 @@ fn salvage(
         salvage_large(&mut *damaged, &mut copier, &old, known, options, &mut blocks)?;
         discard(damaged);
     }
-    let next_seq = blocks.last_key_value().map_or(0, |(seq, _)| seq + 1).max(old.next_seq).max(known.next_seq);
+    let next_seq =
+        blocks.last_key_value().map_or(0, |(seq, _)| seq + 1).max(old.next_seq).max(known.next_seq);
     copier.change.puts.extend(counters(old.generation, next_seq));
-    copier.change.puts.push((RESTREAM.to_vec(), format!("the store was damaged: {reason}").into_bytes()));
+    copier
+        .change
+        .puts
+        .push((RESTREAM.to_vec(), format!("the store was damaged: {reason}").into_bytes()));
     copier.step(0)?;
     let acknowledged = old.cursors.values().min().copied().unwrap_or(0);
     let report = Quarantined {
@@ -467,7 +522,9 @@ fn salvage_large(
     let mut keep = |slot: Slot, bytes: Arc<[u8]>| {
         let wanted = match slot {
             Slot::Block { generation, seq } => {
-                generation == old.generation && (options.check)(&bytes).is_ok() && !blocks.contains_key(&seq)
+                generation == old.generation
+                    && (options.check)(&bytes).is_ok()
+                    && !blocks.contains_key(&seq)
             }
             Slot::Dead(id) => old.dead_ids.contains(&id),
         };

@@ -80,7 +80,11 @@ fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating"))
+        {
             fs::remove_file(entry.path())?;
         }
     }
@@ -138,7 +142,8 @@ fn fill(batch: &mut sled::Batch, change: &Change) -> Result<(), StoreError> {
     }
     for (slot, bytes) in &change.stores {
         let len = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MAX_BLOCK_BYTES);
-        let len = len.ok_or_else(|| StoreError::Refused(format!("a value of {} bytes", bytes.len())))?;
+        let len =
+            len.ok_or_else(|| StoreError::Refused(format!("a value of {} bytes", bytes.len())))?;
         let head = &bytes[..bytes.len().min(PART_BYTES)];
         batch.insert(part_key(*slot, 0), [&len.to_le_bytes(), head].concat());
         for (part, piece) in (1_u16..).zip(bytes[head.len()..].chunks(PART_BYTES)) {
@@ -174,16 +179,21 @@ impl Store for SledStore {
             return Ok(());
         }
         let meta = self.file.metadata().map_err(io_error)?;
-        let want = meta.len().next_multiple_of(SEGMENT_BYTES_U64) + SEGMENTS_AHEAD * SEGMENT_BYTES_U64 + bytes;
+        let want = meta.len().next_multiple_of(SEGMENT_BYTES_U64)
+            + SEGMENTS_AHEAD * SEGMENT_BYTES_U64
+            + bytes;
         // Half of what is ahead may be used up before it is asked for again: one call per segment or so.
         if meta.blocks() * 512 + SEGMENT_BYTES_U64 >= want {
             return Ok(());
         }
         // A failed fallocate may keep what it got so far and so fill the disk itself: ask first.
         let disk = rustix::fs::fstatvfs(&self.file).map_err(|error| io_error(error.into()))?;
-        let (need, free) = (want.saturating_sub(meta.blocks() * 512), disk.f_bavail.saturating_mul(disk.f_frsize));
+        let (need, free) =
+            (want.saturating_sub(meta.blocks() * 512), disk.f_bavail.saturating_mul(disk.f_frsize));
         if free < need {
-            return Err(StoreError::Full(format!("{need} bytes are needed ahead of the log, {free} are free")));
+            return Err(StoreError::Full(format!(
+                "{need} bytes are needed ahead of the log, {free} are free"
+            )));
         }
         match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, want) {
             Ok(()) => {
@@ -235,7 +245,11 @@ impl Store for SledStore {
                     *last = part;
                 }
                 _ => {
-                    let whole = if part == 0 { Assembly::begin(&value) } else { Err("its first part is missing".to_owned()) };
+                    let whole = if part == 0 {
+                        Assembly::begin(&value)
+                    } else {
+                        Err("its first part is missing".to_owned())
+                    };
                     show(open.replace((slot, part, whole)));
                 }
             }
@@ -273,7 +287,8 @@ struct Assembly {
 
 impl Assembly {
     fn begin(head: &[u8]) -> Result<Self, String> {
-        let (len, first) = head.split_first_chunk::<HEAD_BYTES>().ok_or("its first part is cut off")?;
+        let (len, first) =
+            head.split_first_chunk::<HEAD_BYTES>().ok_or("its first part is cut off")?;
         let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|error| error.to_string())?;
         if len > MAX_BLOCK_BYTES {
             return Err(format!("its length says {len} bytes, the limit is {MAX_BLOCK_BYTES}"));
@@ -293,11 +308,19 @@ impl Assembly {
 
 fn io_error(error: io::Error) -> StoreError {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Refused(error.to_string()),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => StoreError::Corrupt(error.to_string()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreError::Full(error.to_string())
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            StoreError::Refused(error.to_string())
+        }
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            StoreError::Corrupt(error.to_string())
+        }
         // EMFILE, ENFILE, ENOMEM: a lack of the moment, no reason to put data aside.
-        _ if matches!(error.raw_os_error(), Some(12 | 23 | 24)) => StoreError::Refused(error.to_string()),
+        _ if matches!(error.raw_os_error(), Some(12 | 23 | 24)) => {
+            StoreError::Refused(error.to_string())
+        }
         _ => StoreError::Io(error.to_string()),
     }
 }
@@ -306,7 +329,11 @@ fn sled_error(error: sled::Error) -> StoreError {
     match error {
         sled::Error::Io(error) => {
             let text = error.to_string();
-            if text.contains("could not acquire lock") { StoreError::Locked(text) } else { io_error(error) }
+            if text.contains("could not acquire lock") {
+                StoreError::Locked(text)
+            } else {
+                io_error(error)
+            }
         }
         other => StoreError::Corrupt(other.to_string()),
     }

@@ -74,7 +74,8 @@ impl Change {
     pub fn size_bytes(&self) -> u64 {
         let large: usize = self.stores.iter().map(|(_, bytes)| bytes.len() + 64).sum();
         let small: usize = self.puts.iter().map(|(key, value)| key.len() + value.len() + 32).sum();
-        let gone: usize = self.drops.iter().map(|(_, len)| 64 + usize::try_from(*len).unwrap_or(0) / 1024).sum();
+        let gone: usize =
+            self.drops.iter().map(|(_, len)| 64 + usize::try_from(*len).unwrap_or(0) / 1024).sum();
         u64::try_from(large + small + gone + self.deletes.len() * 64).unwrap_or(u64::MAX)
     }
 }
@@ -209,7 +210,9 @@ pub enum SpoolError {
     #[error("no block {0} in the spool")]
     NoSuchBlock(u64),
     /// An acknowledgement for what was never made durable.
-    #[error("output {output} acknowledges up to block {next_seq}, but only {durable_next_seq} are durable")]
+    #[error(
+        "output {output} acknowledges up to block {next_seq}, but only {durable_next_seq} are durable"
+    )]
     AckBeyondEnd {
         /// Who acknowledged.
         output: String,

@@ -32,7 +32,8 @@ fn appended_blocks_and_positions_survive_reopening_and_acknowledged_ones_are_gon
         assert_eq!(spool.read(seq).wait().unwrap().unwrap(), block(seq, 0, LEN));
     }
     let cursors = spool.register_outputs(&["a", "b", "new"]).wait().unwrap();
-    let at: Vec<_> = cursors.iter().map(|it| (it.output.as_str(), it.next_seq, it.skipped)).collect();
+    let at: Vec<_> =
+        cursors.iter().map(|it| (it.output.as_str(), it.next_seq, it.skipped)).collect();
     assert_eq!(at, [("a", 15, 0), ("b", 12, 0), ("new", 12, 0)]);
     // Without b and new, only a's cursor holds blocks back.
     spool.register_outputs(&["a"]).wait().unwrap();
@@ -44,7 +45,11 @@ fn appended_blocks_and_positions_survive_reopening_and_acknowledged_ones_are_gon
     let (spool, opened) = open(dir.path(), &options);
     assert_eq!(opened.next_seq, 20, "the number is kept when all blocks are gone");
     let cursors = spool.register_outputs(&["a", "b"]).wait().unwrap();
-    assert_eq!((cursors[1].next_seq, cursors[1].skipped), (20, 8), "b missed 8 blocks while it was not configured");
+    assert_eq!(
+        (cursors[1].next_seq, cursors[1].skipped),
+        (20, 8),
+        "b missed 8 blocks while it was not configured"
+    );
     shut(spool);
 }
 
@@ -57,7 +62,8 @@ fn wrong_batches_are_refused_and_change_nothing() {
     assert!(matches!(refused(batch(0, 2_000_000)), SpoolError::TooLarge { what: "block", .. }));
     let mut torn = block(0, 0, 10).to_vec();
     torn[3] ^= 1;
-    let torn = Batch { block: Some(SpooledBlock { seq: 0, bytes: torn.into() }), ..Batch::default() };
+    let torn =
+        Batch { block: Some(SpooledBlock { seq: 0, bytes: torn.into() }), ..Batch::default() };
     assert!(matches!(refused(torn), SpoolError::BadBlock(_)));
     for key in [".next", "~b/", "cursor/a", "dead/1", "|"] {
         let batch = Batch { puts: vec![(key.as_bytes().to_vec(), vec![])], ..Batch::default() };
@@ -118,7 +124,9 @@ fn a_full_spool_makes_appends_wait_until_acknowledgements_free_room() {
         spool.ack("a", 0, acked).unwrap();
     }
     appender.join().unwrap();
-    until("the flag to go", || !spool.would_block(LEN) && spool.stats().full_since_unix_ms.is_none());
+    until("the flag to go", || {
+        !spool.would_block(LEN) && spool.stats().full_since_unix_ms.is_none()
+    });
     shut(spool);
 }
 
@@ -147,8 +155,14 @@ fn a_second_process_is_refused_with_the_pid_of_the_first() {
     let (spool, _) = open(dir.path(), &options(1 << 20));
     let error = Spool::open(dir.path(), options(1 << 20), clock()).unwrap_err().to_string();
     let pid = format!("pid {}", std::process::id());
-    assert!(error.contains("another custody-agent uses this spool") && error.contains(&pid), "{error}");
-    assert!(matches!(inspect(dir.path(), trailing_crc), Err(super::super::OpenError::InUse { .. })));
+    assert!(
+        error.contains("another custody-agent uses this spool") && error.contains(&pid),
+        "{error}"
+    );
+    assert!(matches!(
+        inspect(dir.path(), trailing_crc),
+        Err(super::super::OpenError::InUse { .. })
+    ));
     shut(spool);
 }
 
@@ -161,20 +175,30 @@ fn a_replaced_block_and_its_dead_letter_arrive_together() {
         spool.append(batch(seq, 400_000)).unwrap().wait().unwrap();
     }
     let sparse = block(2, 9, 70_000);
-    let id = spool.replace_block(2, sparse.clone(), Some("413 from central")).wait().unwrap().unwrap();
+    let id =
+        spool.replace_block(2, sparse.clone(), Some("413 from central")).wait().unwrap().unwrap();
     let other = spool.dead_letter(3, block(3, 0, 10), "422").wait().unwrap();
     assert_ne!(id, other);
     assert_eq!(spool.read(2).wait().unwrap().unwrap(), sparse);
-    assert_eq!(spool.replace_block(9, sparse.clone(), None).wait(), Err(SpoolError::NoSuchBlock(9)));
+    assert_eq!(
+        spool.replace_block(9, sparse.clone(), None).wait(),
+        Err(SpoolError::NoSuchBlock(9))
+    );
     shut(spool);
     let (spool, opened) = open(dir.path(), &options);
     assert_eq!((opened.first_seq, opened.next_seq), (0, 4));
     assert_eq!(spool.read(2).wait().unwrap().unwrap(), sparse);
     let letters = spool.dead_letters().wait().unwrap();
     assert_eq!(letters.len(), 2);
-    assert_eq!((letters[0].seq, letters[0].reason.as_str(), letters[0].len), (2, "413 from central", 400_004));
+    assert_eq!(
+        (letters[0].seq, letters[0].reason.as_str(), letters[0].len),
+        (2, "413 from central", 400_004)
+    );
     assert_eq!(spool.read_dead_letter(id).wait().unwrap().unwrap(), block(2, 0, 400_000));
-    assert!(spool.remove_dead_letter(id).wait().unwrap() && !spool.remove_dead_letter(id).wait().unwrap());
+    assert!(
+        spool.remove_dead_letter(id).wait().unwrap()
+            && !spool.remove_dead_letter(id).wait().unwrap()
+    );
     assert_eq!(spool.read_dead_letter(id).wait().unwrap(), None);
     until("the count", || spool.stats().dead_letters == 1);
     shut(spool);
@@ -195,11 +219,16 @@ fn a_restream_renumbers_from_zero_and_old_acknowledgements_free_nothing() {
         ticket.wait().unwrap();
     }
     let meta = vec![(b"meta/stream".to_vec(), b"two".to_vec())];
-    let done = spool.restream(|_, new, _| Ok(block(new, 5, LEN + 1000).to_vec()), meta).wait().unwrap();
+    let done =
+        spool.restream(|_, new, _| Ok(block(new, 5, LEN + 1000).to_vec()), meta).wait().unwrap();
     assert_eq!((done.generation, done.next_seq), (1, 20));
     assert!(matches!(spool.ack("a", 0, 15), Err(SpoolError::OldStream { .. })));
     assert_eq!(spool.stats().blocks, 20);
-    spool.append(Batch { block: Some(SpooledBlock { seq: 20, bytes: block(20, 5, 10) }), ..Batch::default() })
+    spool
+        .append(Batch {
+            block: Some(SpooledBlock { seq: 20, bytes: block(20, 5, 10) }),
+            ..Batch::default()
+        })
         .unwrap()
         .wait()
         .unwrap();
@@ -278,7 +307,8 @@ fn inspection_lists_reads_and_verifies_without_changing_the_spool() {
     spool.dead_letter(1, block(1, 0, 100), "422").wait().unwrap();
     shut(spool);
     let mut inspector = inspect(dir.path(), trailing_crc).unwrap();
-    let list: Vec<_> = inspector.blocks().unwrap().into_iter().map(|it| (it.seq, it.len, it.error)).collect();
+    let list: Vec<_> =
+        inspector.blocks().unwrap().into_iter().map(|it| (it.seq, it.len, it.error)).collect();
     assert_eq!(list, (0..5).map(|seq| (seq, 100_004, None)).collect::<Vec<_>>());
     assert_eq!(inspector.read(3).unwrap().unwrap(), block(3, 0, LEN));
     assert_eq!(inspector.read(5).unwrap(), None);

@@ -36,7 +36,10 @@ fn twenty_kills_lose_nothing_that_was_said_to_be_durable() {
     let mut durable = None;
     for round in 0..20_u64 {
         let mut child =
-            child("spool::tests::crash::child_that_appends_until_it_is_killed", &[(DIR, path)]).stdout(Stdio::piped()).spawn().unwrap();
+            child("spool::tests::crash::child_that_appends_until_it_is_killed", &[(DIR, path)])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
         let wanted = durable.map_or(0, |seq| seq + 1) + 3 + round * 7;
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for line in lines.by_ref() {
@@ -48,7 +51,10 @@ fn twenty_kills_lose_nothing_that_was_said_to_be_durable() {
                 }
             }
         }
-        assert!(durable.is_some_and(|seq| seq >= wanted), "the child ended by itself in round {round}");
+        assert!(
+            durable.is_some_and(|seq| seq >= wanted),
+            "the child ended by itself in round {round}"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
         for line in lines.map_while(Result::ok) {

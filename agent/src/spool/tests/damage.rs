@@ -37,12 +37,19 @@ fn judge(dir: &Path, what: &str) -> bool {
     if !noticed {
         assert_eq!((opened.next_seq, position(&spool)), (BLOCKS, BLOCKS), "{what}");
         for seq in 4..BLOCKS {
-            assert!(spool.read(seq).wait().unwrap().unwrap() == block(seq, 0, LEN), "{what}: block {seq}");
+            assert!(
+                spool.read(seq).wait().unwrap().unwrap() == block(seq, 0, LEN),
+                "{what}: block {seq}"
+            );
         }
     }
     let next = if noticed {
         let map = |old, new, bytes: &[u8]| {
-            if bytes == &*block(old, 0, LEN) { Ok(block(new, 0, LEN).to_vec()) } else { Err("not what was written".to_owned()) }
+            if bytes == &*block(old, 0, LEN) {
+                Ok(block(new, 0, LEN).to_vec())
+            } else {
+                Err("not what was written".to_owned())
+            }
         };
         spool.restream(map, Vec::new()).wait().unwrap().next_seq
     } else {
@@ -78,7 +85,11 @@ fn flipped_bytes_anywhere_are_survived_and_never_read_as_sound() {
     for n in 0..200 {
         let mut bad = db.clone();
         // Half of the flips in the first 64 KiB and around the segments' headers, where structure is dense.
-        let at = if n % 2 == 0 { random(&mut state) % db.len() } else { (random(&mut state) % 3 * (8 << 20) + random(&mut state) % 65_536) % db.len() };
+        let at = if n % 2 == 0 {
+            random(&mut state) % db.len()
+        } else {
+            (random(&mut state) % 3 * (8 << 20) + random(&mut state) % 65_536) % db.len()
+        };
         for byte in &mut bad[at..(at + 1 + n % 64).min(db.len())] {
             *byte ^= 1 << (n % 8);
         }
@@ -102,7 +113,9 @@ fn files_cut_short_anywhere_are_survived() {
 fn damaged_side_files_are_survived() {
     let (dir, _) = filled();
     let name = |prefix: &str| {
-        let entries = fs::read_dir(dir.path().join("store-1")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let entries = fs::read_dir(dir.path().join("store-1"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         entries.into_iter().find(|name| name.starts_with(prefix)).unwrap()
     };
     for file in [name("snap."), name("conf")] {
@@ -143,7 +156,8 @@ fn an_older_copy_of_the_store_is_found_out_by_the_ledger() {
     let (spool, opened) = open(dir.path(), &options(64 << 20));
     let rolled_back = opened.rolled_back.unwrap();
     assert_eq!((rolled_back.ledger_next_seq, rolled_back.store_next_seq), (9, 5));
-    let done = spool.restream(|_, new, _| Ok(block(new, 3, 10).to_vec()), Vec::new()).wait().unwrap();
+    let done =
+        spool.restream(|_, new, _| Ok(block(new, 3, 10).to_vec()), Vec::new()).wait().unwrap();
     assert_eq!((done.generation, done.next_seq), (1, 5));
     shut(spool);
     // The older copy again, now of a stream that is over.
@@ -187,7 +201,12 @@ fn a_database_damaged_while_it_runs_is_noticed_when_it_is_read_and_told_as_an_in
     let path = dir.path().join("store-1/db");
     let mut db = fs::read(&path).unwrap();
     let needle = &block(7, 0, LEN)[1000..1040];
-    let mut places: Vec<usize> = db.windows(40).enumerate().filter(|(_, window)| *window == needle).map(|(at, _)| at).collect();
+    let mut places: Vec<usize> = db
+        .windows(40)
+        .enumerate()
+        .filter(|(_, window)| *window == needle)
+        .map(|(at, _)| at)
+        .collect();
     assert!(!places.is_empty());
     places.drain(..).for_each(|at| db[at] ^= 1);
     fs::write(&path, &db).unwrap();

@@ -77,7 +77,12 @@ impl Disk {
     /// The same content for another process; the old one keeps writing to its own.
     pub(super) fn image(&self) -> SharedDisk {
         let (durable, volatile) = (self.durable.clone(), self.volatile.clone());
-        SharedDisk::new(Mutex::new(Self { durable, volatile, calls: self.calls, ..Self::default() }))
+        SharedDisk::new(Mutex::new(Self {
+            durable,
+            volatile,
+            calls: self.calls,
+            ..Self::default()
+        }))
     }
 
     pub(super) fn corrupt(&mut self, slot: Slot) {
@@ -97,7 +102,11 @@ impl StoreFactory for FakeFactory {
         // A fresh folder is a fresh store: the second one of a quarantine starts empty.
         let fresh = !dir.try_exists().unwrap();
         std::fs::create_dir_all(dir).unwrap();
-        let disk = if fresh && !dir.ends_with("store-1") { SharedDisk::default() } else { Arc::clone(&self.0) };
+        let disk = if fresh && !dir.ends_with("store-1") {
+            SharedDisk::default()
+        } else {
+            Arc::clone(&self.0)
+        };
         if let Some(error) = locked(&disk).closed.clone() {
             return Err(error);
         }
@@ -116,7 +125,10 @@ impl Store for FakeStore {
             for change in changes {
                 for (slot, len) in &change.drops {
                     let gone = disk.volatile.large.remove(slot);
-                    assert!(gone.is_none_or(|gone| gone.len() == usize::try_from(*len).unwrap()), "dropped with a wrong length");
+                    assert!(
+                        gone.is_none_or(|gone| gone.len() == usize::try_from(*len).unwrap()),
+                        "dropped with a wrong length"
+                    );
                 }
                 for key in &change.deletes {
                     disk.volatile.small.remove(key);

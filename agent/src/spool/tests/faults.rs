@@ -27,11 +27,16 @@ fn life(dir: &Path, disk: &SharedDisk) -> u64 {
     spool.replace_block(4, block(4, 1, 50), Some("413")).wait().unwrap();
     assert!(spool.read(4).wait().unwrap().unwrap() == block(4, 1, 50));
     assert!(spool.read(5).wait().unwrap().unwrap() == block(5, 0, 1000));
-    let done = spool.restream(|_, new, _| Ok(block(new, 2, 700).to_vec()), Vec::new()).wait().unwrap();
+    let done =
+        spool.restream(|_, new, _| Ok(block(new, 2, 700).to_vec()), Vec::new()).wait().unwrap();
     assert_eq!(done.next_seq, 3);
     for seq in 3..6 {
         let bytes = block(seq, 2, 700);
-        let batch = Batch { block: Some(SpooledBlock { seq, bytes }), puts: batch(seq, 1).puts, deletes: Vec::new() };
+        let batch = Batch {
+            block: Some(SpooledBlock { seq, bytes }),
+            puts: batch(seq, 1).puts,
+            deletes: Vec::new(),
+        };
         spool.append(batch).unwrap().wait().unwrap();
     }
     shut(spool);
@@ -50,11 +55,22 @@ fn an_error_or_panic_at_any_single_call_loses_and_repeats_nothing() {
             life(dir.path(), &disk);
             disk.lock().unwrap_or_else(std::sync::PoisonError::into_inner).faults.clear();
             let (spool, opened) = open_fake(dir.path(), &disk);
-            assert_eq!((opened.first_seq, opened.next_seq, &opened.quarantined), (0, 6, &None), "{fault:?} at {call}");
-            assert!(opened.rolled_back.is_none() && opened.needs_restream.is_none(), "{fault:?} at {call}");
+            assert_eq!(
+                (opened.first_seq, opened.next_seq, &opened.quarantined),
+                (0, 6, &None),
+                "{fault:?} at {call}"
+            );
+            assert!(
+                opened.rolled_back.is_none() && opened.needs_restream.is_none(),
+                "{fault:?} at {call}"
+            );
             assert_eq!(position(&spool), 6);
             for seq in 0..6 {
-                assert_eq!(spool.read(seq).wait().unwrap().unwrap(), block(seq, 2, 700), "{fault:?} at {call}");
+                assert_eq!(
+                    spool.read(seq).wait().unwrap().unwrap(),
+                    block(seq, 2, 700),
+                    "{fault:?} at {call}"
+                );
             }
             assert_eq!(spool.dead_letters().wait().unwrap().len(), 1, "{fault:?} at {call}");
             shut(spool);
@@ -71,7 +87,9 @@ fn a_store_that_fails_again_and_again_is_retried_with_pauses_and_told_in_stats()
     let next = disk.lock().unwrap().calls();
     disk.lock().unwrap().faults.insert(next, Fault::Error);
     let ticket = spool.append(batch(0, 100)).unwrap();
-    until("the reason", || spool.stats().waiting.is_some_and(|why| why.contains("no space to open")));
+    until("the reason", || {
+        spool.stats().waiting.is_some_and(|why| why.contains("no space to open"))
+    });
     assert!(spool.would_block(100));
     disk.lock().unwrap().closed = None;
     ticket.wait().unwrap();
@@ -127,12 +145,15 @@ fn a_block_that_rots_while_running_is_put_aside_and_the_rest_lives_on_in_a_new_s
     disk.lock().unwrap().corrupt(Slot::Block { generation: 0, seq: 3 });
     assert_eq!(spool.read(3).wait().unwrap(), None);
     let incidents = spool.take_incidents();
-    let [Incident::Quarantined(quarantined)] = incidents.as_slice() else { panic!("{incidents:?}") };
+    let [Incident::Quarantined(quarantined)] = incidents.as_slice() else {
+        panic!("{incidents:?}")
+    };
     assert_eq!((quarantined.salvaged_blocks, quarantined.lost_seqs.as_slice()), (7, &[3..4][..]));
     assert!(quarantined.reason.contains("block 3: checksum"), "{}", quarantined.reason);
     assert!(quarantined.path.join(".").try_exists().unwrap());
     assert!(matches!(spool.append(batch(8, 10)).map(|_| ()), Err(SpoolError::NeedsRestream(_))));
-    let done = spool.restream(|old, new, _| Ok(block(new, old, 10).to_vec()), Vec::new()).wait().unwrap();
+    let done =
+        spool.restream(|old, new, _| Ok(block(new, old, 10).to_vec()), Vec::new()).wait().unwrap();
     assert_eq!(done.next_seq, 7);
     assert_eq!(spool.read(3).wait().unwrap().unwrap(), block(3, 4, 10));
     assert_eq!(position(&spool), 8);
@@ -146,7 +167,9 @@ fn a_store_that_forgets_what_it_synced_is_found_out_while_running_and_at_start()
     let (spool, _) = open_fake(dir.path(), &disk);
     spool.append(batch(0, 100)).unwrap().wait().unwrap();
     spool.append(batch(1, 100)).unwrap().wait().unwrap();
-    until("the ledger", || std::fs::metadata(dir.path().join("ledger")).is_ok_and(|meta| meta.len() > 0));
+    until("the ledger", || {
+        std::fs::metadata(dir.path().join("ledger")).is_ok_and(|meta| meta.len() > 0)
+    });
     shut(spool);
     *disk.lock().unwrap() = super::fake::Disk::default();
     let (spool, opened) = open_fake(dir.path(), &disk);
@@ -166,7 +189,8 @@ fn a_store_that_forgets_what_it_synced_is_found_out_while_running_and_at_start()
 fn a_call_that_hangs_is_seen_from_outside() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), SharedDisk::default());
     let slow = Options { stuck_after: Duration::from_millis(30), ..options(1 << 20) };
-    let (spool, _) = Spool::open_with(dir.path(), slow, clock(), Box::new(FakeFactory(disk.clone()))).unwrap();
+    let (spool, _) =
+        Spool::open_with(dir.path(), slow, clock(), Box::new(FakeFactory(disk.clone()))).unwrap();
     let held = disk.lock().unwrap();
     let ticket = spool.append(batch(0, 100)).unwrap();
     until("stuck", || spool.stats().stuck_since_unix_ms.is_some());

@@ -70,7 +70,11 @@ fn open(dir: &Path, options: &Options) -> (SpoolHandle, Opened) {
 }
 
 fn position(spool: &SpoolHandle) -> u64 {
-    spool.value(b"pos/a").wait().unwrap().map_or(0, |value| u64::from_be_bytes(value.try_into().unwrap()))
+    spool
+        .value(b"pos/a")
+        .wait()
+        .unwrap()
+        .map_or(0, |value| u64::from_be_bytes(value.try_into().unwrap()))
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -102,6 +106,9 @@ fn copy_dir(from: &Path, to: &Path) {
 fn child(test: &str, envs: &[(&str, &str)]) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
-    command.envs(envs.iter().copied()).stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command
+        .envs(envs.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
     command
 }

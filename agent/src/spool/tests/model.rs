@@ -11,21 +11,40 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Op {
     /// Appends so many blocks, waits for the last.
-    Append { blocks: u8, len: u16 },
+    Append {
+        blocks: u8,
+        len: u16,
+    },
     /// One output acknowledges this share of what it has not.
-    Ack { output: bool, share: u8 },
+    Ack {
+        output: bool,
+        share: u8,
+    },
     Reopen,
     /// The process dies: what was not synced may be there or not (`power`: it is gone).
-    Crash { power: bool },
+    Crash {
+        power: bool,
+    },
     Restream,
-    Replace { which: u8 },
+    Replace {
+        which: u8,
+    },
     DeadLetter,
     /// So many calls from now the store fails.
-    Fault { after: u8, fault: Fault },
+    Fault {
+        after: u8,
+        fault: Fault,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let fault = prop_oneof![Just(Fault::Error), Just(Fault::ErrorAfter), Just(Fault::Panic), Just(Fault::PowerCut), Just(Fault::Full)];
+    let fault = prop_oneof![
+        Just(Fault::Error),
+        Just(Fault::ErrorAfter),
+        Just(Fault::Panic),
+        Just(Fault::PowerCut),
+        Just(Fault::Full)
+    ];
     prop_oneof![
         6 => (1..12_u8, 8..40_000_u16).prop_map(|(blocks, len)| Op::Append { blocks, len }),
         3 => (any::<bool>(), any::<u8>()).prop_map(|(output, share)| Op::Ack { output, share }),
@@ -64,7 +83,8 @@ struct World {
 
 impl World {
     fn new(disk: Option<SharedDisk>) -> Self {
-        let mut world = Self { dir: tempfile::tempdir().unwrap(), disk, spool: None, model: Model::default() };
+        let mut world =
+            Self { dir: tempfile::tempdir().unwrap(), disk, spool: None, model: Model::default() };
         world.open();
         world
     }
@@ -84,7 +104,8 @@ impl World {
         let (spool, opened) = opened.unwrap();
         assert!(opened.quarantined.is_none() && opened.rolled_back.is_none(), "{opened:?}");
         assert_eq!((opened.generation, opened.next_seq), (self.model.generation, self.model.next));
-        for (output, cursor) in OUTPUTS.iter().zip(spool.register_outputs(&OUTPUTS).wait().unwrap()) {
+        for (output, cursor) in OUTPUTS.iter().zip(spool.register_outputs(&OUTPUTS).wait().unwrap())
+        {
             let model = &mut self.model.cursors[usize::from(*output == "b")];
             assert!(cursor.next_seq <= *model || cursor.skipped == 0);
             // A lost advance is allowed; the output sends again.
@@ -114,7 +135,11 @@ impl World {
             let bytes = block(seq, self.model.salt, usize::from(len));
             self.model.position += 1;
             let puts = vec![(b"pos/a".to_vec(), self.model.position.to_be_bytes().to_vec())];
-            let batch = Batch { block: Some(SpooledBlock { seq, bytes: bytes.clone() }), puts, deletes: Vec::new() };
+            let batch = Batch {
+                block: Some(SpooledBlock { seq, bytes: bytes.clone() }),
+                puts,
+                deletes: Vec::new(),
+            };
             last = Some(self.spool().append(batch).unwrap());
             self.model.blocks.insert(seq, bytes);
             self.model.next += 1;
@@ -190,7 +215,9 @@ impl World {
     fn restream(&mut self) {
         self.model.salt += 1;
         let salt = self.model.salt;
-        let done = self.spool().restream(move |_, new, old| Ok(block(new, salt, old.len()).to_vec()), Vec::new());
+        let done = self
+            .spool()
+            .restream(move |_, new, old| Ok(block(new, salt, old.len()).to_vec()), Vec::new());
         let done = done.wait().unwrap();
         let needed = self.model.cursors.iter().min().copied().unwrap();
         let kept: Vec<_> = self.model.blocks.split_off(&needed).into_values().collect();

@@ -1,0 +1,28 @@
+//! `custody-agent run`.
+
+use std::sync::Arc;
+
+use custody_config::shell::{Exit, Failure, Signals, SystemClock, check_clock, logging};
+use custody_event::Clock;
+
+use super::ConfigArgs;
+
+pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
+    let loader = args.loader();
+    let config = loader.load().map_err(Failure::from)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    logging::init("custody-agent", &config.value.log, Arc::clone(&clock))?;
+    check_clock(&*clock)?;
+    install_crypto();
+    crate::runtime::check(&config.value, &clock)
+        .map_err(|error| Failure::because(Exit::Config, "the agent cannot start", error))?;
+    let signals = Signals::install()?;
+    crate::runtime::run(&loader, config, clock, signals)
+}
+
+/// TLS uses ring; a process that already has a provider keeps it.
+pub(super) fn install_crypto() {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        log::debug!("a TLS provider was installed already");
+    }
+}

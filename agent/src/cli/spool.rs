@@ -1,0 +1,168 @@
+//! `custody-agent spool`: what is in the spool of an agent that is not running.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use custody_config::shell::{Exit, Failure};
+use custody_event::Block;
+use custody_event::block::Entry;
+
+use super::{ConfigArgs, print};
+use crate::spool::{Inspector, inspect};
+
+/// Arguments of `spool`.
+#[derive(Debug, Args)]
+pub(super) struct SpoolArgs {
+    #[command(subcommand)]
+    command: SpoolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SpoolCommand {
+    /// List the blocks.
+    Ls {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// List what collectors refused instead.
+        #[arg(long)]
+        dead: bool,
+    },
+    /// Print the events of one block, or of all.
+    Cat {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The block's number; all blocks if left out.
+        seq: Option<u64>,
+    },
+    /// Check every block: checksum, hashes, signature's place in the chain.
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+}
+
+pub(super) fn run(args: &SpoolArgs) -> anyhow::Result<Exit> {
+    let mut out = print::stdout();
+    let exit = match &args.command {
+        SpoolCommand::Ls { config, dead: false } => list(&mut open(config)?, &mut out),
+        SpoolCommand::Ls { config, dead: true } => list_dead(&mut open(config)?, &mut out),
+        SpoolCommand::Cat { config, seq } => cat(&mut open(config)?, *seq, &mut out),
+        SpoolCommand::Verify { config } => verify(&mut open(config)?, &mut out),
+    }?;
+    out.flush()?;
+    Ok(exit)
+}
+
+fn open(config: &ConfigArgs) -> anyhow::Result<Inspector> {
+    let path = spool_path(config)?;
+    inspect(&path, crate::spool::trailing_crc).map_err(|error| {
+        Failure::because(Exit::Io, format!("cannot look into {}", path.display()), error).into()
+    })
+}
+
+/// With `--data-dir` no configuration is needed.
+fn spool_path(config: &ConfigArgs) -> anyhow::Result<PathBuf> {
+    let data_dir = match &config.data_dir {
+        Some(data_dir) => data_dir.clone(),
+        None => config.loader().load().map_err(Failure::from)?.value.data_dir.get().clone(),
+    };
+    Ok(data_dir.join("spool"))
+}
+
+fn list(spool: &mut Inspector, out: &mut impl Write) -> anyhow::Result<Exit> {
+    writeln!(out, "BLOCK       BYTES   EVENTS  FIRST EVENT                  LAST EVENT")?;
+    for entry in spool.blocks()? {
+        let Some(bytes) = spool.read(entry.seq)? else { continue };
+        match Block::decode(&bytes) {
+            Ok(block) => {
+                let header = &block.header;
+                writeln!(
+                    out,
+                    "{:<8}  {:>8}  {:>6}  {}  {}",
+                    entry.seq, entry.len, header.count, header.first_time, header.last_time
+                )?;
+            }
+            Err(error) => writeln!(out, "{:<8}  {:>8}  {error}", entry.seq, entry.len)?,
+        }
+    }
+    Ok(Exit::Good)
+}
+
+fn list_dead(spool: &mut Inspector, out: &mut impl Write) -> anyhow::Result<Exit> {
+    writeln!(out, "DEAD LETTER  BLOCK       BYTES  REASON")?;
+    for letter in spool.dead_letters()? {
+        writeln!(
+            out,
+            "{:<11}  {:<8}  {:>8}  {}",
+            letter.id, letter.seq, letter.len, letter.reason
+        )?;
+    }
+    Ok(Exit::Good)
+}
+
+fn cat(spool: &mut Inspector, only: Option<u64>, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let seqs: Vec<u64> = match only {
+        Some(seq) => vec![seq],
+        None => spool.blocks()?.into_iter().map(|entry| entry.seq).collect(),
+    };
+    for seq in seqs {
+        let Some(bytes) = spool.read(seq)? else {
+            return Err(Failure::new(Exit::No, format!("block {seq} is not in the spool")).into());
+        };
+        let block = Block::decode(&bytes)?;
+        for entry in block.open()?.entries() {
+            match entry {
+                Entry::Event(event) => {
+                    out.write_all(event)?;
+                    writeln!(out)?;
+                }
+                Entry::Leaf(leaf) => writeln!(out, "{{\"leaf\":\"{leaf}\"}}")?,
+            }
+        }
+    }
+    Ok(Exit::Good)
+}
+
+fn verify(spool: &mut Inspector, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let report = spool.verify()?;
+    let mut problems = report.problems.clone();
+    let mut chain: Option<custody_evidence::Chain> = None;
+    let (mut blocks, mut events) = (0_u64, 0_u64);
+    for entry in spool.blocks()? {
+        let checked = spool
+            .read(entry.seq)?
+            .ok_or_else(|| "it is missing".to_owned())
+            .and_then(|bytes| check_block(&bytes, &mut chain));
+        match checked {
+            Ok(count) => {
+                blocks += 1;
+                events += u64::from(count);
+            }
+            Err(error) => problems.push(format!("block {}: {error}", entry.seq)),
+        }
+    }
+    for problem in &problems {
+        writeln!(out, "{problem}")?;
+    }
+    writeln!(out, "{blocks} blocks, {events} events verified; {} problems", problems.len())?;
+    Ok(if problems.is_empty() { Exit::Good } else { Exit::No })
+}
+
+fn check_block(bytes: &[u8], chain: &mut Option<custody_evidence::Chain>) -> Result<u32, String> {
+    let block = Block::decode(bytes).map_err(|error| error.to_string())?;
+    let header = &block.header;
+    let chain = chain.get_or_insert_with(|| custody_evidence::Chain {
+        stream: header.stream,
+        next_seq: header.seq,
+        last_hash: header.prev,
+    });
+    chain.check(&block).map_err(|error| error.to_string())?;
+    let opened = block.open().map_err(|error| error.to_string())?;
+    for (index, event) in opened.events() {
+        custody_event::canon::check(event).map_err(|error| format!("event {index}: {error}"))?;
+    }
+    block.coverage().map_err(|error| error.to_string())?;
+    chain.advance(&block);
+    Ok(header.count)
+}

@@ -1,0 +1,357 @@
+//! The custody output: blocks over HTTPS to a collector, until each is acknowledged.
+//!
+//! **Life of a block.** Read from the spool (the newest are still in memory), posted to
+//! `/v1/streams/{agent}/{stream}/blocks/{seq}`, up to `in_flight` at once; when the collector has
+//! said for it and all before it that they are durable there, the cursor moves and the spool frees
+//! them.
+//!
+//! **Failures.** Network, 5xx: back-off with full jitter, the next endpoint. 429 and 503: as long
+//! as Retry-After says. 401 and 403: everything is kept, said, and tried again slowly (with a new
+//! enrolment, where a token for it is configured). 409: go on where the collector says. 413 and
+//! 422: the body goes to the dead letters and the block goes as a sparse one. A forked stream ends
+//! the output with [`Ended::NewStream`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use custody_config::shell::StopToken;
+use custody_event::{AgentId, Block, Clock, StreamId};
+use reqwest::Client;
+
+use super::enroll::TokenStore;
+use super::request::{Answer, Post};
+use super::window::Window;
+use super::{Backoff, Ended};
+use crate::spool::SpoolHandle;
+use crate::status::OutputState;
+
+/// How often an agent that is not let in knocks again, at most.
+const DENIED_WAIT: Duration = Duration::from_secs(30);
+
+/// Who the agent is, for enrolment.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The agent.
+    pub agent: AgentId,
+    /// The host's durable id.
+    pub host_id: String,
+    /// The host's name.
+    pub hostname: String,
+    /// The public key, hex.
+    pub public_key: String,
+}
+
+/// What a custody output needs.
+#[derive(Debug, Clone)]
+pub struct CustodySettings {
+    /// The output's id.
+    pub id: String,
+    /// `https://host:port`, in order of preference.
+    pub endpoints: Vec<String>,
+    /// Tokens.
+    pub tokens: TokenStore,
+    /// Longest wait after failures.
+    pub max_backoff: Duration,
+    /// Blocks on their way at once.
+    pub in_flight: usize,
+    /// Any number: spreads the retries of many agents.
+    pub seed: u64,
+}
+
+/// The output.
+pub struct CustodyOutput {
+    settings: CustodySettings,
+    identity: Identity,
+    client: Client,
+    spool: SpoolHandle,
+    stream: StreamId,
+    generation: u32,
+    clock: Arc<dyn Clock>,
+    state: Arc<OutputState>,
+    endpoint: usize,
+    backoff: Backoff,
+    token: Option<Arc<str>>,
+}
+
+/// What to do after a window broke.
+enum Next {
+    Resume(u64),
+    End(Ended),
+}
+
+impl CustodyOutput {
+    /// For one stream; `generation` is the spool's, so that no cursor of an older stream moves.
+    #[must_use]
+    pub fn new(
+        settings: CustodySettings,
+        identity: Identity,
+        client: Client,
+        spool: SpoolHandle,
+        place: (StreamId, u32),
+        clock: Arc<dyn Clock>,
+        state: Arc<OutputState>,
+    ) -> Self {
+        let backoff = Backoff::new(settings.max_backoff, settings.seed);
+        Self {
+            settings,
+            identity,
+            client,
+            spool,
+            stream: place.0,
+            generation: place.1,
+            clock,
+            state,
+            endpoint: 0,
+            backoff,
+            token: None,
+        }
+    }
+
+    /// Sends from block `from` on until stopped or until the stream cannot go on.
+    pub async fn run(mut self, from: u64, stop: StopToken) -> Ended {
+        let mut from = from;
+        loop {
+            let ended = tokio::select! {
+                () = stop.stopped() => return Ended::Stopped,
+                token = self.obtain_token() => token,
+            };
+            let Some(token) = ended else { continue };
+            let broken = tokio::select! {
+                () = stop.stopped() => return Ended::Stopped,
+                broken = self.send_window(from, token) => broken,
+            };
+            let (seq, answer) = match broken {
+                Ok(broken) => broken,
+                Err(reason) => (from, Answer::Failed(reason)),
+            };
+            let next = tokio::select! {
+                () = stop.stopped() => return Ended::Stopped,
+                next = self.after(from, seq, answer) => next,
+            };
+            match next {
+                Next::Resume(seq) => from = seq,
+                Next::End(ended) => return ended,
+            }
+        }
+    }
+
+    fn endpoint(&self) -> &str {
+        &self.settings.endpoints[self.endpoint % self.settings.endpoints.len()]
+    }
+
+    /// The token, enrolling if need be; `None` after a wait when it could not be had.
+    async fn obtain_token(&mut self) -> Option<Arc<str>> {
+        if let Some(token) = &self.token {
+            return Some(Arc::clone(token));
+        }
+        let token = match self.settings.tokens.current() {
+            Ok(Some(token)) => Ok(token),
+            Ok(None) => {
+                let endpoint = self.endpoint().to_owned();
+                self.settings.tokens.enroll(&self.client, &endpoint, &self.identity).await
+            }
+            Err(reason) => Err(reason),
+        };
+        match token {
+            Ok(token) => {
+                self.token = Some(Arc::clone(&token));
+                Some(token)
+            }
+            Err(reason) => {
+                self.trouble("no token", &reason);
+                self.wait_after_failure().await;
+                None
+            }
+        }
+    }
+
+    /// Sends until something is answered that is not an acknowledgement.
+    async fn send_window(&mut self, from: u64, token: Arc<str>) -> Result<(u64, Answer), String> {
+        let mut durable = self.spool.durable();
+        let mut window = Window::new(from, self.settings.in_flight);
+        let mut acked = from;
+        loop {
+            let end = durable.borrow_and_update().next_seq;
+            while let Some(seq) = window.wants(end) {
+                let post = self.post(seq, &token).await?;
+                let client = self.client.clone();
+                window.send(async move { post.send(&client).await });
+            }
+            if window.is_broken() {
+                return Ok(window.failure());
+            }
+            tokio::select! {
+                () = window.answer(), if !window.is_idle() => {}
+                changed = durable.changed() => {
+                    changed.map_err(|_| "the spool has closed".to_owned())?;
+                }
+            }
+            let now_acked = window.advance();
+            if now_acked > acked {
+                self.acknowledged(now_acked)?;
+                acked = now_acked;
+            }
+        }
+    }
+
+    async fn post(&self, seq: u64, token: &Arc<str>) -> Result<Post, String> {
+        let bytes = self
+            .spool
+            .read(seq)
+            .await
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| format!("block {seq} is not in the spool"))?;
+        Ok(Post {
+            endpoint: self.endpoint().to_owned(),
+            token: Arc::clone(token),
+            agent: self.identity.agent,
+            stream: self.stream,
+            seq,
+            bytes,
+        })
+    }
+
+    fn acknowledged(&mut self, next_seq: u64) -> Result<(), String> {
+        if self.backoff.failures() > 0 {
+            log::info!(output = self.settings.id.as_str(), next_seq = next_seq; "delivery goes on");
+        }
+        self.backoff.reset();
+        self.state.acknowledged(next_seq, self.endpoint(), self.clock.now());
+        self.spool
+            .ack(&self.settings.id, self.generation, next_seq)
+            .map_err(|error| error.to_string())
+    }
+
+    /// `from` was acknowledged before any block of the window was sent.
+    async fn after(&mut self, from: u64, seq: u64, answer: Answer) -> Next {
+        match answer {
+            Answer::Durable => Next::Resume(seq + 1),
+            Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
+            Answer::Forked(said) => Next::End(Ended::NewStream {
+                reason: format!("the collector has another past: {said}"),
+            }),
+            Answer::Denied(said) => {
+                self.trouble("not let in; everything is kept and tried again", &said);
+                self.token = None;
+                self.forget_enrolled_token().await;
+                Next::Resume(seq)
+            }
+            Answer::Refused(said) => self.set_aside(seq, &said).await,
+            Answer::Busy(retry_after, said) => {
+                self.trouble("the collector is busy", &said);
+                match retry_after {
+                    Some(wait) => {
+                        let wait = wait + self.backoff.below(wait / 4);
+                        self.wait(wait).await;
+                    }
+                    None => self.wait_after_failure().await,
+                }
+                Next::Resume(seq)
+            }
+            Answer::Failed(said) => {
+                self.trouble("cannot deliver", &said);
+                self.endpoint = self.endpoint.wrapping_add(1);
+                self.wait_after_failure().await;
+                Next::Resume(seq)
+            }
+        }
+    }
+
+    async fn after_expects(&mut self, from: u64, seq: u64, expected: u64) -> Next {
+        let durable_end = self.spool.durable().borrow().next_seq;
+        if (from..=seq).contains(&expected) {
+            // A block overtook its predecessors, which have been taken since: send again from here.
+            let wait = self.backoff.below(Duration::from_millis(20));
+            self.wait(wait).await;
+            return Next::Resume(seq);
+        }
+        if expected > durable_end {
+            return Next::End(Ended::NewStream {
+                reason: format!(
+                    "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
+                ),
+            });
+        }
+        if expected < from {
+            return Next::End(Ended::NewStream {
+                reason: format!(
+                    "the collector has forgotten blocks {expected} to {} that it acknowledged",
+                    seq - 1
+                ),
+            });
+        }
+        match self.acknowledged(expected) {
+            Ok(()) => Next::Resume(expected),
+            Err(reason) => {
+                self.trouble("the cursor cannot be moved", &reason);
+                self.wait_after_failure().await;
+                Next::Resume(seq)
+            }
+        }
+    }
+
+    /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
+    /// anew); otherwise knock slowly.
+    async fn forget_enrolled_token(&mut self) {
+        let tokens = self.settings.tokens.clone();
+        if tokens.configured.is_none() && tokens.enroll.is_some() {
+            let endpoint = self.endpoint().to_owned();
+            match tokens.enroll(&self.client, &endpoint, &self.identity).await {
+                Ok(token) => {
+                    log::info!(output = self.settings.id.as_str(); "enrolled again");
+                    self.token = Some(token);
+                    self.wait_after_failure().await;
+                    return;
+                }
+                Err(reason) => self.trouble("cannot enrol again", &reason),
+            }
+        }
+        let wait = self.backoff.below(DENIED_WAIT);
+        self.wait(wait).await;
+    }
+
+    /// The body goes to the dead letters, the block goes on as header and bare leaves.
+    async fn set_aside(&mut self, seq: u64, said: &str) -> Next {
+        log::error!(
+            output = self.settings.id.as_str(), seq = seq;
+            "the collector refuses block {seq} ({said}); its events are kept as a dead letter: custody-agent spool ls"
+        );
+        if let Err(reason) = self.replace_by_sparse(seq, said).await {
+            self.trouble("cannot set the refused block aside", &reason);
+            self.wait_after_failure().await;
+        }
+        Next::Resume(seq)
+    }
+
+    async fn replace_by_sparse(&self, seq: u64, said: &str) -> Result<(), String> {
+        let bytes = self.spool.read(seq).await.map_err(|error| error.to_string())?;
+        let bytes = bytes.ok_or_else(|| format!("block {seq} is not in the spool"))?;
+        let block = Block::decode(&bytes).map_err(|error| error.to_string())?;
+        if block.is_sparse() {
+            return Err("its sparse form was refused too".into());
+        }
+        let sparse = block.to_sparse(|_, _| false).and_then(|block| block.encode());
+        let sparse = sparse.map_err(|error| error.to_string())?;
+        self.spool
+            .replace_block(seq, sparse.into(), Some(said))
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    }
+
+    fn trouble(&self, what: &str, why: &str) {
+        let said = format!("{what}: {why}");
+        log::warn!(output = self.settings.id.as_str(), endpoint = self.endpoint(); "{said}");
+        self.state.failed(&said, self.endpoint(), self.clock.now());
+    }
+
+    async fn wait_after_failure(&mut self) {
+        let wait = self.backoff.next_wait();
+        self.wait(wait).await;
+    }
+
+    async fn wait(&self, wait: Duration) {
+        self.state.waits_until(self.clock.now(), wait);
+        tokio::time::sleep(wait).await;
+    }
+}

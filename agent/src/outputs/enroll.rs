@@ -1,0 +1,128 @@
+//! Enrolment: the agent shows a token once and gets its own; its key never leaves the host.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use custody_config::SecretFile;
+use reqwest::{Client, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::custody::Identity;
+use super::request::explain;
+
+#[derive(Serialize)]
+struct Request<'a> {
+    agent: String,
+    host: &'a str,
+    hostname: &'a str,
+    key: String,
+    version: &'static str,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    token: String,
+}
+
+/// The token of one output: named in the configuration, or kept after enrolment.
+#[derive(Debug, Clone)]
+pub struct TokenStore {
+    /// `token_file` of the configuration.
+    pub configured: Option<SecretFile>,
+    /// `enroll_token_file` of the configuration.
+    pub enroll: Option<SecretFile>,
+    /// Where the token is kept after enrolment.
+    pub kept: PathBuf,
+}
+
+impl TokenStore {
+    /// The token to use, if there is one already.
+    ///
+    /// # Errors
+    /// A file that is there cannot be read.
+    pub fn current(&self) -> Result<Option<Arc<str>>, String> {
+        if let Some(file) = &self.configured {
+            return file
+                .read()
+                .map(|secret| Some(secret.expose().into()))
+                .map_err(|e| e.to_string());
+        }
+        match File::open(&self.kept) {
+            Ok(file) => {
+                let mut text = String::new();
+                file.take(4096)
+                    .read_to_string(&mut text)
+                    .map_err(|error| format!("{}: {error}", self.kept.display()))?;
+                Ok(Some(text.trim().into()).filter(|text: &Arc<str>| !text.is_empty()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", self.kept.display())),
+        }
+    }
+
+    /// Asks `endpoint` for a token and keeps it (mode 0600, durably).
+    ///
+    /// # Errors
+    /// There is no enrolment token, the collector cannot be reached or refuses, or the token
+    /// cannot be kept.
+    pub async fn enroll(
+        &self,
+        client: &Client,
+        endpoint: &str,
+        identity: &Identity,
+    ) -> Result<Arc<str>, String> {
+        let file = self.enroll.as_ref().ok_or(
+            "the collector does not know this agent and no enroll_token_file is configured; \
+             name one under outputs, or a token_file",
+        )?;
+        let secret = file.read().map_err(|error| error.to_string())?;
+        let request = Request {
+            agent: identity.agent.to_hex(),
+            host: &identity.host_id,
+            hostname: &identity.hostname,
+            key: identity.public_key.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let body = serde_json::to_vec(&request).map_err(|error| error.to_string())?;
+        let response = client
+            .post(format!("{endpoint}/v1/enroll"))
+            .bearer_auth(secret.expose())
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| explain(&error))?;
+        let status = response.status();
+        let text = response.bytes().await.map_err(|error| explain(&error))?;
+        if status != StatusCode::OK {
+            return Err(refusal(status, &text, file.path()));
+        }
+        let granted: Granted = serde_json::from_slice(&text)
+            .map_err(|error| format!("the enrolment's answer cannot be read: {error}"))?;
+        keep(&self.kept, &granted.token).map_err(|error| {
+            format!("cannot keep the token in {}: {error}", self.kept.display())
+        })?;
+        Ok(granted.token.into())
+    }
+}
+
+fn refusal(status: StatusCode, text: &[u8], token: &Path) -> String {
+    let said: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    let detail = said.get("detail").and_then(|detail| detail.as_str()).unwrap_or("no reason given");
+    format!("enrolment refused ({status}: {detail}); check the token in {}", token.display())
+}
+
+/// Written under another name first, so that a crash leaves the old token or the new.
+fn keep(path: &Path, token: &str) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(token.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

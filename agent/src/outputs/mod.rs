@@ -1,0 +1,29 @@
+//! Outputs: where durable blocks go. Each keeps its own cursor over the same spool.
+//!
+//! An output sees only what is durable, sends blocks in order until they are acknowledged, and
+//! never gives up: an unreachable or refusing destination costs time, not events. Only when the
+//! destination proves that our stream can no longer be continued (it remembers another past, or
+//! has forgotten what it acknowledged) does an output end, and the agent begins a new stream with
+//! everything that has not been delivered.
+
+mod backoff;
+mod custody;
+mod enroll;
+mod request;
+mod window;
+
+pub use backoff::Backoff;
+pub use custody::{CustodyOutput, CustodySettings, Identity};
+pub use enroll::TokenStore;
+
+/// Why an output ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The stream cannot go on at this destination: begin a new one.
+    NewStream {
+        /// For the log and for the event.
+        reason: String,
+    },
+}

@@ -1,0 +1,152 @@
+//! One request to a collector, and what its answer means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use custody_event::{AgentId, StreamId};
+use reqwest::{Client, Response, StatusCode};
+use serde::Deserialize;
+
+/// Retry-After is obeyed up to this long; a collector that asks for more is asked again then.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// An answer's body is read up to this many bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// What a collector's answer to a block means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The block is durable there (now or before).
+    Durable,
+    /// The collector expects another number.
+    Expects(u64),
+    /// The collector has another block under this number, or another past.
+    Forked(String),
+    /// We may not (401, 403).
+    Denied(String),
+    /// It will never take this body (413, 422).
+    Refused(String),
+    /// Not now (429, 503), with the wait that it asks for.
+    Busy(Option<Duration>, String),
+    /// No answer, or none that we understand.
+    Failed(String),
+}
+
+/// A block on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    /// `https://collector:8600`.
+    pub endpoint: String,
+    /// Bearer token.
+    pub token: Arc<str>,
+    /// The agent.
+    pub agent: AgentId,
+    /// The stream.
+    pub stream: StreamId,
+    /// The number.
+    pub seq: u64,
+    /// The encoded block.
+    pub bytes: Arc<[u8]>,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    next_seq: Option<u64>,
+    #[serde(default)]
+    expected_seq: Option<u64>,
+    #[serde(default)]
+    code: Option<String>,
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    detail: Option<String>,
+}
+
+impl Post {
+    /// Sends the block and reads the answer.
+    pub(super) async fn send(self, client: &Client) -> Answer {
+        let Self { endpoint, token, agent, stream, seq, bytes } = self;
+        let url = format!("{endpoint}/v1/streams/{agent}/{stream}/blocks/{seq}");
+        let sent = client
+            .post(url)
+            .bearer_auth(&*token)
+            .header("content-type", "application/vnd.custody.block")
+            .body(bytes::Bytes::from_owner(bytes))
+            .send()
+            .await;
+        match sent {
+            Ok(response) => read_answer(response, seq).await,
+            Err(error) => Answer::Failed(explain(&error)),
+        }
+    }
+}
+
+async fn read_answer(response: Response, seq: u64) -> Answer {
+    let status = response.status();
+    let retry_after = retry_after(&response);
+    let body = match read_body(response).await {
+        Ok(body) => body,
+        Err(reason) if status.is_success() => return Answer::Failed(reason),
+        Err(_) => {
+            Body { next_seq: None, expected_seq: None, code: None, title: None, detail: None }
+        }
+    };
+    let said =
+        body.detail.clone().or(body.title.clone()).unwrap_or_else(|| "no reason given".into());
+    match status {
+        StatusCode::OK if body.next_seq.is_some_and(|next| next > seq) => Answer::Durable,
+        StatusCode::OK => {
+            Answer::Failed("the answer does not say that the block is durable".into())
+        }
+        StatusCode::CONFLICT if body.code.as_deref() == Some("stream_forked") => {
+            Answer::Forked(said)
+        }
+        StatusCode::CONFLICT => match body.expected_seq {
+            Some(expected) => Answer::Expects(expected),
+            None => Answer::Failed(format!("409 without expected_seq: {said}")),
+        },
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Answer::Denied(format!("{status}: {said}"))
+        }
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+            Answer::Refused(format!("{status}: {said}"))
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Answer::Busy(retry_after, format!("{status}: {said}"))
+        }
+        _ => Answer::Failed(format!("{status}: {said}")),
+    }
+}
+
+/// Retry-After in seconds (RFC 9110 §10.2.3). The date form is left to the back-off: it would
+/// depend on two clocks.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get("retry-after")?.to_str().ok()?;
+    Some(Duration::from_secs(value.trim().parse().ok()?).min(MAX_RETRY_AFTER))
+}
+
+async fn read_body(mut response: Response) -> Result<Body, String> {
+    let mut text = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(|error| explain(&error))? {
+        text.extend_from_slice(&part);
+        if text.len() > MAX_ANSWER_BYTES {
+            return Err("the answer is longer than 64 KiB".into());
+        }
+    }
+    serde_json::from_slice(&text).map_err(|error| format!("the answer is not JSON: {error}"))
+}
+
+/// The whole chain of causes: the outermost says only "error sending request".
+pub(super) fn explain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let said = inner.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,407 @@
+//! The committer: everything back into line, into blocks, into the spool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use custody_event::block::{Accounts, Placement};
+use custody_event::{
+    Block, Clock, Coverage, Header, MAX_BLOCK_EVENTS, Sealed, Sealer, SourceBook, Timestamp,
+};
+
+use super::Books;
+use super::own::{OWN_INPUT, OwnAct, OwnEvents};
+use super::place::{StreamState, position_key};
+use super::worker::{Events, Parsed, Worked, WorkedItem, random_secret};
+use crate::identity::AgentIdentity;
+use crate::sources::{FilePosition, Item, Notice, SourceIndex};
+use crate::spool::{Batch, SpoolHandle, SpooledBlock, Ticket};
+use crate::status::SourceCounters;
+
+/// Small chunks are gathered up to this much text before they become a block.
+const GATHER_BYTES: usize = 768 * 1024;
+
+/// A batch on its way to the disk: when it is durable, its bytes go back to the gate.
+#[derive(Debug)]
+pub struct Underway {
+    /// Resolves when durable.
+    pub ticket: Ticket,
+    /// Bytes taken from the gate.
+    pub bytes: usize,
+}
+
+/// What a committer is made of.
+pub struct CommitterParts {
+    /// Who writes and signs.
+    pub identity: Arc<AgentIdentity>,
+    /// Where the stream stands.
+    pub state: StreamState,
+    /// How the books stand.
+    pub books: Books,
+    /// Writes the agent's own events.
+    pub own: OwnEvents,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// How long small chunks wait for company.
+    pub linger: Duration,
+    /// Where blocks go.
+    pub spool: SpoolHandle,
+    /// A full spool drops the newest events, each counted in a gap, instead of waiting.
+    pub drop_when_full: bool,
+    /// Sources by their numbers: ids and counters.
+    pub sources: Vec<(String, Arc<SourceCounters>)>,
+}
+
+/// Chunks gathered for the next block.
+#[derive(Debug, Default)]
+struct Gathered {
+    text: Vec<u8>,
+    count: usize,
+    times: Option<(Timestamp, Timestamp)>,
+    effects: Effects,
+    since: Option<Duration>,
+}
+
+/// What a batch does beside its block: positions, books, coverage.
+#[derive(Debug, Default)]
+struct Effects {
+    coverage: Vec<Coverage>,
+    counted: BTreeMap<String, SourceBook>,
+    puts: BTreeMap<Vec<u8>, FilePosition>,
+    deletes: BTreeSet<Vec<u8>>,
+    sources: BTreeSet<SourceIndex>,
+    bytes: usize,
+}
+
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.coverage.is_empty()
+            && self.counted.is_empty()
+            && self.puts.is_empty()
+            && self.deletes.is_empty()
+            && self.bytes == 0
+    }
+
+    fn put(&mut self, source: &str, position: FilePosition) {
+        let key = position_key(source, &position.identity);
+        self.deletes.remove(&key);
+        self.puts.insert(key, position);
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.puts.remove(&key);
+        self.deletes.insert(key);
+    }
+
+    fn count(&mut self, source: &str, book: &SourceBook) {
+        self.counted.entry(source.to_owned()).or_default().add(book);
+    }
+
+    /// Adds a range, or lengthens the last one of the same file.
+    fn cover(&mut self, range: Coverage) {
+        let same = self.coverage.iter_mut().find(|held| {
+            held.file == range.file && held.source == range.source && held.to == range.from
+        });
+        match same {
+            Some(held) => {
+                held.to = range.to;
+                held.records += range.records;
+            }
+            None => self.coverage.push(range),
+        }
+    }
+}
+
+/// One thread that gives every block its place.
+pub struct Committer {
+    parts: CommitterParts,
+    sealer: Sealer,
+    gathered: Gathered,
+    waiting: BTreeMap<u64, Worked>,
+    next_ticket: u64,
+    /// Records dropped since the last block that had room.
+    dropped: u64,
+    underway: Sender<Underway>,
+}
+
+impl Committer {
+    /// A committer that hands its batches' tickets to `underway`.
+    ///
+    /// # Errors
+    /// zstd could not be set up (out of memory).
+    pub fn new(parts: CommitterParts, underway: Sender<Underway>) -> std::io::Result<Self> {
+        for (id, counters) in &parts.sources {
+            counters.set_book(parts.books.of(id));
+        }
+        Ok(Self {
+            parts,
+            sealer: Sealer::new()?,
+            gathered: Gathered::default(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            dropped: 0,
+            underway,
+        })
+    }
+
+    /// Works until all workers are gone, then commits what was gathered. Gives back its parts:
+    /// state and books go on in the next pipeline.
+    ///
+    /// # Errors
+    /// The spool has given up, or the operating system gives no randomness.
+    pub fn run(&mut self, worked: &Receiver<Worked>) -> anyhow::Result<()> {
+        loop {
+            match self.receive(worked) {
+                Ok(item) => {
+                    self.waiting.insert(item.ticket, item);
+                    while let Some(item) = self.waiting.remove(&self.next_ticket) {
+                        self.next_ticket += 1;
+                        self.take(item)?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.flush()?,
+                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+            }
+            if self.linger_left() == Some(Duration::ZERO) {
+                self.flush()?;
+            }
+        }
+    }
+
+    fn receive(&self, worked: &Receiver<Worked>) -> Result<Worked, RecvTimeoutError> {
+        match self.linger_left() {
+            Some(left) => worked.recv_timeout(left),
+            None => worked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn linger_left(&self) -> Option<Duration> {
+        let since = self.gathered.since?;
+        Some(self.parts.linger.saturating_sub(self.parts.clock.monotonic().saturating_sub(since)))
+    }
+
+    fn source_id(&self, source: SourceIndex) -> String {
+        self.parts.sources[usize::from(source.0)].0.clone()
+    }
+
+    fn take(&mut self, item: Worked) -> anyhow::Result<()> {
+        match item.output {
+            WorkedItem::Events(parsed) => self.take_events(*parsed, item.bytes),
+            WorkedItem::Other(other) => {
+                self.gathered.effects.bytes += item.bytes;
+                self.take_other(other)
+            }
+            WorkedItem::Own(act) => {
+                self.gathered.effects.bytes += item.bytes;
+                self.add_own(&act)
+            }
+        }
+    }
+
+    fn take_other(&mut self, item: Item) -> anyhow::Result<()> {
+        self.start_linger();
+        match item {
+            Item::Records(_) => anyhow::bail!("a chunk reached the committer without a worker"),
+            Item::Moved { source, position } => {
+                let id = self.source_id(source);
+                self.gathered.effects.sources.insert(source);
+                self.gathered.effects.put(&id, position);
+            }
+            Item::Forget { source, identity } => {
+                let id = self.source_id(source);
+                self.gathered.effects.sources.insert(source);
+                self.gathered.effects.delete(position_key(&id, &identity));
+            }
+            Item::Gap(notice) => self.take_gap(notice)?,
+        }
+        Ok(())
+    }
+
+    fn take_gap(&mut self, notice: Notice) -> anyhow::Result<()> {
+        let id = self.source_id(notice.source);
+        let act = OwnAct::from_notice(&notice, &id);
+        log::warn!(source = id.as_str(), code = notice.code; "gap: {}", notice.text);
+        self.gathered.effects.sources.insert(notice.source);
+        if let Some(position) = notice.after {
+            self.gathered.effects.put(&id, position);
+        }
+        self.parts.sources[usize::from(notice.source.0)].1.count_gap();
+        self.add_own(&act)
+    }
+
+    fn take_events(&mut self, parsed: Parsed, bytes: usize) -> anyhow::Result<()> {
+        let id = self.source_id(parsed.source);
+        self.parts.sources[usize::from(parsed.source.0)].1.count(&parsed.book, parsed.unmatched);
+        match parsed.events {
+            Events::Sealed(sealed) => {
+                if self.gathered.effects.sources.contains(&parsed.source) {
+                    self.flush()?;
+                }
+                let mut effects = Effects { bytes, ..Effects::default() };
+                effects.count(&id, &parsed.book);
+                effects.cover(parsed.coverage);
+                effects.put(&id, parsed.position);
+                self.commit(Some(sealed), effects)
+            }
+            Events::Text { text, count, times } => {
+                self.make_room(count, text.len())?;
+                self.start_linger();
+                self.gather_text(&text, count, times);
+                let effects = &mut self.gathered.effects;
+                effects.bytes += bytes;
+                effects.sources.insert(parsed.source);
+                effects.count(&id, &parsed.book);
+                effects.cover(parsed.coverage);
+                effects.put(&id, parsed.position);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_own(&mut self, act: &OwnAct) -> anyhow::Result<()> {
+        self.make_room(1, 2048)?;
+        self.start_linger();
+        let now = self.parts.clock.now();
+        let mut text = Vec::with_capacity(1024);
+        self.parts.own.write(self.parts.state.next_own, now, act, &mut text);
+        self.parts.state.next_own += 1;
+        self.gather_text(&text, 1, (now, now));
+        let one = SourceBook { read: 1, stored: 1, ..SourceBook::default() };
+        self.gathered.effects.count(OWN_INPUT, &one);
+        Ok(())
+    }
+
+    fn make_room(&mut self, count: u32, bytes: usize) -> anyhow::Result<()> {
+        let count = self.gathered.count + usize::try_from(count)?;
+        if count > MAX_BLOCK_EVENTS || self.gathered.text.len() + bytes > GATHER_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn start_linger(&mut self) {
+        if self.gathered.since.is_none() {
+            self.gathered.since = Some(self.parts.clock.monotonic());
+        }
+    }
+
+    fn gather_text(&mut self, text: &[u8], count: u32, times: (Timestamp, Timestamp)) {
+        if count == 0 {
+            return;
+        }
+        let gathered = &mut self.gathered;
+        gathered.text.extend_from_slice(text);
+        gathered.count += usize::try_from(count).unwrap_or(usize::MAX);
+        gathered.times = Some(match gathered.times {
+            None => times,
+            Some((first, last)) => (first.min(times.0), last.max(times.1)),
+        });
+    }
+
+    /// Commits what was gathered.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let Gathered { text, times, effects, .. } = std::mem::take(&mut self.gathered);
+        let sealed = match times {
+            None if effects.is_empty() => return Ok(()),
+            None => None,
+            Some(times) => Some(self.sealer.seal(&text, times, random_secret()?)?),
+        };
+        self.commit(sealed, effects)
+    }
+
+    /// One atomic batch: block (if there are events), positions, books, stream state.
+    fn commit(&mut self, sealed: Option<Sealed>, mut effects: Effects) -> anyhow::Result<()> {
+        let sealed = sealed.filter(|sealed| !self.drops(sealed, &mut effects));
+        let has_block = sealed.is_some();
+        self.append(sealed, effects)?;
+        match std::mem::take(&mut self.dropped) {
+            0 => Ok(()),
+            records if has_block => self.add_own(&dropped_gap(records)),
+            records => {
+                self.dropped = records;
+                Ok(())
+            }
+        }
+    }
+
+    /// In a full spool that was told to drop, the newest events become a gap in the books.
+    fn drops(&mut self, sealed: &Sealed, effects: &mut Effects) -> bool {
+        if !self.parts.drop_when_full || !self.parts.spool.would_block(sealed.packed_len()) {
+            return false;
+        }
+        for book in effects.counted.values_mut() {
+            self.dropped += book.stored;
+            book.gap += book.stored;
+            book.stored = 0;
+        }
+        effects.coverage.clear();
+        true
+    }
+
+    fn append(&mut self, sealed: Option<Sealed>, effects: Effects) -> anyhow::Result<()> {
+        let Effects { coverage, counted, puts, deletes, bytes, .. } = effects;
+        let mut batch =
+            Batch { block: None, puts: Vec::new(), deletes: deletes.into_iter().collect() };
+        let mut books = BTreeMap::new();
+        for (source, counted) in counted {
+            let book = self.parts.books.add(&source, &counted);
+            if let Some((_, counters)) = self.parts.sources.iter().find(|(id, _)| *id == source) {
+                counters.set_book(book);
+            }
+            batch.puts.push(Books::saved(&source, &book)?);
+            books.insert(source, book);
+        }
+        for (key, position) in puts {
+            batch.puts.push((key, serde_json::to_vec(&position)?));
+        }
+        if let Some(sealed) = sealed {
+            batch.block = Some(self.place(sealed, Accounts { coverage, books })?);
+            batch.puts.push((StreamState::KEY.to_vec(), serde_json::to_vec(&self.parts.state)?));
+        }
+        let ticket = self.parts.spool.append(batch)?;
+        self.underway
+            .send(Underway { ticket, bytes })
+            .map_err(|_| anyhow::anyhow!("the spool has given up; see the log"))
+    }
+
+    fn place(&mut self, sealed: Sealed, accounts: Accounts) -> anyhow::Result<SpooledBlock> {
+        let parts = &mut self.parts;
+        let placement = Placement {
+            agent: parts.identity.agent,
+            host: parts.identity.host_id.clone(),
+            key: parts.identity.key.id(),
+            stream: parts.state.stream,
+            seq: parts.state.next_seq,
+            prev: parts.state.last_hash,
+            sealed: parts.clock.now(),
+        };
+        let mut block: Block = sealed.place(placement, accounts);
+        parts.identity.key.sign(&mut block);
+        let Header { seq, .. } = block.header;
+        let bytes = block.encode()?;
+        parts.state.next_seq = seq.next();
+        parts.state.last_hash = block.hash();
+        Ok(SpooledBlock { seq: seq.get(), bytes: bytes.into() })
+    }
+
+    /// What the next committer goes on with: stream and books as they stand now.
+    #[must_use]
+    pub fn into_parts(self) -> CommitterParts {
+        self.parts
+    }
+}
+
+fn dropped_gap(records: u64) -> OwnAct {
+    OwnAct::Gap {
+        code: "spool_full".into(),
+        text: format!(
+            "The spool was full and `when_full: drop_newest` is set: {records} events were dropped."
+        ),
+        source: None,
+        path: None,
+        from: None,
+        bytes: None,
+        records: Some(records),
+    }
+}

@@ -1,0 +1,154 @@
+//! The async side: one thread with a small runtime for outputs and the admin socket.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use custody_config::AgentConfig;
+use custody_config::agent::OutputConfig;
+use custody_config::shell::StopToken;
+use custody_event::StreamId;
+use tokio_util::task::TaskTracker;
+
+use super::{Shared, build};
+use crate::admin::{AdminSocket, Answer};
+use crate::outputs::{CustodyOutput, Ended};
+use crate::spool::SpoolHandle;
+use crate::status::OutputState;
+
+/// Outputs of one configuration, running.
+pub(crate) struct Delivery {
+    pub(crate) outputs: Vec<Arc<OutputState>>,
+    ended: Receiver<Ended>,
+    stop: StopToken,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+/// An output that is ready to run, with the block it begins at.
+type Ready = (CustodyOutput, u64);
+
+impl Delivery {
+    pub(crate) fn start(
+        config: &AgentConfig,
+        shared: &Shared,
+        stream: StreamId,
+        answer: impl FnOnce(&[Arc<OutputState>]) -> Answer,
+    ) -> anyhow::Result<Self> {
+        let (ready, outputs) = prepare(config, shared, stream)?;
+        let (ended_tx, ended) = bounded(config.outputs.len().max(1));
+        let stop = StopToken::new();
+        let answer = answer(&outputs);
+        let socket = config.admin.socket.clone();
+        let stopped = stop.clone();
+        let (bound_tx, bound) = bounded(1);
+        let thread = std::thread::Builder::new().name("deliver".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async move {
+                let admin = AdminSocket::bind(socket.get()).map_err(|error| {
+                    socket.problem(
+                        format!("cannot listen on {}: {error}", socket.get().display()),
+                        "choose another admin.socket, or make its folder and give it to this user",
+                    )
+                });
+                let admin = match admin {
+                    Ok(admin) => admin,
+                    Err(problem) => {
+                        let _session_gone = bound_tx.send(Err(problem));
+                        return Ok(());
+                    }
+                };
+                let _session_gone = bound_tx.send(Ok(()));
+                work(ready, admin, answer, ended_tx, stopped).await;
+                Ok(())
+            })
+        })?;
+        bound.recv().context("the delivery thread could not start")??;
+        Ok(Self { outputs, ended, stop, thread })
+    }
+
+    /// An output that has ended by itself.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.try_recv().ok()
+    }
+
+    /// Waits until everything durable is acknowledged by all outputs, at most `within`.
+    pub(crate) fn drain(
+        &self,
+        spool: &SpoolHandle,
+        within: Duration,
+        clock: &dyn custody_event::Clock,
+    ) {
+        let until = clock.monotonic() + within;
+        loop {
+            let end = spool.durable().borrow().next_seq;
+            let behind = self.outputs.iter().any(|output| output.snapshot(end).lag_blocks > 0);
+            if !behind || clock.monotonic() >= until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        self.stop.stop();
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("the delivery thread has panicked; the message is above"),
+        }
+    }
+}
+
+fn prepare(
+    config: &AgentConfig,
+    shared: &Shared,
+    stream: StreamId,
+) -> anyhow::Result<(Vec<Ready>, Vec<Arc<OutputState>>)> {
+    let ids: Vec<&str> = config.outputs.iter().map(OutputConfig::id).collect();
+    let cursors = shared.spool.register_outputs(&ids).wait()?;
+    let mut ready = Vec::new();
+    let mut states = Vec::new();
+    for output in &config.outputs {
+        let OutputConfig::Custody(custody) = output;
+        let from = cursors
+            .iter()
+            .find(|cursor| cursor.output == output.id())
+            .map_or(0, |cursor| cursor.next_seq);
+        let state = OutputState::new(output.id(), from);
+        states.push(Arc::clone(&state));
+        let output = CustodyOutput::new(
+            build::output_settings(custody, &shared.data_dir)?,
+            build::identity(config, shared),
+            build::client(custody)?,
+            shared.spool.clone(),
+            (stream, shared.generation),
+            Arc::clone(&shared.clock),
+            state,
+        );
+        ready.push((output, from));
+    }
+    Ok((ready, states))
+}
+
+async fn work(
+    outputs: Vec<Ready>,
+    admin: AdminSocket,
+    answer: Answer,
+    ended: Sender<Ended>,
+    stop: StopToken,
+) {
+    let tasks = TaskTracker::new();
+    for (output, from) in outputs {
+        let (stop, ended) = (stop.clone(), ended.clone());
+        tasks.spawn(async move {
+            let end = output.run(from, stop).await;
+            if let Err(error) = ended.try_send(end) {
+                log::debug!("an output's end was not needed: {error}");
+            }
+        });
+    }
+    tasks.spawn(admin.serve(answer, stop));
+    tasks.close();
+    tasks.wait().await;
+}

@@ -1,0 +1,207 @@
+//! The running agent: what is made once (identity, spool), and sessions that come and go over it.
+//!
+//! A *session* is one configuration at work on one stream: sources, pipeline, outputs, admin
+//! socket. It ends because the agent is to stop, because a new configuration has been loaded, or
+//! because the stream cannot go on; the spool and what is in it outlive it.
+
+mod build;
+mod delivery;
+mod pipe;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
+use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
+use custody_event::Timestamp;
+
+pub use build::{check, load_packs, parser_of};
+use session::{End, Session};
+
+use crate::identity::AgentIdentity;
+use crate::pipeline::{OwnAct, StreamState};
+use crate::spool::{Opened, Options, Spool, SpoolClock, SpoolHandle};
+use crate::stream;
+
+/// How long a stopping agent goes on delivering what is durable already.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long the spool may take to write what it was given.
+const SPOOL_CLOSE: Duration = Duration::from_secs(20);
+
+/// What every session needs.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) identity: Arc<AgentIdentity>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spool: SpoolHandle,
+    pub(crate) generation: u32,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) started: Timestamp,
+}
+
+/// How the configuration is loaded, at start and again at SIGHUP.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    /// The file.
+    pub path: PathBuf,
+    /// The command line's words.
+    pub overrides: AgentOverrides,
+}
+
+impl Loader {
+    /// Loads the file as it is now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(&self) -> Result<Loaded<AgentConfig>, custody_config::LoadError> {
+        AgentConfig::load(&self.path, &self.overrides, &Env::from_process())
+    }
+}
+
+/// Gives the spool the agent's clock.
+struct ClockForSpool(Arc<dyn Clock>);
+
+impl SpoolClock for ClockForSpool {
+    fn unix_ms(&self) -> u64 {
+        u64::try_from(self.0.now().micros() / 1000).unwrap_or_default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting, or what ended it.
+pub fn run(
+    loader: &Loader,
+    config: Loaded<AgentConfig>,
+    clock: Arc<dyn Clock>,
+    mut signals: Signals,
+) -> anyhow::Result<Exit> {
+    let service = Service::from_env();
+    let data_dir = DataDir::open(&config.value.data_dir)?;
+    let identity = AgentIdentity::load_or_create(data_dir.path(), &config.value.host)?;
+    let (spool, opened) = open_spool(&config.value, data_dir.path(), &clock)?;
+    let mut shared = Shared {
+        identity: Arc::new(identity),
+        started: clock.now(),
+        generation: opened.generation,
+        data_dir: data_dir.path().to_owned(),
+        clock,
+        spool,
+    };
+    let watchdog = start_watchdog(&service, &shared.spool)?;
+    let ended = sessions(loader, config, &mut shared, &opened, &mut signals, &service);
+    service.stopping("writing what was read");
+    let closed = shared.spool.close(SPOOL_CLOSE);
+    drop(watchdog);
+    ended?;
+    if !closed {
+        log::warn!("the spool could not write all that was read; it will be read again");
+    }
+    log::info!("stopped");
+    Ok(Exit::Good)
+}
+
+fn open_spool(
+    config: &AgentConfig,
+    data_dir: &Path,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(SpoolHandle, Opened)> {
+    let mut options = Options::for_max_bytes(config.spool.max_bytes.bytes());
+    options.min_free_bytes = config.spool.free_space_floor.bytes();
+    let path = data_dir.join("spool");
+    Spool::open(&path, options, Arc::new(ClockForSpool(Arc::clone(clock))))
+        .with_context(|| format!("cannot open the spool {}", path.display()))
+}
+
+/// A store call that never returns is the one thing that only a restart mends.
+fn start_watchdog(service: &Service, spool: &SpoolHandle) -> anyhow::Result<Watchdog> {
+    let spool = spool.clone();
+    Ok(Watchdog::start(service, move || spool.stats().stuck_since_unix_ms.is_none())?)
+}
+
+/// Marks a run that has not ended in order.
+struct RunMark {
+    path: PathBuf,
+}
+
+impl RunMark {
+    /// Sets the mark; says whether the last run left one behind.
+    fn set(data_dir: &Path) -> anyhow::Result<(Self, bool)> {
+        let path = data_dir.join("running");
+        let left = path.try_exists().with_context(|| path.display().to_string())?;
+        std::fs::write(&path, b"").with_context(|| path.display().to_string())?;
+        Ok((Self { path }, left))
+    }
+
+    fn clear(self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn sessions(
+    loader: &Loader,
+    mut config: Loaded<AgentConfig>,
+    shared: &mut Shared,
+    opened: &Opened,
+    signals: &mut Signals,
+    service: &Service,
+) -> anyhow::Result<()> {
+    let (mark, after_crash) = RunMark::set(&shared.data_dir)?;
+    let reread = build::rereadable(&config.value);
+    let found = stream::find(&shared.spool, opened, &shared.identity, &shared.clock, &reread)?;
+    shared.generation = shared.spool.stats().generation;
+    let mut state: StreamState = found.state;
+    let mut acts = found.acts;
+    acts.push(OwnAct::Started {
+        config_sha256: config.sha256.clone(),
+        config_path: loader.path.display().to_string(),
+        after_crash,
+    });
+    loop {
+        let session = Session::start(&config, shared, state, std::mem::take(&mut acts))?;
+        service.ready(&format!(
+            "{} sources, {} outputs",
+            config.value.sources.len(),
+            config.value.outputs.len()
+        ));
+        let (end, ended_at) = session.run(loader, signals, service)?;
+        state = ended_at;
+        match end {
+            End::Stop => {
+                mark.clear();
+                return Ok(());
+            }
+            End::Reload(loaded) => {
+                acts.push(OwnAct::ConfigLoaded {
+                    sha256: loaded.sha256.clone(),
+                    previous_sha256: config.sha256.clone(),
+                    path: loader.path.display().to_string(),
+                });
+                config = *loaded;
+            }
+            End::NewStream(reason, gaps) => {
+                acts.extend(gaps);
+                let (begun, act) = stream::begin_anew(
+                    &shared.spool,
+                    Some(&state),
+                    &shared.identity,
+                    &shared.clock,
+                    &reason,
+                )?;
+                shared.generation = shared.spool.stats().generation;
+                state = begun;
+                acts.push(act);
+            }
+        }
+    }
+}

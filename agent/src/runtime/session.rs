@@ -1,0 +1,228 @@
+//! One configuration at work on one stream.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use custody_config::shell::{Service, Signal, Signals};
+use custody_config::{AgentConfig, Loaded};
+
+use super::delivery::Delivery;
+use super::pipe::{Pipe, SourceView};
+use super::{DRAIN, Loader, Shared};
+use crate::admin::Answer;
+use crate::outputs::Ended;
+use crate::pipeline::{Gate, OwnAct, StreamState};
+use crate::spool::Incident;
+use crate::status::{OutputState, SourceStatus, SpoolStatus, Status};
+use crate::stream::{quarantine_gap, rollback_gap};
+
+/// How often the session looks after its parts. Nothing waits for it: signals wake it at once.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Why a session ended.
+pub(crate) enum End {
+    /// The agent is to stop.
+    Stop,
+    /// A new configuration has been loaded and can be built.
+    Reload(Box<Loaded<AgentConfig>>),
+    /// The stream cannot go on; these gaps are to be told in the new one.
+    NewStream(String, Vec<OwnAct>),
+}
+
+/// A running session.
+pub(crate) struct Session {
+    shared: Shared,
+    pipe: Pipe,
+    delivery: Delivery,
+}
+
+impl Session {
+    pub(crate) fn start(
+        config: &Loaded<AgentConfig>,
+        shared: &Shared,
+        state: StreamState,
+        acts: Vec<OwnAct>,
+    ) -> anyhow::Result<Self> {
+        for warning in &config.warnings {
+            log::warn!("{warning}");
+        }
+        let stream = state.stream;
+        let pipe = Pipe::start(&config.value, shared, state, acts)?;
+        let views = pipe.sources.clone();
+        let gate = Arc::clone(&pipe.gate);
+        let reporter = Reporter::new(config, shared, stream.to_hex(), views, gate);
+        let delivery = Delivery::start(&config.value, shared, stream, |outputs| {
+            let outputs = outputs.to_vec();
+            let answer: Answer = Arc::new(move || reporter.status(&outputs));
+            answer
+        });
+        match delivery {
+            Ok(delivery) => {
+                log::info!(
+                    sources = config.value.sources.len(), outputs = config.value.outputs.len(),
+                    stream = stream.to_hex().as_str(); "at work"
+                );
+                Ok(Self { shared: shared.clone(), pipe, delivery })
+            }
+            Err(error) => {
+                pipe.finish(None, shared)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs until it must end, then ends in order. Gives back where the stream stands.
+    pub(crate) fn run(
+        self,
+        loader: &Loader,
+        signals: &mut Signals,
+        service: &Service,
+    ) -> anyhow::Result<(End, StreamState)> {
+        let end = self.watch(loader, signals, service);
+        let last = match &end {
+            End::Stop => Some(OwnAct::Stopped { reason: "asked to stop".into() }),
+            End::Reload(_) | End::NewStream(..) => None,
+        };
+        if matches!(end, End::Stop) {
+            service.stopping("writing what was read");
+        }
+        let state = self.pipe.finish(last, &self.shared)?;
+        if matches!(end, End::Stop) {
+            self.delivery.drain(&self.shared.spool, DRAIN, &*self.shared.clock);
+        }
+        self.delivery.finish()?;
+        Ok((end, state))
+    }
+
+    fn watch(&self, loader: &Loader, signals: &mut Signals, service: &Service) -> End {
+        loop {
+            match signals.wait_timeout(LOOK_EVERY) {
+                Some(Signal::Stop) => return End::Stop,
+                Some(Signal::Reload) => {
+                    service.reloading();
+                    if let Some(end) = self.reload(loader) {
+                        return end;
+                    }
+                    service.ready("the configuration before stays in force");
+                }
+                None => {}
+            }
+            if let Some(end) = self.look() {
+                return end;
+            }
+        }
+    }
+
+    /// Has something happened that ends the session?
+    fn look(&self) -> Option<End> {
+        let gaps: Vec<OwnAct> = self.shared.spool.take_incidents().iter().map(gap_of).collect();
+        if let Some(reason) = self.shared.spool.stats().needs_restream {
+            return Some(End::NewStream(reason, gaps));
+        }
+        for gap in gaps {
+            self.pipe.own(gap);
+        }
+        if let Some(Ended::NewStream { reason }) = self.delivery.ended() {
+            return Some(End::NewStream(reason, Vec::new()));
+        }
+        if self.pipe.is_broken() {
+            log::error!("a part of the agent has ended by itself; it stops");
+            return Some(End::Stop);
+        }
+        None
+    }
+
+    /// Loads the configuration and builds all that can be built without being at work; keeps the
+    /// old one on any error.
+    fn reload(&self, loader: &Loader) -> Option<End> {
+        let checked = loader.load().map_err(anyhow::Error::from).and_then(|loaded| {
+            super::build::check(&loaded.value, &self.shared.clock)?;
+            Ok(loaded)
+        });
+        match checked {
+            Ok(loaded) => Some(End::Reload(Box::new(loaded))),
+            Err(error) => {
+                log::error!("the configuration was not loaded: {error:#}");
+                self.pipe.own(OwnAct::ConfigRefused {
+                    path: loader.path.display().to_string(),
+                    error: format!("{error:#}"),
+                });
+                None
+            }
+        }
+    }
+}
+
+fn gap_of(incident: &Incident) -> OwnAct {
+    match incident {
+        Incident::Quarantined(quarantined) => quarantine_gap(quarantined),
+        Incident::RolledBack(rolled_back) => rollback_gap(rolled_back),
+    }
+}
+
+/// Puts the answer of `status` together.
+struct Reporter {
+    base: Status,
+    shared: Shared,
+    views: Vec<SourceView>,
+    gate: Arc<Gate>,
+}
+
+impl Reporter {
+    fn new(
+        config: &Loaded<AgentConfig>,
+        shared: &Shared,
+        stream: String,
+        views: Vec<SourceView>,
+        gate: Arc<Gate>,
+    ) -> Self {
+        let base = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            agent: shared.identity.agent.to_hex(),
+            host: config.value.host.clone(),
+            host_id: shared.identity.host_id.clone(),
+            stream,
+            pid: std::process::id(),
+            started: shared.started,
+            now: shared.started,
+            state: "running".into(),
+            config_path: config
+                .path
+                .as_ref()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+            config_sha256: config.sha256.clone(),
+            in_flight_bytes: 0,
+            sources: Vec::new(),
+            spool: SpoolStatus::default(),
+            outputs: Vec::new(),
+        };
+        Self { base, shared: shared.clone(), views, gate }
+    }
+
+    fn status(&self, outputs: &[Arc<OutputState>]) -> Status {
+        let stats = self.shared.spool.stats();
+        let durable = stats.durable_next_seq;
+        Status {
+            now: self.shared.clock.now(),
+            in_flight_bytes: u64::try_from(self.gate.held_bytes()).unwrap_or(u64::MAX),
+            sources: self.views.iter().map(source_status).collect(),
+            spool: SpoolStatus::from_stats(stats),
+            outputs: outputs.iter().map(|output| output.snapshot(durable)).collect(),
+            ..self.base.clone()
+        }
+    }
+}
+
+fn source_status(view: &SourceView) -> SourceStatus {
+    let state = view.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    SourceStatus {
+        id: view.id.clone(),
+        kind: "file".into(),
+        since_start: view.counters.snapshot(),
+        book: view.counters.book(),
+        files: state.files,
+        behind_bytes: state.behind_bytes,
+        trouble: state.trouble,
+    }
+}

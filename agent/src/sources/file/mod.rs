@@ -1,0 +1,290 @@
+//! The file source: follows growing files through every kind of rotation, and loses nothing.
+//!
+//! **What is true.** A scan once a second (patterns → directories → `statx`) is the truth; the
+//! kernel's notifications only wake the reader sooner. Files are held open and read with `pread`
+//! at byte offsets; lines are cut here. A line without its end is not consumed.
+//!
+//! **Identity.** A content is named by inode, birth time, the fingerprint of its first record and
+//! a generation (see [`custody_event::position`]). It has no name, and nothing is read of it,
+//! before its first record is complete (or 1,024 bytes of it are there).
+//!
+//! **An offset is never trusted.** Each batch is read together with the up to 256 bytes before
+//! it; if those or the first record are not what they were, the content was replaced: the old one
+//! is searched for beside the path, by inode and by its bytes (also in gzip and zstd files), and
+//! read to its end under its own identity; then the new one is begun, as a new generation.
+//!
+//! **Life of a content.** new → named → read → moved (renamed, deleted, copied away) → quiet →
+//! *finished*: its position stays, marked, as long as any form of it exists, so that no copy of
+//! it is ever read again; then it is forgotten. What was read on is `Records`; choices that must
+//! be durable without records (a start at the end, an end) are `Moved`.
+//!
+//! **Marks in positions.** `segment` is [`u32::MAX`] for a finished content, one less where the
+//! rest of a line is to be left out. A position without inode and path says only that the source
+//! has been started before.
+//!
+//! **Limits.** A chunk: 256 KiB, 1,000 records. A line: `max_line_bytes`, longer ones in numbered
+//! pieces. Open files: `max_open_files`, plus those that have been moved and are still read.
+//! One read buffer of 256 KiB in all. Finished contents: 64 a path.
+//!
+//! **Failures.** What cannot be opened or read is said as trouble, with the remedy, and tried
+//! again; nothing is skipped for it. What is gone for good is a gap. What cannot be known: bytes
+//! written and truncated away between two looks; and a file that is emptied and rewritten between
+//! two looks with the same first record and the same 256 bytes before our offset looks unchanged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use custody_event::Clock;
+
+use super::{MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
+
+mod content;
+mod cut;
+mod names;
+mod read;
+mod reader;
+mod retire;
+mod scan;
+mod search;
+mod stat;
+mod tailer;
+mod wake;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use tailer::{Progress, Tailer};
+pub use wake::Waker;
+
+/// Shortest line limit: the first record's fingerprint is taken over so many bytes.
+const MIN_LINE_BYTES: usize = custody_event::position::FINGERPRINT_BYTES;
+/// Between two rounds that a notification asked for: bounds the rounds while a writer is busy.
+const ROUND_PAUSE: Duration = Duration::from_millis(3);
+/// Between two scans that notifications asked for, at least (four times as long as a scan takes, if
+/// that is more): a busy directory must not keep us looking at it.
+const SCAN_SPACING: Duration = Duration::from_millis(10);
+/// How long a request to stop may go unnoticed while nothing happens.
+const STOP_CHECK: Duration = Duration::from_millis(200);
+
+/// Where the first start of a source begins in the files that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// With what is there.
+    #[default]
+    Beginning,
+    /// With what comes.
+    End,
+}
+
+/// What to read, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Patterns: `*` and `?` within a directory, `**` over directories, `{a,b}`, `[a-z]`.
+    /// Relative ones are meant from the working directory.
+    pub paths: Vec<String>,
+    /// Patterns of what is left out; one without a slash is meant for the name.
+    pub exclude: Vec<String>,
+    /// For files that are there at the very first start. Files that appear later are read whole.
+    pub start: Start,
+    /// A longer line comes in pieces of this many bytes: 1,024 to 256 KiB, default 16 KiB.
+    pub max_line_bytes: usize,
+    /// Time between two scans, default 1 s. On file systems without notifications (NFS) it is
+    /// the delay after which a line is seen.
+    pub scan_interval: Duration,
+    /// Files held open while nothing happens in them, default 512.
+    pub max_open_files: usize,
+    /// Listen to the kernel's notifications (default); otherwise scan only.
+    pub notifications: bool,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            start: Start::Beginning,
+            max_line_bytes: 16 * 1024,
+            scan_interval: Duration::from_secs(1),
+            max_open_files: 512,
+            notifications: true,
+        }
+    }
+}
+
+impl FileOptions {
+    fn checked(mut self) -> Result<Self, SourceError> {
+        if !(MIN_LINE_BYTES..=MAX_CHUNK_BYTES - 1).contains(&self.max_line_bytes) {
+            return Err(SourceError::LineLimit { found: self.max_line_bytes });
+        }
+        for path in &mut self.paths {
+            let absolute = std::path::absolute(Path::new(path.as_str()))
+                .map_err(|error| SourceError::Pattern { text: format!("{path:?}: {error}") })?;
+            let text = absolute.into_os_string().into_string();
+            *path = text.map_err(|_| SourceError::Pattern { text: format!("{path:?}: the working directory's name is not UTF-8; write the pattern with its whole path") })?;
+        }
+        Ok(self)
+    }
+}
+
+/// Why a file source cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// A pattern is none.
+    #[error("bad path pattern: {text}")]
+    Pattern {
+        /// What is wrong with it.
+        text: String,
+    },
+    /// The line limit is out of range.
+    #[error("max_line_bytes is {found}; it must be 1024 to {}", MAX_CHUNK_BYTES - 1)]
+    LineLimit {
+        /// The value.
+        found: usize,
+    },
+}
+
+/// A file source, ready to run.
+pub struct FileSource {
+    options: FileOptions,
+    source: SourceIndex,
+    clock: Arc<dyn Clock>,
+    waker: Waker,
+    bell: wake::Bell,
+}
+
+impl FileSource {
+    /// A source that reads what `options` say.
+    ///
+    /// # Errors
+    /// A pattern or a limit is wrong.
+    pub fn new(
+        options: FileOptions,
+        source: SourceIndex,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SourceError> {
+        walk::Walk::new(&options.paths, &options.exclude)
+            .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
+        options.clone().checked()?;
+        let (waker, bell) = wake::bell();
+        Ok(Self { options, source, clock, waker, bell })
+    }
+
+    /// Wakes the running source from any thread, for instance so that it sees at once that it is
+    /// to stop.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Reads until the pipeline stops. Blocks: belongs on a thread of its own.
+    ///
+    /// # Errors
+    /// A pattern or a limit is wrong.
+    pub fn run(
+        self,
+        saved: Saved,
+        outlet: &mut dyn Outlet,
+        state: &SharedSourceState,
+    ) -> Result<(), SourceError> {
+        let interval = self.options.scan_interval;
+        let notifications = self.options.notifications;
+        let mut tailer = Tailer::new(self.options, self.source, Arc::clone(&self.clock), saved)?;
+        let mut watch = wake::Watch::new(&self.waker, notifications);
+        let Err(Stopped) = follow(
+            &mut tailer,
+            &mut watch,
+            &self.bell,
+            self.clock.as_ref(),
+            interval,
+            outlet,
+            state,
+        );
+        Ok(())
+    }
+}
+
+fn follow(
+    tailer: &mut Tailer,
+    watch: &mut wake::Watch,
+    bell: &wake::Bell,
+    clock: &dyn Clock,
+    interval: Duration,
+    outlet: &mut dyn Outlet,
+    state: &SharedSourceState,
+) -> Result<std::convert::Infallible, Stopped> {
+    let mut next_scan = Duration::ZERO;
+    let mut soonest = Duration::ZERO;
+    loop {
+        if bell.take_structure() {
+            next_scan = next_scan.min(soonest);
+        }
+        let now = clock.monotonic();
+        let progress = if now >= next_scan {
+            let progress = tailer.step(outlet)?;
+            let after = clock.monotonic();
+            soonest = after.saturating_add(SCAN_SPACING.max(after.saturating_sub(now) * 4));
+            next_scan = after.saturating_add(interval);
+            watch.follow(tailer.watched_dirs());
+            progress
+        } else {
+            tailer.read(outlet)?
+        };
+        publish(tailer, watch, state);
+        if progress.rescan {
+            next_scan = next_scan.min(soonest);
+        }
+        if !progress.more {
+            rest(bell, clock, next_scan, outlet)?;
+        }
+    }
+}
+
+/// Waits for a notification or the next scan; at least a short pause, so that a busy writer makes
+/// batches and not rounds.
+fn rest(
+    bell: &wake::Bell,
+    clock: &dyn Clock,
+    next_scan: Duration,
+    outlet: &dyn Outlet,
+) -> Result<(), Stopped> {
+    if outlet.is_stopped_after(ROUND_PAUSE) {
+        return Err(Stopped);
+    }
+    loop {
+        let left = next_scan.saturating_sub(clock.monotonic());
+        let rung = bell.wait(left.min(STOP_CHECK));
+        if outlet.is_stopped() {
+            return Err(Stopped);
+        }
+        if rung || clock.monotonic() >= next_scan {
+            return Ok(());
+        }
+    }
+}
+
+fn publish(tailer: &Tailer, watch: &wake::Watch, state: &SharedSourceState) {
+    let mut now = tailer.state();
+    if now.trouble.is_none() {
+        now.trouble = watch.trouble();
+    }
+    let mut shown = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if *shown != now {
+        *shown = now;
+    }
+}
+
+/// One sentence for people: what cannot be read, why, and what helps.
+fn trouble(path: &Path, error: &std::io::Error) -> String {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "let the agent's user read it (for instance by its group, or setfacl -m u:custody-agent:r); it is tried again at every scan and nothing is skipped"
+        }
+        _ if error.raw_os_error() == Some(24) || error.raw_os_error() == Some(23) => {
+            "raise the limit of open files (LimitNOFILE) or lower max_open_files"
+        }
+        _ => "check the disk or the mount; it is tried again and nothing is skipped",
+    };
+    format!("{}: {error}: {remedy}", path.display())
+}

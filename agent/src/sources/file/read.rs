@@ -1,0 +1,325 @@
+//! Reading: one batch from each file in turn, checked before it counts.
+//!
+//! A batch is one `pread` that begins up to 256 bytes before the offset, so that the bytes before
+//! the offset are verified in the same call that reads those after it; the first record is looked
+//! at after the call. Only if both are what they were do the new bytes count.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use custody_event::position::Fingerprint;
+use custody_event::{Offset, Timestamp};
+
+use super::content::{Head, head_of, len64, read_at, tail_len};
+use super::cut::{Cut, SKIP_LINE, cut};
+use super::reader::{Missing, Place, Reader, ReaderId};
+use super::stat::{Stat, stat_file};
+use super::tailer::Tailer;
+use super::trouble;
+use crate::sources::{Chunk, Framing, Item, Outlet, SourceIndex, Stopped};
+
+/// A failed file is left out for at most this many rounds.
+const MAX_BACK_OFF: u32 = 64;
+
+/// How a look at one file ended.
+enum Look {
+    /// Nothing new.
+    Idle,
+    /// The content is not the one that we know.
+    Replaced,
+    /// This many bytes stand in the buffer, the first so many of them before the offset.
+    Data(usize, usize, Stat),
+}
+
+/// What is needed to make chunks of one reader's bytes.
+pub(crate) struct Slicer<'a> {
+    pub(crate) source: SourceIndex,
+    pub(crate) observed: Timestamp,
+    pub(crate) max_line: usize,
+    pub(crate) reader: &'a mut Reader,
+}
+
+impl Tailer {
+    pub(crate) fn round(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        self.round += 1;
+        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        let mut blocked = Vec::new();
+        for id in ids {
+            if outlet.is_stopped() {
+                return Err(Stopped);
+            }
+            let Some(reader) = self.readers.get(&id) else { continue };
+            if self.is_blocked(reader) {
+                blocked.push(id);
+            } else {
+                self.read_batch(id, outlet)?;
+            }
+        }
+        let is_free = |id| self.readers.get(id).is_some_and(|reader| !self.is_blocked(reader));
+        self.progress.more |= blocked.iter().any(is_free);
+        Ok(())
+    }
+
+    fn read_batch(&mut self, id: ReaderId, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        let Some(mut reader) = self.readers.remove(&id) else { return Ok(()) };
+        if matches!(reader.place, Place::Archive(_)) {
+            return self.read_archive(id, reader, outlet);
+        }
+        match self.look(&mut reader) {
+            Ok(Look::Idle) => {
+                self.readers.insert(id, reader);
+                Ok(())
+            }
+            Ok(Look::Replaced) => {
+                self.readers.insert(id, reader);
+                self.replaced(id);
+                Ok(())
+            }
+            Ok(Look::Data(before, len, stat)) => {
+                let result = self.take_data(&mut reader, before, len, &stat, outlet);
+                self.readers.insert(id, reader);
+                result
+            }
+            Err(error) => {
+                self.failed(&mut reader, &error);
+                self.readers.insert(id, reader);
+                Ok(())
+            }
+        }
+    }
+
+    fn look(&mut self, reader: &mut Reader) -> io::Result<Look> {
+        if reader.back_off.0 > 0 {
+            reader.back_off.0 -= 1;
+            return Ok(Look::Idle);
+        }
+        if reader.is_missing() || reader.held || !self.open(reader)? {
+            return Ok(Look::Idle);
+        }
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
+        let stat = stat_file(file)?;
+        reader.see(&stat);
+        let seen = Some((stat.size, stat.modified_ns));
+        if reader.idle == seen || stat.size < reader.offset {
+            return Ok(if reader.idle == seen { Look::Idle } else { Look::Replaced });
+        }
+        if reader.known.is_none() && !self.identify(reader)? {
+            reader.idle = if reader.held { None } else { seen };
+            return Ok(Look::Idle);
+        }
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
+        let look = look_at(file, reader, &mut self.buffer, stat)?;
+        if let Look::Data(before, len, stat) = &look {
+            reader.modified_ns = stat.modified_ns;
+            reader.largest = stat.size.max(reader.offset + len64(len - before));
+        }
+        Ok(look)
+    }
+
+    /// Makes sure that the file is open; false if it is not there to be opened.
+    fn open(&mut self, reader: &mut Reader) -> io::Result<bool> {
+        if matches!(reader.place, Place::Inode(Some(_))) {
+            return Ok(true);
+        }
+        if reader.idle == Some((reader.size, reader.seen_ns)) {
+            return Ok(false);
+        }
+        let Some(at) = &reader.at else { return Ok(false) };
+        let file = File::open(at)?;
+        if stat_file(&file)?.inode != reader.inode {
+            self.progress.rescan = true;
+            return Ok(false);
+        }
+        self.troubles.remove(at);
+        reader.place = Place::Inode(Some(file));
+        reader.used = self.round;
+        Ok(true)
+    }
+
+    /// Names a new content by its first record, if that is complete and nobody else's.
+    fn identify(&mut self, reader: &mut Reader) -> io::Result<bool> {
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(false) };
+        let first = match head_of(file)? {
+            Head::Record(first) => first,
+            Head::Incomplete => return Ok(false),
+            Head::Compressed => {
+                reader.held = true;
+                return Ok(false);
+            }
+        };
+        if self.is_copy_of_known(reader, file, first)? {
+            reader.held = true;
+            return Ok(false);
+        }
+        reader.name(first, self.next_generation(reader.inode, first));
+        Ok(true)
+    }
+
+    /// The inode holds something new: what was there is searched for, what is there is begun.
+    pub(crate) fn replaced(&mut self, id: ReaderId) {
+        let Some(mut old) = self.readers.remove(&id) else { return };
+        let Place::Inode(file) = std::mem::replace(&mut old.place, Place::Inode(None)) else {
+            self.readers.insert(id, old);
+            return;
+        };
+        let stat = Stat {
+            inode: old.inode,
+            dev: old.dev,
+            size: old.size,
+            modified_ns: old.seen_ns,
+            links: old.links,
+            is_file: true,
+            is_dir: false,
+        };
+        let mut fresh =
+            Reader::fresh(old.at.as_ref().unwrap_or(&old.path), old.at.clone(), &stat, file);
+        if old.known.is_none() {
+            fresh.after = old.after;
+            self.by_inode.insert(fresh.inode, id);
+            self.readers.insert(id, fresh);
+            return;
+        }
+        fresh.after = vec![id];
+        old.place = Place::Missing(Missing {
+            tries: 0,
+            tries_left: 1,
+            unread: Some(old.largest.saturating_sub(old.offset)).filter(|bytes| *bytes > 0),
+            truncated: true,
+            not_at_home: true,
+        });
+        old.at = None;
+        let path = fresh.path.clone();
+        self.by_inode.remove(&old.inode);
+        self.readers.insert(id, old);
+        self.insert(fresh);
+        self.hunt(path);
+        self.progress.rescan = true;
+    }
+
+    fn take_data(
+        &mut self,
+        reader: &mut Reader,
+        before: usize,
+        len: usize,
+        stat: &Stat,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let from = reader.offset;
+        let mut slicer = Slicer {
+            source: self.source,
+            observed: self.clock.now(),
+            max_line: self.options.max_line_bytes,
+            reader,
+        };
+        let mut at = before;
+        let mut result = Ok(());
+        while let Some((item, used)) = slicer.next(&buffer[..len], at) {
+            at += used;
+            self.progress.items += 1;
+            result = outlet.put(item);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.buffer = buffer;
+        if reader.offset != from {
+            reader.used = self.round;
+            reader.back_off = (0, 0);
+            self.progress.bytes += reader.offset - from;
+        }
+        if len == self.buffer.len() {
+            self.progress.more = true;
+        } else {
+            reader.idle = Some((stat.size, stat.modified_ns));
+        }
+        result
+    }
+
+    fn failed(&mut self, reader: &mut Reader, error: &io::Error) {
+        let path = reader.at.as_ref().unwrap_or(&reader.path).clone();
+        let next = (reader.back_off.1 * 2).clamp(1, MAX_BACK_OFF);
+        reader.back_off = (next, next);
+        self.troubles.insert(path.clone(), trouble(&path, error));
+    }
+}
+
+fn look_at(file: &File, reader: &Reader, buffer: &mut [u8], stat: Stat) -> io::Result<Look> {
+    let before = tail_len(reader.offset);
+    let len = read_at(file, buffer, reader.offset - len64(before))?;
+    if len < before || Fingerprint::of(&buffer[..before]) != reader.tail {
+        return Ok(Look::Replaced);
+    }
+    let first = reader.known.as_ref().map(|known| known.identity.fingerprint);
+    match head_of(file)? {
+        Head::Record(head) if Some(head) == first => {}
+        Head::Incomplete if reader.offset > 0 => {}
+        _ => return Ok(Look::Replaced),
+    }
+    Ok(Look::Data(before, len, stat))
+}
+
+impl Slicer<'_> {
+    /// The next item from `buffer[at..]` and how many bytes it takes.
+    pub(crate) fn next(&mut self, buffer: &[u8], at: usize) -> Option<(Item, usize)> {
+        let data = &buffer[at..];
+        match cut(data, self.reader.segment, self.max_line) {
+            Cut::Wait => None,
+            Cut::Lines(len) => Some((self.chunk(buffer, at, len, len, Framing::Lines, 0)?, len)),
+            Cut::Piece(len, ends) => {
+                let used = len + usize::from(ends);
+                let number = self.reader.segment;
+                let next = if ends { 0 } else { number.saturating_add(1).min(SKIP_LINE - 1) };
+                Some((self.chunk(buffer, at, len, used, Framing::Segment { number }, next)?, used))
+            }
+            Cut::Skip(len, ends) => {
+                self.advance(buffer, at + len, len, if ends { 0 } else { SKIP_LINE });
+                let position = self.reader.position()?;
+                Some((Item::Moved { source: self.source, position }, len))
+            }
+        }
+    }
+
+    /// The rest of a content that will not grow any more.
+    pub(crate) fn last(&mut self, buffer: &[u8], at: usize) -> Option<Item> {
+        let len = buffer.len() - at;
+        let framing = match self.reader.segment {
+            SKIP_LINE => return None,
+            0 => Framing::Unterminated,
+            number => Framing::Segment { number },
+        };
+        if len == 0 { None } else { self.chunk(buffer, at, len, len, framing, 0) }
+    }
+
+    fn chunk(
+        &mut self,
+        buffer: &[u8],
+        at: usize,
+        len: usize,
+        used: usize,
+        framing: Framing,
+        next: u32,
+    ) -> Option<Item> {
+        let file = Arc::clone(self.reader.known.as_ref()?);
+        let from = Offset(self.reader.offset);
+        self.advance(buffer, at + used, used, next);
+        Some(Item::Records(Chunk {
+            source: self.source,
+            file,
+            from,
+            bytes: buffer[at..at + len].to_vec(),
+            framing,
+            observed: self.observed,
+            after: self.reader.position()?,
+        }))
+    }
+
+    /// The buffer must reach back to the tail of the old offset.
+    fn advance(&mut self, buffer: &[u8], end: usize, used: usize, segment: u32) {
+        self.reader.offset = self.reader.offset.saturating_add(len64(used));
+        self.reader.segment = segment;
+        let tail = tail_len(self.reader.offset).min(end);
+        self.reader.tail = Fingerprint::of(&buffer[end - tail..end]);
+    }
+}

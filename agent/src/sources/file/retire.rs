@@ -1,0 +1,368 @@
+//! Ends: files that were renamed, deleted or copied away are read until they are quiet; what is
+//! finished is remembered as long as any form of it exists; long quiet files are closed.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use custody_event::Offset;
+use custody_event::position::Fingerprint;
+
+use super::content::{Archive, Head, head_of, len64, read_at, tail_len};
+use super::cut::FINISHED;
+use super::names::{is_compressed_name, path_text, stem};
+use super::read::Slicer;
+use super::reader::{Done, Missing, Place, Reader, ReaderId};
+use super::search::{Sibling, siblings};
+use super::stat::{Inode, stat_file};
+use super::tailer::Tailer;
+use crate::sources::{FilePosition, Item, MAX_CHUNK_BYTES, Notice, Outlet, Stopped};
+
+/// Quiet scans after which a moved file's unfinished last line is taken as it is, if its path
+/// has a new file.
+const GRACE_SCANS: u32 = 2;
+/// The same without a new file at its path; and the time for which a moved file is kept open.
+const LINGER_SCANS: u32 = 30;
+/// How often finished contents are checked for being gone altogether.
+const FORGET_EVERY_SCANS: u64 = 16;
+/// Finished contents remembered for one path, at most.
+const MAX_DONE_PER_PATH: usize = 64;
+/// Finished contents remembered for one inode that lives on, at most.
+const MAX_DONE_PER_INODE: usize = 8;
+
+impl Tailer {
+    pub(crate) fn retire(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        let mut gone = false;
+        for id in ids {
+            let Some(mut reader) = self.readers.remove(&id) else { continue };
+            let end = self.has_ended(&mut reader);
+            if reader.held && reader.at.is_none() {
+                self.by_inode.retain(|_, owner| *owner != id);
+                continue;
+            }
+            if end.flush {
+                self.flush(&mut reader, outlet)?;
+            }
+            if end.finish {
+                gone |= reader.links == 0;
+                self.finish(id, reader, outlet)?;
+            } else {
+                self.readers.insert(id, reader);
+            }
+        }
+        if gone || self.scans.is_multiple_of(FORGET_EVERY_SCANS) {
+            self.forget(outlet)?;
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self, reader: &mut Reader) -> End {
+        let Place::Inode(file) = &reader.place else { return End::default() };
+        if !reader.is_moved() || !reader.is_caught_up() || reader.back_off.0 > 0 {
+            reader.quiet.2 = 0;
+            return End::default();
+        }
+        let now = file.as_ref().and_then(|file| stat_file(file).ok());
+        let (size, modified_ns) =
+            now.map_or((reader.size, reader.seen_ns), |now| (now.size, now.modified_ns));
+        if let Some(now) = now {
+            reader.links = now.links;
+        }
+        let grown = (size, modified_ns) != (reader.quiet.0, reader.quiet.1);
+        reader.quiet =
+            (size, modified_ns, if grown { 0 } else { reader.quiet.2.saturating_add(1) });
+        if (size, modified_ns) != (reader.size, reader.seen_ns) {
+            return End::default();
+        }
+        let successor =
+            self.found.files.get(&reader.path).is_some_and(|stat| stat.inode != reader.inode);
+        let quiet = reader.quiet.2;
+        let grace = if successor || reader.is_copy { GRACE_SCANS } else { LINGER_SCANS };
+        let linger = if reader.is_copy || reader.links == 0 { grace } else { LINGER_SCANS };
+        End { flush: quiet >= grace && size > reader.offset, finish: quiet >= linger }
+    }
+
+    /// Hands on the rest of a content that has no line end.
+    fn flush(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        let before = tail_len(reader.offset);
+        let mut rest = vec![0; before + self.options.max_line_bytes + 1];
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
+        let from = reader.offset - len64(before);
+        let len = match read_at(file, &mut rest, from) {
+            Ok(len) if len >= before && Fingerprint::of(&rest[..before]) == reader.tail => len,
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                self.troubles.insert(reader.path.clone(), super::trouble(&reader.path, &error));
+                return Ok(());
+            }
+        };
+        if reader.known.is_none() {
+            let first = Fingerprint::of_first_record(&rest[before..len]);
+            reader.name(first, self.next_generation(reader.inode, first));
+        }
+        self.put_last(reader, &rest[..len], before, outlet)
+    }
+
+    fn put_last(
+        &mut self,
+        reader: &mut Reader,
+        buffer: &[u8],
+        at: usize,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let (source, observed, max_line) =
+            (self.source, self.clock.now(), self.options.max_line_bytes);
+        let last = Slicer { source, observed, max_line, reader }.last(buffer, at);
+        match last {
+            Some(item) => {
+                self.progress.bytes += len64(buffer.len() - at);
+                self.put(outlet, item)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The content is read to its end: its position says so, and stays as long as it may be met
+    /// again in another form.
+    fn finish(
+        &mut self,
+        id: ReaderId,
+        reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        self.by_inode.retain(|_, owner| *owner != id);
+        if let Some(position) = finished(&reader) {
+            self.put(outlet, Item::Moved { source: self.source, position: position.clone() })?;
+            self.done.push(Done::of(position));
+        }
+        Ok(())
+    }
+
+    /// Nothing continues the content.
+    pub(crate) fn lost(
+        &mut self,
+        id: ReaderId,
+        reader: Reader,
+        missing: &Missing,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let unseen_truncation = missing.truncated && missing.unread.is_none();
+        if unseen_truncation {
+            return self.finish(id, reader, outlet);
+        }
+        let Some(position) = finished(&reader) else { return Ok(()) };
+        let path = reader.path.display();
+        let offset = reader.offset;
+        let (code, text) = match (missing.truncated || missing.not_at_home, missing.unread) {
+            (true, Some(bytes)) => (
+                "truncated_unread",
+                format!(
+                    "{path} was emptied when at least {bytes} bytes from byte {offset} on had not been read, and no copy of them was found"
+                ),
+            ),
+            (true, None) => (
+                "truncated_unread",
+                format!(
+                    "{path} was replaced while nobody was reading it; what was written from byte {offset} on, if anything, was not found"
+                ),
+            ),
+            (false, _) => (
+                "file_lost",
+                format!(
+                    "{path} is gone; what was written from byte {offset} on, if anything, was not found"
+                ),
+            ),
+        };
+        let notice = Notice {
+            source: self.source,
+            code,
+            text,
+            path: Some(path_text(&reader.path)),
+            from: Some(Offset(offset)),
+            bytes: None,
+            observed: self.clock.now(),
+            after: Some(position.clone()),
+        };
+        self.by_inode.retain(|_, owner| *owner != id);
+        self.done.push(Done::of(position));
+        self.put(outlet, Item::Gap(notice))
+    }
+
+    /// One batch out of a compressed copy.
+    pub(crate) fn read_archive(
+        &mut self,
+        id: ReaderId,
+        mut reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let Place::Archive(mut archive) = std::mem::replace(&mut reader.place, Place::Inode(None))
+        else {
+            return Ok(());
+        };
+        let failed = archive.fill(tail_len(reader.offset) + MAX_CHUNK_BYTES).is_err();
+        let mut at = tail_len(reader.offset);
+        let (source, observed, max_line) =
+            (self.source, self.clock.now(), self.options.max_line_bytes);
+        let mut slicer = Slicer { source, observed, max_line, reader: &mut reader };
+        while let Some((item, used)) = slicer.next(&archive.pending, at) {
+            at += used;
+            self.progress.items += 1;
+            self.progress.bytes += len64(used);
+            outlet.put(item)?;
+        }
+        self.progress.more = true;
+        if failed {
+            let missing = Missing {
+                tries: 0,
+                tries_left: 0,
+                unread: None,
+                truncated: false,
+                not_at_home: false,
+            };
+            return self.lost(id, reader, &missing, outlet);
+        }
+        if archive.ended {
+            let pending = std::mem::take(&mut archive.pending);
+            self.put_last(&mut reader, &pending, at, outlet)?;
+            return self.finish(id, reader, outlet);
+        }
+        archive.consume(at - tail_len(reader.offset));
+        reader.size = reader.size.max(reader.offset);
+        reader.place = Place::Archive(archive);
+        self.readers.insert(id, reader);
+        Ok(())
+    }
+
+    /// Forgets the finished contents that exist in no form any more.
+    fn forget(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        let mut near: HashMap<(PathBuf, Vec<u8>), Option<Vec<Sibling>>> = HashMap::new();
+        let mut per_path: HashMap<PathBuf, usize> = HashMap::new();
+        let mut per_inode: HashMap<Inode, usize> = HashMap::new();
+        let mut kept = Vec::new();
+        for done in std::mem::take(&mut self.done).into_iter().rev() {
+            let inode = done.inode();
+            let of_path = per_path.entry(done.path.clone()).or_default();
+            *of_path += 1;
+            let of_inode = per_inode.entry(inode).or_default();
+            *of_inode += 1;
+            let alive = self.by_inode.contains_key(&inode) && *of_inode <= MAX_DONE_PER_INODE;
+            let key = (
+                done.path.parent().map(PathBuf::from).unwrap_or_default(),
+                stem(&done.path).to_vec(),
+            );
+            let near = near.entry(key).or_insert_with(|| siblings(&done.path).ok());
+            let exists = alive || near.as_ref().is_none_or(|near| self.exists(&done, near));
+            if exists && *of_path <= MAX_DONE_PER_PATH {
+                kept.push(done);
+            } else {
+                let identity = done.position.identity.clone();
+                self.put(outlet, Item::Forget { source: self.source, identity })?;
+            }
+        }
+        kept.reverse();
+        self.done = kept;
+        self.tidy();
+        Ok(())
+    }
+
+    fn exists(&mut self, done: &Done, near: &[Sibling]) -> bool {
+        let inode = done.inode();
+        let standing =
+            |sibling: &Sibling| sibling.stat.inode == inode && !self.by_inode.contains_key(&inode);
+        if near.iter().any(standing)
+            || self
+                .found
+                .files
+                .values()
+                .any(|stat| stat.inode == inode && !self.by_inode.contains_key(&inode))
+        {
+            return true;
+        }
+        let first = done.position.identity.fingerprint;
+        near.iter().any(|sibling| {
+            let owner = self.by_inode.get(&sibling.stat.inode).and_then(|id| self.readers.get(id));
+            owner.is_none_or(|owner| owner.known.is_none()) && self.probe(sibling) == Some(first)
+        })
+    }
+
+    /// The first record of a file beside ours, remembered while it does not change.
+    fn probe(&mut self, sibling: &Sibling) -> Option<Fingerprint> {
+        let key = (sibling.stat.inode, sibling.stat.size, sibling.stat.modified_ns);
+        *self.probed.entry(key).or_insert_with(|| {
+            if is_compressed_name(&sibling.path) {
+                return Archive::first_record(&sibling.path);
+            }
+            let file = std::fs::File::open(&sibling.path).ok()?;
+            match head_of(&file).ok()? {
+                Head::Record(first) => Some(first),
+                Head::Incomplete | Head::Compressed => None,
+            }
+        })
+    }
+
+    /// Bounds the memories that are only caches.
+    fn tidy(&mut self) {
+        let standing: std::collections::HashSet<Inode> =
+            self.found.files.values().map(|stat| stat.inode).collect();
+        self.left_alone.retain(|inode, _| standing.contains(inode));
+        if self.probed.len() > 4_096 {
+            self.probed.clear();
+        }
+        let live = &self.readers;
+        let ended: Vec<(ReaderId, Vec<ReaderId>)> = live
+            .iter()
+            .filter(|(_, reader)| !reader.after.is_empty())
+            .map(|(id, reader)| {
+                (
+                    *id,
+                    reader.after.iter().copied().filter(|other| live.contains_key(other)).collect(),
+                )
+            })
+            .collect();
+        for (id, after) in ended {
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.after = after;
+            }
+        }
+    }
+
+    /// Closes the files that have been quiet for longest, beyond the limit.
+    pub(crate) fn close_quiet(&mut self) {
+        let is_open = |reader: &&Reader| matches!(reader.place, Place::Inode(Some(_)));
+        let open = self.readers.values().filter(is_open).count();
+        let Some(surplus) =
+            open.checked_sub(self.options.max_open_files).filter(|surplus| *surplus > 0)
+        else {
+            return;
+        };
+        let mut quiet: Vec<(u64, ReaderId)> = self
+            .readers
+            .iter()
+            .filter(|(_, reader)| {
+                matches!(reader.place, Place::Inode(Some(_))) && may_close(reader)
+            })
+            .map(|(id, reader)| (reader.used, *id))
+            .collect();
+        quiet.sort_unstable();
+        for (_, id) in quiet.into_iter().take(surplus) {
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.place = Place::Inode(None);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct End {
+    flush: bool,
+    finish: bool,
+}
+
+fn may_close(reader: &Reader) -> bool {
+    let all_read = reader.known.is_some() && reader.size == reader.offset;
+    !reader.is_moved() && reader.is_caught_up() && (reader.held || all_read || reader.size == 0)
+}
+
+fn finished(reader: &Reader) -> Option<FilePosition> {
+    reader.position().map(|position| FilePosition { segment: FINISHED, ..position })
+}

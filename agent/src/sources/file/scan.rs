@@ -1,0 +1,406 @@
+//! Scanning: which of the files that stand on disk belong to which reader, and which are new.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use custody_event::position::Fingerprint;
+
+use super::content::{Head, head_of, read_at, tail_of};
+use super::cut::SKIP_LINE;
+use super::names::{family, is_compressed_name, is_rotation_of, path_text};
+use super::reader::{Done, Missing, Place, Reader, ReaderId};
+use super::stat::{Inode, Stat, stat_file};
+use super::tailer::{SEARCH_SCANS, Tailer};
+use super::walk::{Found, is_absent};
+use super::{Start, trouble};
+use crate::sources::{Item, Notice, Outlet, Stopped};
+
+impl Tailer {
+    pub(crate) fn scan(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        self.begin(outlet)?;
+        self.scans += 1;
+        let found = self.walk.look();
+        self.refresh_troubles(&found);
+        let unreadable = self.attach(&found);
+        self.notice_vanished_blind(&found, outlet)?;
+        self.search_missing(&unreadable, outlet)?;
+        self.adopt(&found, &unreadable, outlet)?;
+        self.found = found;
+        self.run_hunts();
+        self.retire(outlet)?;
+        self.close_quiet();
+        self.first_start = false;
+        Ok(())
+    }
+
+    fn refresh_troubles(&mut self, found: &Found) {
+        let failing: HashSet<&Path> = self
+            .readers
+            .values()
+            .filter(|reader| reader.back_off.0 > 0)
+            .map(|reader| reader.at.as_deref().unwrap_or(&reader.path))
+            .collect();
+        self.troubles.retain(|path, _| failing.contains(path.as_path()));
+        for (path, error) in &found.errors {
+            self.troubles.insert(path.clone(), trouble(path, error));
+        }
+    }
+
+    /// Tells every reader where its file stands now. Returns the readers whose file stands in its
+    /// place and cannot be opened: it is neither searched for nor taken for a new one.
+    fn attach(&mut self, found: &Found) -> HashSet<ReaderId> {
+        let mut places: HashMap<Inode, Vec<(&Path, &Stat)>> = HashMap::new();
+        for (path, stat) in &found.files {
+            places.entry(stat.inode).or_default().push((path, stat));
+        }
+        let mut unreadable = HashSet::new();
+        let ids: Vec<ReaderId> = self.readers.keys().copied().rev().collect();
+        for id in ids {
+            let Some(mut reader) = self.readers.remove(&id) else { continue };
+            match (&reader.place, places.get(&reader.inode)) {
+                (Place::Missing(missing), Some(here)) if !missing.not_at_home => {
+                    if !self.take_home(id, &mut reader, here) {
+                        unreadable.insert(id);
+                    }
+                }
+                (Place::Inode(_), Some(here)) => stands(&mut reader, here),
+                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => {
+                    self.vanished(&mut reader)
+                }
+                _ => {}
+            }
+            self.readers.insert(id, reader);
+        }
+        unreadable
+    }
+
+    /// The inode of a saved position stands at a path of ours: is its content still there? False
+    /// if that cannot be said now.
+    fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
+        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else {
+            return true;
+        };
+        let path =
+            here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
+        let checked = File::open(path).and_then(|file| {
+            let now = stat_file(&file)?;
+            Ok((now.inode == stat.inode && expected.holds(&file)?, now, file))
+        });
+        match checked {
+            Ok((true, now, file)) if !self.by_inode.contains_key(&reader.inode) => {
+                reader.place = Place::Inode(Some(file));
+                reader.at = Some(path.to_path_buf());
+                reader.dev = now.dev;
+                reader.see(&now);
+                reader.used = self.round;
+                self.by_inode.insert(reader.inode, id);
+                true
+            }
+            Ok(_) => {
+                if let Place::Missing(missing) = &mut reader.place {
+                    missing.not_at_home = true;
+                }
+                true
+            }
+            Err(error) if is_absent(&error) => true,
+            Err(error) => {
+                self.troubles.insert(path.to_path_buf(), trouble(path, &error));
+                false
+            }
+        }
+    }
+
+    /// No pattern finds the file any more. An open one is read on; a closed one must be found.
+    fn vanished(&mut self, reader: &mut Reader) {
+        reader.at = None;
+        if matches!(reader.place, Place::Inode(None)) && reader.known.is_some() {
+            self.by_inode.remove(&reader.inode);
+            reader.place = Place::Missing(Missing {
+                tries: 0,
+                tries_left: SEARCH_SCANS,
+                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset))
+                    .filter(|bytes| *bytes > 0),
+                truncated: false,
+                not_at_home: false,
+            });
+        }
+    }
+
+    /// A file that could never be opened and is gone: what it held is lost, and said so.
+    fn notice_vanished_blind(
+        &mut self,
+        found: &Found,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        if self.blind.is_empty() {
+            return Ok(());
+        }
+        let standing: HashSet<Inode> = found.files.values().map(|stat| stat.inode).collect();
+        let gone: Vec<(Inode, PathBuf)> = self
+            .blind
+            .iter()
+            .filter(|(inode, (path, _))| !standing.contains(*inode) && !found.is_blind_for(path))
+            .map(|(inode, (path, _))| (*inode, path.clone()))
+            .collect();
+        for (inode, path) in gone {
+            let Some((_, size)) = self.blind.remove(&inode) else { continue };
+            self.hunt(path.clone());
+            let notice = Notice {
+                source: self.source,
+                code: "unreadable",
+                text: format!(
+                    "{} went away before it could be opened; it held at least {size} bytes",
+                    path.display()
+                ),
+                path: Some(path_text(&path)),
+                from: None,
+                bytes: None,
+                observed: self.clock.now(),
+                after: None,
+            };
+            self.put(outlet, Item::Gap(notice))?;
+        }
+        Ok(())
+    }
+
+    /// Begins the files that nobody reads, the oldest first.
+    fn adopt(
+        &mut self,
+        found: &Found,
+        unreadable: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let mut fresh: Vec<(&Path, &Stat)> = Vec::new();
+        let mut inodes = HashSet::new();
+        for (path, stat) in &found.files {
+            let known = self.by_inode.contains_key(&stat.inode)
+                || self.left_alone.get(&stat.inode) == Some(&(stat.size, stat.modified_ns));
+            if !known && inodes.insert(stat.inode) {
+                fresh.push((path, stat));
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let waited: HashSet<Inode> = unreadable
+            .iter()
+            .filter_map(|id| self.readers.get(id))
+            .map(|reader| reader.inode)
+            .collect();
+        fresh.retain(|(_, stat)| !waited.contains(&stat.inode));
+        fresh.sort_by_key(|(path, stat)| (stat.modified_ns, *path));
+        let kin = Kin::new(self, found);
+        let mut begun: Vec<(PathBuf, ReaderId)> = Vec::new();
+        for (path, stat) in fresh {
+            if is_compressed_name(path) {
+                log::debug!(path:% = path.display(); "a compressed file is not read as text");
+                self.left_alone.insert(stat.inode, (stat.size, stat.modified_ns));
+                continue;
+            }
+            let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
+            let (after, is_descendant) = kin.before(self, path, &begun);
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.after.extend(after.into_iter().filter(|other| *other != id));
+            }
+            if is_descendant && !self.first_start {
+                self.hunt(path.to_path_buf());
+            }
+            begun.push((path.to_path_buf(), id));
+        }
+        Ok(())
+    }
+
+    fn adopt_one(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<ReaderId>, Stopped> {
+        let opened = File::open(path).and_then(|file| Ok((stat_file(&file)?, file)));
+        let (now, file) = match opened {
+            Ok((now, file)) if now.inode == stat.inode => (now, file),
+            Ok(_) => {
+                self.progress.rescan = true;
+                return Ok(None);
+            }
+            Err(error) if is_absent(&error) => {
+                self.progress.rescan = true;
+                return Ok(None);
+            }
+            Err(error) => {
+                self.troubles.insert(path.to_path_buf(), trouble(path, &error));
+                if stat.size > 0 {
+                    self.blind.insert(stat.inode, (path.to_path_buf(), stat.size));
+                }
+                return Ok(None);
+            }
+        };
+        self.blind.remove(&stat.inode);
+        self.left_alone.remove(&stat.inode);
+        let reader = match self.revive(&now, &file) {
+            Revived::Nothing => {
+                self.left_alone.insert(now.inode, (now.size, now.modified_ns));
+                return Ok(None);
+            }
+            Revived::Reader(mut reader) => {
+                reader.place = Place::Inode(Some(file));
+                reader.at = Some(path.to_path_buf());
+                reader.see(&now);
+                *reader
+            }
+            Revived::New => {
+                let mut reader = Reader::fresh(path, Some(path.to_path_buf()), &now, Some(file));
+                if self.first_start && self.options.start == Start::End {
+                    self.start_at_end(&mut reader, outlet)?;
+                }
+                reader
+            }
+        };
+        Ok(Some(self.insert(reader)))
+    }
+
+    /// Was this inode read to its end before, and has it grown since?
+    fn revive(&mut self, stat: &Stat, file: &File) -> Revived {
+        let mine = |done: &Done| {
+            done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false)
+        };
+        let Some(at) = self.done.iter().rposition(mine) else { return Revived::New };
+        if self.done[at].position.offset.get() >= stat.size {
+            return Revived::Nothing;
+        }
+        let done = self.done.remove(at);
+        Revived::Reader(Box::new(Reader::saved(&done.position, SEARCH_SCANS)))
+    }
+
+    /// At the very first start, by wish: what is there is not read, and that is made durable.
+    fn start_at_end(
+        &mut self,
+        reader: &mut Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
+        let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
+        let Some((first, tail, in_line)) = end else { return Ok(()) };
+        reader.name(first, 0);
+        reader.offset = reader.size;
+        reader.tail = tail;
+        reader.segment = if in_line { SKIP_LINE } else { 0 };
+        let Some(position) = reader.position() else { return Ok(()) };
+        self.put(outlet, Item::Moved { source: self.source, position })
+    }
+
+    /// Looks beside `path` for rotated files that nobody has read.
+    pub(crate) fn hunt(&mut self, path: PathBuf) {
+        if self.hunts.iter().any(|hunt| hunt.path == path) {
+            return;
+        }
+        let ours = |other: &Path| other == path || is_rotation_of(&path, other);
+        let readers = self
+            .readers
+            .values()
+            .filter(|reader| {
+                reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path)
+            })
+            .map(|reader| reader.modified_ns);
+        let done =
+            self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
+        if let Some(since_ns) = readers.chain(done).max() {
+            self.hunts.push(super::tailer::Hunt {
+                path,
+                since_ns,
+                tries_left: super::tailer::SEARCH_SCANS,
+            });
+        }
+    }
+}
+
+enum Revived {
+    /// Never seen.
+    New,
+    /// Read to its end, and it has not grown.
+    Nothing,
+    /// It goes on.
+    Reader(Box<Reader>),
+}
+
+fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
+    let Some((first, stat)) = here.first() else { return };
+    let known = |wanted: &Path| here.iter().any(|(path, _)| *path == wanted);
+    if known(&reader.path) {
+        reader.at = Some(reader.path.clone());
+    } else if !reader.at.as_deref().is_some_and(known) {
+        reader.at = Some(first.to_path_buf());
+    }
+    if matches!(reader.place, Place::Inode(None)) {
+        reader.see(stat);
+    }
+    if reader.held {
+        reader.held = false;
+        reader.idle = None;
+    }
+}
+
+/// First record, tail, and whether the end stands within a line.
+fn end_of(file: &File, size: u64) -> std::io::Result<Option<(Fingerprint, Fingerprint, bool)>> {
+    let Head::Record(first) = head_of(file)? else { return Ok(None) };
+    let mut last = [0];
+    let got = read_at(file, &mut last, size.saturating_sub(1))?;
+    Ok(tail_of(file, size)?.map(|tail| (first, tail, got == 1 && last[0] != b'\n')))
+}
+
+/// Who is related to whom by name, indexed once a pass.
+struct Kin {
+    readers: HashMap<(PathBuf, Vec<u8>), Vec<ReaderId>>,
+    files: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
+    done: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
+}
+
+impl Kin {
+    fn new(tailer: &Tailer, found: &Found) -> Self {
+        let mut kin = Self { readers: HashMap::new(), files: HashMap::new(), done: HashMap::new() };
+        for (id, reader) in &tailer.readers {
+            kin.readers.entry(family(&reader.path)).or_default().push(*id);
+        }
+        for path in found.files.keys() {
+            kin.files.entry(family(path)).or_default().push(path.clone());
+        }
+        for done in &tailer.done {
+            kin.done.entry(family(&done.path)).or_default().push(done.path.clone());
+        }
+        kin
+    }
+
+    /// The readers whose content came before what stands at `path` now, and whether there ever
+    /// was such a content.
+    fn before(
+        &self,
+        tailer: &Tailer,
+        path: &Path,
+        begun: &[(PathBuf, ReaderId)],
+    ) -> (Vec<ReaderId>, bool) {
+        let key = family(path);
+        let ids = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
+        let mut after: Vec<ReaderId> = ids
+            .iter()
+            .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
+            .copied()
+            .collect();
+        let done = self.done.get(&key).map_or(&[][..], Vec::as_slice);
+        let was_there = !after.is_empty()
+            || done.iter().any(|other| other == path || is_rotation_of(path, other));
+        let files = self.files.get(&key).map_or(&[][..], Vec::as_slice);
+        let base = files.iter().find(|base| is_rotation_of(base, path));
+        let same_line = |other: &Path| {
+            is_rotation_of(path, other) || base.is_some_and(|base| is_rotation_of(base, other))
+        };
+        after.extend(begun.iter().filter(|(other, _)| same_line(other)).map(|(_, id)| *id));
+        (after, was_there)
+    }
+}
+
+fn came_before(path: &Path, reader: &Reader) -> bool {
+    let left_its_place = reader.at.as_deref() != Some(&reader.path);
+    (left_its_place && (reader.path == path || is_rotation_of(&reader.path, path)))
+        || is_rotation_of(path, &reader.path)
+}

@@ -1,0 +1,392 @@
+//! Searching: where has a content gone that is no longer where it was, and what has been rotated
+//! that nobody has read?
+//!
+//! A content is found by its inode, or by its bytes: the first record and the bytes before the
+//! offset must be the same. A copy of what has been read is never read again; only what lies
+//! beyond our offset is, under the original identity and at its logical offsets.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use custody_event::position::Fingerprint;
+
+use super::content::{Archive, Expected, Head, Verdict, head_of, len64, tail_len, tail_of};
+use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
+use super::reader::{Missing, Place, Reader, ReaderId};
+use super::stat::{Inode, Stat, stat_path};
+use super::tailer::{Hunt, PARTIAL_COPY_SCANS, SEARCH_SCANS, Tailer};
+use crate::sources::{Outlet, Stopped};
+
+/// A copy may carry a modification time that was cut to whole seconds.
+const TIME_SLACK_NS: i64 = 2_000_000_000;
+/// Scans after which a copy that is damaged behind the offset is read as far as it goes.
+const DAMAGED_SCANS: u32 = 5;
+
+/// A file beside another one.
+pub(crate) struct Sibling {
+    pub(crate) path: PathBuf,
+    pub(crate) stat: Stat,
+}
+
+enum Search {
+    Plain(PathBuf, File, Stat),
+    Packed(PathBuf, Stat),
+    /// A copy that is not whole yet.
+    Later,
+    /// A copy that is damaged behind the offset.
+    Damaged(PathBuf, Stat),
+    Nothing,
+}
+
+/// The files of `path`'s directory that share its stem.
+pub(crate) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
+    let Some(dir) = path.parent() else { return Ok(Vec::new()) };
+    let stem = stem(path);
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_name().as_bytes().starts_with(stem) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(stat) = stat_path(&path)
+            && stat.is_file
+        {
+            out.push(Sibling { path, stat });
+        }
+    }
+    Ok(out)
+}
+
+impl Tailer {
+    /// One try for each content that is missing.
+    pub(crate) fn search_missing(
+        &mut self,
+        waiting: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let missing = |(id, reader): (&ReaderId, &Reader)| {
+            (reader.is_missing() && !waiting.contains(id)).then_some(*id)
+        };
+        let ids: Vec<ReaderId> = self.readers.iter().filter_map(missing).collect();
+        for id in ids {
+            let Some(reader) = self.readers.remove(&id) else { continue };
+            self.search_one(id, reader, outlet)?;
+        }
+        Ok(())
+    }
+
+    fn search_one(
+        &mut self,
+        id: ReaderId,
+        mut reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let outcome = self.search(&reader);
+        let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
+        missing.tries += 1;
+        let tries = missing.tries;
+        match outcome {
+            Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
+            Ok(Search::Packed(path, stat)) => self.unpack(id, reader, &path, &stat),
+            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => {
+                self.unpack(id, reader, &path, &stat)
+            }
+            Ok(Search::Later | Search::Damaged(..)) if tries < PARTIAL_COPY_SCANS => {
+                self.readers.insert(id, reader);
+            }
+            Ok(Search::Nothing | Search::Later | Search::Damaged(..)) => {
+                missing.tries_left = missing.tries_left.saturating_sub(1);
+                if missing.tries_left > 0 {
+                    self.readers.insert(id, reader);
+                } else {
+                    let missing = missing.clone();
+                    return self.lost(id, reader, &missing, outlet);
+                }
+            }
+            Err(error) => {
+                self.troubles.insert(reader.path.clone(), super::trouble(&reader.path, &error));
+                self.readers.insert(id, reader);
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {
+        if let Some(other) = self.by_inode.get(&stat.inode).copied() {
+            self.remove(other);
+        }
+        self.left_alone.remove(&stat.inode);
+        reader.is_copy = stat.inode != home(&reader);
+        reader.inode = stat.inode;
+        reader.dev = stat.dev;
+        reader.place = Place::Inode(Some(file));
+        reader.at = self.walk.matches(path).then(|| path.to_path_buf());
+        reader.see(stat);
+        reader.idle = None;
+        reader.quiet = (0, 0, 0);
+        self.by_inode.insert(stat.inode, id);
+        self.readers.insert(id, reader);
+    }
+
+    fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path, stat: &Stat) {
+        let before = len64(tail_len(reader.offset));
+        let opened = Archive::open(path).and_then(|mut archive| {
+            let there = archive.skip_to(reader.offset - before)?;
+            Ok(there.then_some(archive))
+        });
+        if let Ok(Some(archive)) = opened {
+            reader.place = Place::Archive(Box::new(archive));
+            reader.modified_ns = reader.modified_ns.max(stat.modified_ns);
+            reader.is_copy = true;
+            reader.at = None;
+        }
+        self.readers.insert(id, reader);
+    }
+
+    fn search(&self, reader: &Reader) -> io::Result<Search> {
+        let Some(expected) = reader.expected() else { return Ok(Search::Nothing) };
+        let mut near = match siblings(&reader.path) {
+            Ok(near) => near,
+            Err(error) if super::walk::is_absent(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        near.retain(|sibling| self.is_free(&sibling.stat.inode));
+        if let Some(search) = search_inode(reader, &expected, &near)? {
+            return Ok(search);
+        }
+        // A copy is no older than the last look at the original.
+        near.retain(|sibling| {
+            sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns
+        });
+        let (packed, mut plain): (Vec<Sibling>, Vec<Sibling>) =
+            near.into_iter().partition(|sibling| is_compressed_name(&sibling.path));
+        plain.sort_by_key(|sibling| {
+            std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
+        });
+        for sibling in plain {
+            if sibling.stat.inode == home(reader) || sibling.stat.size < reader.offset {
+                continue;
+            }
+            let file = File::open(&sibling.path)?;
+            if expected.holds(&file)? && head_of(&file)? != Head::Incomplete {
+                return Ok(Search::Plain(sibling.path, file, sibling.stat));
+            }
+        }
+        Ok(search_packed(&expected, packed))
+    }
+
+    /// Nobody reads this inode under a name of its own.
+    fn is_free(&self, inode: &Inode) -> bool {
+        let owner = self.by_inode.get(inode).and_then(|id| self.readers.get(id));
+        owner.is_none_or(|owner| owner.known.is_none())
+    }
+
+    /// Is this new file a copy of what another reader reads or has read?
+    pub(crate) fn is_copy_of_known(
+        &mut self,
+        reader: &Reader,
+        file: &File,
+        first: Fingerprint,
+    ) -> io::Result<bool> {
+        for other in self.readers.values() {
+            let Some(expected) = other.expected() else { continue };
+            let related = expected.first == first
+                && home(other) != reader.inode
+                && is_rotation_of(&other.path, &reader.path);
+            if related && is_copy_of(other, &expected, reader, file)? {
+                return Ok(true);
+            }
+        }
+        let mut grown = None;
+        for (at, done) in self.done.iter().enumerate() {
+            let expected = done.expected();
+            let stands = || self.found.files.values().any(|stat| stat.inode == done.inode());
+            let related = expected.first == first
+                && done.inode() != reader.inode
+                && is_rotation_of(&done.path, &reader.path);
+            if !related || !expected.holds(file)? || (reader.size > expected.offset && stands()) {
+                continue;
+            }
+            if reader.size <= expected.offset {
+                return Ok(true);
+            }
+            grown = Some(at);
+        }
+        if let Some(at) = grown {
+            let done = self.done.remove(at);
+            self.insert(Reader::saved(&done.position, SEARCH_SCANS));
+            self.progress.rescan = true;
+        }
+        Ok(grown.is_some())
+    }
+
+    /// Takes up rotated files beside the hunted paths, the oldest first.
+    pub(crate) fn run_hunts(&mut self) {
+        for mut hunt in std::mem::take(&mut self.hunts) {
+            let unfinished = self.run_hunt(&hunt);
+            hunt.tries_left = hunt.tries_left.saturating_sub(1);
+            if unfinished && hunt.tries_left > 0 {
+                self.hunts.push(hunt);
+            }
+        }
+    }
+
+    /// True if a try later may find more.
+    fn run_hunt(&mut self, hunt: &Hunt) -> bool {
+        let Ok(mut near) = siblings(&hunt.path) else { return true };
+        let names: HashSet<PathBuf> = near.iter().map(|sibling| sibling.path.clone()).collect();
+        near.retain(|sibling| {
+            is_rotation_of(&hunt.path, &sibling.path)
+                && sibling.stat.size > 0
+                && sibling.stat.modified_ns >= hunt.since_ns
+                && (is_compressed_name(&sibling.path) || !self.walk.matches(&sibling.path))
+                && uncompressed(&sibling.path)
+                    .is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
+                && self.is_unknown(&sibling.stat.inode)
+        });
+        near.sort_by_key(|sibling| sibling.stat.modified_ns);
+        let mut before: Vec<ReaderId> = self.ids_of(&hunt.path, false);
+        let mut unfinished = false;
+        for sibling in near {
+            match self.take_up(&sibling) {
+                Ok(Some(mut reader)) => {
+                    reader.after.clone_from(&before);
+                    before.push(self.insert(reader));
+                }
+                Ok(None) => {}
+                Err(_) => unfinished = true,
+            }
+        }
+        for id in self.ids_of(&hunt.path, true) {
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.after.extend(before.iter().filter(|other| **other != id));
+            }
+        }
+        unfinished
+    }
+
+    fn ids_of(&self, path: &Path, current: bool) -> Vec<ReaderId> {
+        let ours = |reader: &Reader| {
+            reader.path == path && (reader.at.as_deref() == Some(path)) == current
+        };
+        self.readers.iter().filter(|(_, reader)| ours(reader)).map(|(id, _)| *id).collect()
+    }
+
+    fn is_unknown(&self, inode: &Inode) -> bool {
+        !self.by_inode.contains_key(inode)
+            && !self.readers.values().any(|reader| reader.inode == *inode || home(reader) == *inode)
+            && !self.done.iter().any(|done| done.inode() == *inode)
+    }
+
+    /// A reader for a rotated file that nobody has read; `None` if it is a copy of something
+    /// that was read; an error if that cannot be said yet.
+    fn take_up(&mut self, sibling: &Sibling) -> io::Result<Option<Reader>> {
+        if !is_compressed_name(&sibling.path) {
+            let file = File::open(&sibling.path)?;
+            let reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
+            if let Head::Record(first) = head_of(&file)?
+                && self.is_copy_of_known(&reader, &file, first)?
+            {
+                return Ok(None);
+            }
+            return Ok(Some(Reader { place: Place::Inode(Some(file)), ..reader }));
+        }
+        if !Archive::is_readable_name(&sibling.path) {
+            return Ok(None);
+        }
+        let first = Archive::first_record(&sibling.path).ok_or(io::ErrorKind::UnexpectedEof)?;
+        for expected in self.known_contents(first) {
+            match Archive::check(&sibling.path, Some(&expected)) {
+                Verdict::Continues { .. } | Verdict::Damaged => return Ok(None),
+                Verdict::Incomplete => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Verdict::Other => {}
+            }
+        }
+        let Verdict::Continues { size } = Archive::check(&sibling.path, None) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        let mut reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
+        reader.name(first, self.next_generation(reader.inode, first));
+        reader.place = Place::Archive(Box::new(Archive::open(&sibling.path)?));
+        reader.is_copy = true;
+        reader.size = size;
+        Ok(Some(reader))
+    }
+
+    fn known_contents(&self, first: Fingerprint) -> Vec<Expected> {
+        let live = self.readers.values().filter_map(Reader::expected);
+        let done = self.done.iter().map(super::reader::Done::expected);
+        live.chain(done).filter(|expected| expected.first == first).collect()
+    }
+}
+
+/// The inode that the content was born in.
+pub(crate) fn home(reader: &Reader) -> Inode {
+    reader.known.as_ref().map_or(reader.inode, |known| Inode::of(&known.identity))
+}
+
+fn search_inode(
+    reader: &Reader,
+    expected: &Expected,
+    near: &[Sibling],
+) -> io::Result<Option<Search>> {
+    let Place::Missing(Missing { not_at_home: false, .. }) = &reader.place else { return Ok(None) };
+    for sibling in near.iter().filter(|sibling| sibling.stat.inode == home(reader)) {
+        let file = File::open(&sibling.path)?;
+        if expected.holds(&file)? {
+            return Ok(Some(Search::Plain(sibling.path.clone(), file, sibling.stat)));
+        }
+    }
+    Ok(None)
+}
+
+fn search_packed(expected: &Expected, packed: Vec<Sibling>) -> Search {
+    let mut outcome = Search::Nothing;
+    for sibling in packed {
+        if !Archive::is_readable_name(&sibling.path) {
+            continue;
+        }
+        match Archive::check(&sibling.path, Some(expected)) {
+            Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
+            Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
+            Verdict::Incomplete if matches!(outcome, Search::Nothing) => outcome = Search::Later,
+            Verdict::Incomplete | Verdict::Other => {}
+        }
+    }
+    outcome
+}
+
+fn is_copy_of(
+    other: &Reader,
+    expected: &Expected,
+    reader: &Reader,
+    file: &File,
+) -> io::Result<bool> {
+    let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
+    match &other.place {
+        Place::Inode(original) if stands_at_its_path => {
+            // The copy may still be growing: what both have must be the same.
+            let common = reader.size.min(expected.offset);
+            let reopened;
+            let original = match original {
+                Some(file) => file,
+                None => {
+                    reopened = File::open(&other.path)?;
+                    &reopened
+                }
+            };
+            let (copy, original) = (tail_of(file, common)?, tail_of(original, common)?);
+            if copy == original {
+                return Ok(copy.is_some());
+            }
+            // The original may have been emptied a moment ago, which nobody has noticed yet.
+            expected.holds(file)
+        }
+        Place::Inode(_) if !other.is_copy => Ok(false),
+        _ => expected.holds(file),
+    }
+}

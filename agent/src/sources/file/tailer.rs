@@ -1,0 +1,242 @@
+//! The engine: one step looks at the file system and reads, without ever waiting for anything
+//! but the outlet. [`super::FileSource::run`] is a loop around it; tests drive it by hand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use custody_event::position::Fingerprint;
+use custody_event::{Clock, FileIdentity, Offset, Timestamp};
+
+use super::cut::FINISHED;
+use super::reader::{Done, Place, Reader, ReaderId};
+use super::stat::Inode;
+use super::walk::{Found, Walk};
+use super::{FileOptions, SourceError, Start};
+use crate::sources::{
+    FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped,
+    TAIL_BYTES,
+};
+
+/// Scans that look for a vanished content before it is given up.
+pub(crate) const SEARCH_SCANS: u32 = 3;
+/// Scans that wait for a compressed copy that is not whole yet.
+pub(crate) const PARTIAL_COPY_SCANS: u32 = 60;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Items handed on.
+    pub items: u64,
+    /// Bytes read and handed on.
+    pub bytes: u64,
+    /// There is more to read at once.
+    pub more: bool,
+    /// Something happened that a scan should look at at once.
+    pub rescan: bool,
+}
+
+/// A base path beside which rotated files may stand that nobody has read.
+pub(crate) struct Hunt {
+    pub(crate) path: PathBuf,
+    /// Files changed before this time were read or were old when we first came.
+    pub(crate) since_ns: i64,
+    pub(crate) tries_left: u32,
+}
+
+/// Reads files; see the module's text.
+pub struct Tailer {
+    pub(crate) options: FileOptions,
+    pub(crate) source: SourceIndex,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) walk: Walk,
+    pub(crate) readers: BTreeMap<ReaderId, Reader>,
+    pub(crate) next_id: ReaderId,
+    pub(crate) by_inode: HashMap<Inode, ReaderId>,
+    pub(crate) done: Vec<Done>,
+    pub(crate) hunts: Vec<Hunt>,
+    /// Files that were looked at and left alone, until they change.
+    pub(crate) left_alone: HashMap<Inode, (u64, i64)>,
+    /// First records of compressed files, by inode, size and time.
+    pub(crate) probed: HashMap<(Inode, u64, i64), Option<Fingerprint>>,
+    /// Files that hold something and could not be opened yet: path and size.
+    pub(crate) blind: HashMap<Inode, (PathBuf, u64)>,
+    pub(crate) troubles: BTreeMap<PathBuf, String>,
+    pub(crate) buffer: Vec<u8>,
+    pub(crate) round: u64,
+    pub(crate) scans: u64,
+    pub(crate) progress: Progress,
+    pub(crate) found: Found,
+    saved: Option<Saved>,
+    /// Nothing was ever saved: files that are there now may be begun at their end.
+    pub(crate) first_start: bool,
+}
+
+impl Tailer {
+    /// An engine that goes on from `saved`.
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub fn new(
+        options: FileOptions,
+        source: SourceIndex,
+        clock: Arc<dyn Clock>,
+        saved: Saved,
+    ) -> Result<Self, SourceError> {
+        let options = options.checked()?;
+        let walk = Walk::new(&options.paths, &options.exclude)
+            .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
+        Ok(Self {
+            walk,
+            first_start: saved.is_empty(),
+            saved: Some(saved),
+            options,
+            source,
+            clock,
+            readers: BTreeMap::new(),
+            next_id: 0,
+            by_inode: HashMap::new(),
+            done: Vec::new(),
+            hunts: Vec::new(),
+            left_alone: HashMap::new(),
+            probed: HashMap::new(),
+            blind: HashMap::new(),
+            troubles: BTreeMap::new(),
+            buffer: vec![0; TAIL_BYTES + MAX_CHUNK_BYTES],
+            round: 0,
+            scans: 0,
+            progress: Progress::default(),
+            found: Found::default(),
+        })
+    }
+
+    /// One scan and one round of reading.
+    ///
+    /// # Errors
+    /// The pipeline has stopped.
+    pub fn step(&mut self, outlet: &mut dyn Outlet) -> Result<Progress, Stopped> {
+        self.progress = Progress::default();
+        self.scan(outlet)?;
+        self.round(outlet)?;
+        Ok(self.progress)
+    }
+
+    /// One round of reading from the files that are known: what a wake-up calls for.
+    ///
+    /// # Errors
+    /// The pipeline has stopped.
+    pub fn read(&mut self, outlet: &mut dyn Outlet) -> Result<Progress, Stopped> {
+        self.progress = Progress::default();
+        self.round(outlet)?;
+        Ok(self.progress)
+    }
+
+    /// What it shows of itself.
+    #[must_use]
+    pub fn state(&self) -> SourceState {
+        let open = self.readers.values().filter(|reader| !reader.is_missing()).count();
+        SourceState {
+            files: u64::try_from(open).unwrap_or(u64::MAX),
+            behind_bytes: self.readers.values().map(Reader::behind).fold(0, u64::saturating_add),
+            trouble: self.troubles.values().next().cloned(),
+        }
+    }
+
+    /// Directories to be watched, as the last scan found them.
+    pub(crate) fn watched_dirs(&self) -> impl Iterator<Item = &Path> {
+        let targets = self.found.link_dirs.iter().map(PathBuf::as_path);
+        self.found.dirs.iter().map(PathBuf::as_path).chain(targets)
+    }
+
+    /// Takes up what was saved; only once, before the first scan.
+    pub(crate) fn begin(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        let Some(mut saved) = self.saved.take() else { return Ok(()) };
+        saved.retain(|position| !is_marker(position));
+        saved.sort_by_key(|position| position.modified_ns);
+        for position in saved {
+            if position.segment == FINISHED {
+                self.done.push(Done::of(position));
+            } else {
+                self.insert(Reader::saved(&position, SEARCH_SCANS));
+            }
+        }
+        if self.first_start && self.options.start == Start::End {
+            let position = marker(self.clock.now());
+            self.put(outlet, Item::Moved { source: self.source, position })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn insert(&mut self, reader: Reader) -> ReaderId {
+        let id = self.next_id;
+        self.next_id += 1;
+        if !reader.is_missing() && !matches!(reader.place, Place::Archive(_)) {
+            self.by_inode.insert(reader.inode, id);
+        }
+        self.readers.insert(id, reader);
+        id
+    }
+
+    /// Takes a reader out, and its claim on its inode with it.
+    pub(crate) fn remove(&mut self, id: ReaderId) -> Option<Reader> {
+        let reader = self.readers.remove(&id)?;
+        if self.by_inode.get(&reader.inode) == Some(&id) {
+            self.by_inode.remove(&reader.inode);
+        }
+        Some(reader)
+    }
+
+    pub(crate) fn put(&mut self, outlet: &mut dyn Outlet, item: Item) -> Result<(), Stopped> {
+        self.progress.items += 1;
+        outlet.put(item)
+    }
+
+    /// The number of a new content of `inode` that begins with this record.
+    pub(crate) fn next_generation(&self, inode: Inode, first: Fingerprint) -> u32 {
+        let live = self
+            .readers
+            .values()
+            .filter_map(|reader| reader.known.as_ref())
+            .map(|known| &known.identity);
+        let done = self.done.iter().map(|done| &done.position.identity);
+        live.chain(done)
+            .filter(|identity| identity.fingerprint == first && Inode::of(identity) == inode)
+            .map(|identity| identity.generation.saturating_add(1))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Must this reader let others go first?
+    pub(crate) fn is_blocked(&self, reader: &Reader) -> bool {
+        let hunted =
+            reader.at.as_ref().is_some_and(|at| self.hunts.iter().any(|hunt| hunt.path == *at));
+        hunted
+            || reader
+                .after
+                .iter()
+                .any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
+    }
+}
+
+/// A position that names no file: it says that this source has been started before, so that
+/// `start: end` is not applied again to files that have appeared since.
+fn marker(now: Timestamp) -> FilePosition {
+    FilePosition {
+        identity: FileIdentity {
+            born_ns: 0,
+            dev: 0,
+            fingerprint: Fingerprint([0; 16]),
+            generation: 0,
+            ino: 0,
+        },
+        offset: Offset(0),
+        segment: FINISHED,
+        path: String::new(),
+        tail: Fingerprint::of(b""),
+        modified_ns: now.micros().saturating_mul(1_000),
+    }
+}
+
+fn is_marker(position: &FilePosition) -> bool {
+    position.identity.ino == 0 && position.path.is_empty()
+}
