@@ -126,7 +126,7 @@ impl CustodyOutput {
             };
             let next = tokio::select! {
                 () = stop.stopped() => return Ended::Stopped,
-                next = self.after(seq, answer) => next,
+                next = self.after(from, seq, answer) => next,
             };
             match next {
                 Next::Resume(seq) => from = seq,
@@ -222,10 +222,11 @@ impl CustodyOutput {
             .map_err(|error| error.to_string())
     }
 
-    async fn after(&mut self, seq: u64, answer: Answer) -> Next {
+    /// `from` was acknowledged before any block of the window was sent.
+    async fn after(&mut self, from: u64, seq: u64, answer: Answer) -> Next {
         match answer {
             Answer::Durable => Next::Resume(seq + 1),
-            Answer::Expects(expected) => self.after_expects(seq, expected).await,
+            Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
             Answer::Forked(said) => Next::End(Ended::NewStream {
                 reason: format!("the collector has another past: {said}"),
             }),
@@ -256,10 +257,10 @@ impl CustodyOutput {
         }
     }
 
-    async fn after_expects(&mut self, seq: u64, expected: u64) -> Next {
+    async fn after_expects(&mut self, from: u64, seq: u64, expected: u64) -> Next {
         let durable_end = self.spool.durable().borrow().next_seq;
-        if expected == seq {
-            // A block overtook its predecessor: nothing is wrong, send again from here.
+        if (from..=seq).contains(&expected) {
+            // A block overtook its predecessors, which have been taken since: send again from here.
             let wait = self.backoff.below(Duration::from_millis(20));
             self.wait(wait).await;
             return Next::Resume(seq);
@@ -271,7 +272,7 @@ impl CustodyOutput {
                 ),
             });
         }
-        if expected < seq {
+        if expected < from {
             return Next::End(Ended::NewStream {
                 reason: format!(
                     "the collector has forgotten blocks {expected} to {} that it acknowledged",

@@ -1,0 +1,332 @@
+//! The custody output against a collector that answers by script: nothing is lost, whatever it says.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use custody_agent::outputs::{CustodyOutput, CustodySettings, Ended, Identity, TokenStore};
+use custody_agent::spool::{Batch, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
+use custody_agent::status::OutputState;
+use custody_config::shell::StopToken;
+use custody_event::block::{Accounts, Placement, Sealer};
+use custody_event::{AgentId, Block, Clock, Digest, KeyId, Seq, StreamId, SystemClock, Timestamp};
+
+const STREAM: StreamId = StreamId([2; 16]);
+const AGENT: AgentId = AgentId([1; 16]);
+
+struct TestClock(SystemClock);
+
+impl SpoolClock for TestClock {
+    fn unix_ms(&self) -> u64 {
+        u64::try_from(self.0.now().micros() / 1000).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+/// What the collector is asked.
+struct Asked {
+    path: String,
+    token: String,
+    body: Vec<u8>,
+}
+
+/// Status, header lines, body.
+type Said = (u16, &'static str, String);
+
+type Script = dyn FnMut(Asked) -> Said + Send;
+
+fn serve(script: Box<Script>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = Arc::new(Mutex::new(script));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let script = Arc::clone(&script);
+            std::thread::spawn(move || answer_all(stream.unwrap(), &script));
+        }
+    });
+    format!("http://{address}")
+}
+
+fn answer_all(stream: TcpStream, script: &Mutex<Box<Script>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    while let Some(asked) = read_request(&mut reader) {
+        let (status, headers, body) = (script.lock().unwrap())(asked);
+        let head =
+            format!("HTTP/1.1 {status} x\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        if writer.write_all(format!("{head}{body}").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let (mut length, mut token) = (0, String::new());
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        let lower = line.trim().to_ascii_lowercase();
+        if lower.is_empty() {
+            break;
+        }
+        if let Some(value) = lower.strip_prefix("content-length: ") {
+            length = value.parse().unwrap();
+        }
+        if let Some(value) = lower.strip_prefix("authorization: bearer ") {
+            token = value.to_owned();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Asked { path, token, body })
+}
+
+fn blocks(count: u64) -> Vec<Block> {
+    let mut prev = Digest::ZERO;
+    let mut sealer = Sealer::new().unwrap();
+    (0..count)
+        .map(|seq| {
+            let text = format!("{{\"n\":{seq}}}\n");
+            let times = (Timestamp::Y2020, Timestamp::Y2020);
+            let placement = Placement {
+                agent: AGENT,
+                host: "h".into(),
+                key: KeyId([0; 8]),
+                stream: STREAM,
+                seq: Seq(seq),
+                prev,
+                sealed: Timestamp::Y2020,
+            };
+            let sealed = sealer.seal(text.as_bytes(), times, [0; 32]).unwrap();
+            let block = sealed.place(placement, Accounts::default());
+            prev = block.hash();
+            block
+        })
+        .collect()
+}
+
+struct Bench {
+    _folder: tempfile::TempDir,
+    spool: SpoolHandle,
+    state: Arc<OutputState>,
+    tokens: TokenStore,
+    generation: u32,
+}
+
+impl Bench {
+    fn new(count: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::for_max_bytes(64 << 20);
+        options.min_free_bytes = 0;
+        let clock = Arc::new(TestClock(SystemClock::new()));
+        let (spool, opened) = Spool::open(&folder.path().join("spool"), options, clock).unwrap();
+        spool.register_outputs(&["central"]).wait().unwrap();
+        for block in blocks(count) {
+            let spooled =
+                SpooledBlock { seq: block.header.seq.get(), bytes: block.encode().unwrap().into() };
+            spool
+                .append(Batch { block: Some(spooled), ..Batch::default() })
+                .unwrap()
+                .wait()
+                .unwrap();
+        }
+        let kept = folder.path().join("token-central");
+        std::fs::write(&kept, "good\n").unwrap();
+        Self {
+            spool,
+            state: OutputState::new("central", 0),
+            tokens: TokenStore { configured: None, enroll: None, kept },
+            generation: opened.generation,
+            _folder: folder,
+        }
+    }
+
+    /// Runs the output until all blocks are acknowledged, it ends by itself, or 20 s are over.
+    fn run(&self, endpoints: Vec<String>, until_seq: u64) -> Ended {
+        let settings = CustodySettings {
+            id: "central".into(),
+            endpoints,
+            tokens: self.tokens.clone(),
+            max_backoff: Duration::from_millis(20),
+            in_flight: 3,
+            seed: 7,
+        };
+        let identity = Identity {
+            agent: AGENT,
+            host_id: "h".into(),
+            hostname: "web1".into(),
+            public_key: String::new(),
+        };
+        let stop = StopToken::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let place = (STREAM, self.generation);
+        // Another test of this process may have been first.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().build().unwrap();
+            let state = Arc::clone(&self.state);
+            let output =
+                CustodyOutput::new(settings, identity, client, self.spool.clone(), place, clock, state);
+            let state = Arc::clone(&self.state);
+            let acknowledged = async move {
+                while state.snapshot(0).next_seq < until_seq {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let mut run = std::pin::pin!(output.run(0, stop.clone()));
+            tokio::select! {
+                ended = &mut run => return ended,
+                () = acknowledged => stop.stop(),
+                () = tokio::time::sleep(Duration::from_secs(20)) => panic!("delivery takes too long"),
+            }
+            run.await
+        })
+    }
+}
+
+fn seq_of(asked: &Asked) -> u64 {
+    asked.path.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+fn durable(next_seq: u64) -> Said {
+    (200, "", format!("{{\"next_seq\":{next_seq}}}"))
+}
+
+/// A collector that keeps what comes in order and says what it expects otherwise.
+#[derive(Default)]
+struct Honest {
+    kept: Vec<Vec<u8>>,
+}
+
+impl Honest {
+    fn take(&mut self, asked: Asked) -> Said {
+        let (seq, next) = (seq_of(&asked), u64::try_from(self.kept.len()).unwrap());
+        if seq > next {
+            return (409, "", format!("{{\"expected_seq\":{next}}}"));
+        }
+        if seq == next {
+            self.kept.push(asked.body);
+        }
+        durable(next.max(seq + 1))
+    }
+}
+
+#[test]
+fn every_answer_but_yes_keeps_the_blocks_and_all_arrive_in_order_in_the_end() {
+    let bench = Bench::new(40);
+    let kept = Arc::new(Mutex::new(Honest::default()));
+    let (mut turn, collector) = (0, Arc::clone(&kept));
+    let url = serve(Box::new(move |asked| {
+        turn += 1;
+        match turn % 7 {
+            1 => (503, "retry-after: 0\r\n", String::new()),
+            2 => (500, "", "oops".into()),
+            3 => (429, "", String::new()),
+            4 => (200, "", "not json".into()),
+            5 => (302, "location: http://127.0.0.1:1/\r\n", String::new()),
+            _ => collector.lock().unwrap().take(asked),
+        }
+    }));
+    assert_eq!(bench.run(vec![url], 40), Ended::Stopped);
+    let expected: Vec<Vec<u8>> = blocks(40).iter().map(|block| block.encode().unwrap()).collect();
+    assert_eq!(kept.lock().unwrap().kept, expected);
+}
+
+#[test]
+fn a_dead_endpoint_is_left_for_the_next() {
+    let bench = Bench::new(5);
+    let mut honest = Honest::default();
+    let good = serve(Box::new(move |asked| honest.take(asked)));
+    assert_eq!(bench.run(vec!["http://127.0.0.1:1".into(), good], 5), Ended::Stopped);
+}
+
+#[test]
+fn a_refused_token_is_replaced_by_enrolling_again_and_nothing_is_lost() {
+    let mut bench = Bench::new(5);
+    let enroll = bench._folder.path().join("enroll.token");
+    std::fs::write(&enroll, "let-me-in").unwrap();
+    bench.tokens.enroll = Some(secret_file(&enroll));
+    let mut honest = Honest::default();
+    let url = serve(Box::new(move |asked| match (&*asked.path, &*asked.token) {
+        ("/v1/enroll", "let-me-in") => (200, "", "{\"agent\":\"x\",\"token\":\"new\"}".into()),
+        (_, "new") => honest.take(asked),
+        _ => (401, "", "{\"detail\":\"unknown token\"}".into()),
+    }));
+    assert_eq!(bench.run(vec![url], 5), Ended::Stopped);
+    assert_eq!(std::fs::read_to_string(&bench.tokens.kept).unwrap(), "new\n");
+}
+
+/// The way a secret file comes out of a configuration.
+fn secret_file(path: &std::path::Path) -> custody_config::SecretFile {
+    let yaml = format!(
+        "data_dir: /nowhere\nsources: [{{ id: a, type: file, paths: [/x] }}]\noutputs: [{{ id: central, type: custody, endpoints: [\"http://127.0.0.1:1\"], enroll_token_file: {} }}]\n",
+        path.display()
+    );
+    let loaded = custody_config::AgentConfig::from_text(
+        std::path::Path::new("agent.yaml"),
+        &yaml,
+        &custody_config::AgentOverrides::default(),
+        &custody_config::Env::default(),
+    )
+    .unwrap();
+    let custody_config::agent::OutputConfig::Custody(output) = &loaded.value.outputs[0];
+    output.enroll_token_file.clone().unwrap()
+}
+
+#[test]
+fn a_body_that_is_refused_for_ever_is_set_aside_and_the_stream_stays_whole() {
+    let bench = Bench::new(6);
+    let sparse = Arc::new(Mutex::new(BTreeMap::new()));
+    let (seen, mut honest) = (Arc::clone(&sparse), Honest::default());
+    let url = serve(Box::new(move |asked| {
+        let block = Block::decode(&asked.body).unwrap();
+        if seq_of(&asked) == 3 && !block.is_sparse() {
+            return (422, "", "{\"detail\":\"event 0 is not canonical\"}".into());
+        }
+        seen.lock().unwrap().insert(seq_of(&asked), block.is_sparse());
+        honest.take(asked)
+    }));
+    assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
+    let sparse = sparse.lock().unwrap();
+    assert_eq!(sparse.len(), 6);
+    assert!(sparse.iter().all(|(seq, is_sparse)| *is_sparse == (*seq == 3)));
+    let dead = bench.spool.dead_letters().wait().unwrap();
+    assert_eq!(dead.len(), 1);
+    let kept = bench.spool.read_dead_letter(dead[0].id).wait().unwrap().unwrap();
+    assert_eq!(Block::decode(&kept).unwrap().open().unwrap().events().count(), 1);
+}
+
+#[test]
+fn a_collector_that_is_ahead_within_what_we_have_is_believed() {
+    let bench = Bench::new(6);
+    let url = serve(Box::new(move |asked| match seq_of(&asked) {
+        seq if seq < 4 => (409, "", "{\"expected_seq\":4}".into()),
+        seq => durable(seq + 1),
+    }));
+    assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
+}
+
+#[test]
+fn a_collector_with_another_past_ends_the_stream() {
+    let answers: [(u16, &str); 2] = [
+        (409, "{\"code\":\"stream_forked\",\"expected_seq\":2,\"detail\":\"other\"}"),
+        (409, "{\"expected_seq\":77}"),
+    ];
+    for (status, body) in answers {
+        let bench = Bench::new(3);
+        let url = serve(Box::new(move |_| (status, "", body.to_owned())));
+        let stopped_by_itself = bench.run(vec![url], 3);
+        assert!(matches!(stopped_by_itself, Ended::NewStream { .. }), "{body}");
+        assert_eq!(bench.spool.stats().blocks, 3);
+    }
+}
