@@ -197,6 +197,15 @@ impl Agent {
         self.daemon.take().expect("the agent runs").stop(self.patience)
     }
 
+    /// Forgets a process that has ended by itself, so that another can be started.
+    ///
+    /// # Panics
+    /// It still runs.
+    pub fn forget_ended(&mut self) {
+        assert!(self.daemon().ended().is_some(), "the agent still runs");
+        self.daemon = None;
+    }
+
     /// SIGHUP.
     ///
     /// # Panics

@@ -279,9 +279,10 @@ fn disorder(numbers: &[u64]) -> Vec<(u64, u64)> {
 fn runs(numbers: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
+        let full = runs.len() == 10;
         match runs.last_mut() {
             Some(run) if run.1 + 1 == number => run.1 = number,
-            _ if runs.len() == 10 => break,
+            _ if full => break,
             _ => runs.push((number, number)),
         }
     }
