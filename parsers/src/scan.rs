@@ -666,7 +666,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        #![proptest_config(ProptestConfig::with_cases(1_500))]
 
         #[test]
         fn known_patterns_find_what_the_regex_finds(text in words(), pattern in proptest::sample::select(PATTERNS.to_vec())) {
