@@ -100,7 +100,7 @@ impl Phase {
         writeln!(
             out,
             "{:8} {blocks} blocks x {len} B in {ms} ms = {} blocks/s, {} MB/s; CPU owner {} us + sled-io {} us per block; \
-             written {} MiB ({} %); disk {} MiB; resident {} MiB, peak {} MiB; {} syncs, {} rebuilds",
+             written {} MiB ({} %); disk {} MiB; resident {} MiB, peak {} MiB; {} syncs, {} rebuilds, {} refreshes",
             self.name,
             blocks * 1000 / ms,
             blocks * len / ms / 1000,
@@ -113,6 +113,7 @@ impl Phase {
             proc_number("/proc/self/status", "VmHWM:") / 1024,
             stats.syncs,
             stats.recreated,
+            stats.refreshed,
         )
     }
 }

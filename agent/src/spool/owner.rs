@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) unsynced_since: Option<Duration>,
     ledger_at: Option<Duration>,
     recreate_at_bytes: u64,
+    /// Bytes of blocks written and read since the store was opened.
+    pub(crate) touched_bytes: u64,
 }
 
 /// Takes the lock, opens, starts the thread.
@@ -124,6 +126,7 @@ impl Core {
             unsynced_since: None,
             ledger_at: None,
             recreate_at_bytes: 0,
+            touched_bytes: 0,
         }
     }
 
@@ -196,6 +199,8 @@ impl Core {
             let result = self.sync();
             self.note(result);
         }
+        let result = self.refresh_if_due();
+        self.note(result);
         self.write_ledger(false);
         self.drop_stale_growth();
     }
@@ -279,6 +284,8 @@ impl Core {
         // What was being replaced when the store failed may be replaced by now.
         locked(&self.shared.ring).clear();
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
+        // Opening read all of it.
+        self.touched_bytes = self.index.bytes;
         let mut needs = loaded.needs_restream;
         if let Some(rolled_back) = self.rolled_back().filter(|_| needs.is_none()) {
             let text = format!(
@@ -434,7 +441,7 @@ impl Core {
             return Ok(());
         }
         self.floor()?;
-        let size = self.group.iter().map(|pending| pending.size).sum();
+        let size: u64 = self.group.iter().map(|pending| pending.size).sum();
         self.call(|store| store.reserve(size))?;
         self.take_acks();
         let mut changes: Vec<Change> =
@@ -455,6 +462,7 @@ impl Core {
         self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
+        self.touched_bytes += size;
         self.settle_acks(acks.as_ref());
         self.settle_group(next_seq);
         Ok(())

@@ -27,13 +27,14 @@ use super::keys::{HEAD_BYTES, LARGE, PART_BYTES, fences, parse_part_key, part_ke
 use super::types::{Change, Large, Slot, Store, StoreError, StoreFactory};
 use super::{MAX_BLOCK_BYTES, SpoolKey};
 
-/// 8 MiB: a quarter of it holds a whole leaf of 17 parts.
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-const SEGMENT_BYTES_U64: u64 = 8 * 1024 * 1024;
+/// 2 MiB: a quarter of it holds a whole leaf of 17 parts, and sled's buffers, which are as large as a
+/// segment, stay small (resident 20 MiB instead of 30 with 8 MiB).
+const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+const SEGMENT_BYTES_U64: u64 = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Segments allocated ahead of the file's length: the one being filled, the next, and one for what
-/// sled rewrites on its own.
-const SEGMENTS_AHEAD: u64 = 3;
+/// Segments allocated ahead of the file's length: sled writes about five times what it is given, as it
+/// rewrites leaves, and a group is up to a segment long.
+const SEGMENTS_AHEAD: u64 = 8;
 
 /// Opens sled stores.
 #[derive(Debug)]
@@ -182,8 +183,8 @@ impl Store for SledStore {
         let want = meta.len().next_multiple_of(SEGMENT_BYTES_U64)
             + SEGMENTS_AHEAD * SEGMENT_BYTES_U64
             + bytes;
-        // Half of what is ahead may be used up before it is asked for again: one call per segment or so.
-        if meta.blocks() * 512 + SEGMENT_BYTES_U64 >= want {
+        // A quarter of what is ahead may be used up before it is asked for again: a call per two segments.
+        if meta.blocks() * 512 + 2 * SEGMENT_BYTES_U64 >= want {
             return Ok(());
         }
         // A failed fallocate may keep what it got so far and so fill the disk itself: ask first.

@@ -152,7 +152,8 @@ impl Store for FakeStore {
     }
 
     fn visit_large(&mut self, visit: &mut dyn FnMut(Large)) -> Result<(), StoreError> {
-        let large = locked(&self.0).call(|disk| disk.volatile.large.clone())?;
+        // Never fails: a store that cannot be walked is damage, and damage has its own tests.
+        let large = locked(&self.0).volatile.large.clone();
         large.into_iter().for_each(|(slot, bytes)| visit((slot, Ok(bytes))));
         Ok(())
     }
