@@ -284,6 +284,8 @@ impl Core {
         // What was being replaced when the store failed may be replaced by now.
         locked(&self.shared.ring).clear();
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
+        // A cursor that was written but not synced may be behind again: write it once more.
+        self.acks_since = self.goals.is_some().then(|| self.shared.clock.monotonic());
         // Opening read all of it.
         self.touched_bytes = self.index.bytes;
         let mut needs = loaded.needs_restream;
