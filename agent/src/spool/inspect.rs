@@ -122,7 +122,7 @@ impl Inspector {
         let (live, check) = (self.generation, self.check);
         let mut entries = Vec::new();
         guarded(|| {
-            self.store.visit_large(&mut |(slot, bytes)| {
+            self.store.visit_large(None, u64::MAX, &mut |(slot, bytes)| {
                 let Slot::Block { generation, seq } = slot else { return };
                 if generation != live {
                     return;

@@ -21,6 +21,9 @@ use super::types::{
     SpoolError, Store, StoreError, StoreFactory,
 };
 
+/// Blocks deleted in one batch at most: sled keeps all that a batch touches in memory until its end.
+const MAX_DROPS: usize = 32;
+
 /// A block in the store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
@@ -350,7 +353,7 @@ impl Core {
     }
 
     fn clear_stale(&mut self, stale: &[(Slot, u32)]) -> Result<(), StoreError> {
-        for some in stale.chunks(256) {
+        for some in stale.chunks(32) {
             let change = Change { drops: some.to_vec(), ..Change::default() };
             self.commit_unsynced(&[change])?;
         }
@@ -551,7 +554,7 @@ impl Core {
             change.puts.push((cursor_key(output), cursor_value(generation, *next)));
         }
         let below = goals.values().min().copied().unwrap_or(0);
-        for (seq, held) in self.index.blocks.range(..below) {
+        for (seq, held) in self.index.blocks.range(..below).take(MAX_DROPS) {
             change.drops.push((Slot::Block { generation, seq: *seq }, held.len));
         }
         (!change.puts.is_empty() || !change.drops.is_empty()).then_some(change)
@@ -562,9 +565,17 @@ impl Core {
         let Some(goals) = self.goals.as_ref().filter(|_| change.is_some()) else { return };
         self.index.cursors.extend(goals.iter().map(|(output, next)| (output.clone(), *next)));
         let below = goals.values().min().copied().unwrap_or(0);
-        let kept = self.index.blocks.split_off(&below);
-        let gone = std::mem::replace(&mut self.index.blocks, kept);
-        self.index.bytes -= gone.values().map(|held| u64::from(held.len)).sum::<u64>();
+        let dropped = change.iter().flat_map(|change| &change.drops);
+        for (slot, len) in dropped {
+            if let Slot::Block { seq, .. } = slot {
+                self.index.blocks.remove(seq);
+                self.index.bytes -= u64::from(*len);
+            }
+        }
+        if self.index.first_seq() < below {
+            // More to delete: at once, as far as the clock is concerned.
+            self.acks_since = Some(Duration::ZERO);
+        }
         locked(&self.shared.ring).drop_below(below);
     }
 

@@ -106,11 +106,17 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Corrupt`] if parts are missing.
     fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError>;
-    /// Shows every large value in the order of the slots.
+    /// Shows large values in the order of the slots, from `from` on, until more than `budget_bytes` have
+    /// been read; returns where to go on, `None` at the end.
     ///
     /// # Errors
-    /// When the store cannot be walked to its end.
-    fn visit_large(&mut self, visit: &mut dyn FnMut(Large)) -> Result<(), StoreError>;
+    /// When the store cannot be walked on.
+    fn visit_large(
+        &mut self,
+        from: Option<Slot>,
+        budget_bytes: u64,
+        visit: &mut dyn FnMut(Large),
+    ) -> Result<Option<Slot>, StoreError>;
     /// Reads one small value.
     ///
     /// # Errors
