@@ -400,7 +400,14 @@ impl Core {
         loop {
             let Some(mut request) = self.shared.state().requests.pop_front() else { return };
             match request(self) {
-                Ok(()) => {}
+                // A reader that always has the next question ready must not keep the memory growing.
+                Ok(()) => {
+                    let result = self.refresh_if_due();
+                    self.note(result);
+                    if self.store.is_none() {
+                        return;
+                    }
+                }
                 Err(StoreError::Full(text)) => {
                     self.deferred.push(request);
                     self.note(Err(StoreError::Full(text)));
