@@ -76,7 +76,8 @@ impl Tailer {
         let quiet = reader.quiet.2;
         let grace = if successor || reader.is_copy { GRACE_SCANS } else { LINGER_SCANS };
         let linger = if reader.is_copy || reader.links == 0 { grace } else { LINGER_SCANS };
-        End { flush: quiet >= grace && size > reader.offset, finish: quiet >= linger }
+        let rest = size > reader.offset;
+        End { flush: quiet >= grace && rest, finish: quiet >= linger && (!rest || quiet > grace) }
     }
 
     /// Hands on the rest of a content that has no line end.
@@ -93,6 +94,10 @@ impl Tailer {
                 return Ok(());
             }
         };
+        if memchr::memchr(b'\n', &rest[before..len]).is_some() {
+            reader.idle = None;
+            return Ok(());
+        }
         if reader.known.is_none() {
             let first = Fingerprint::of_first_record(&rest[before..len]);
             reader.name(first, self.next_generation(reader.inode, first));

@@ -5,7 +5,7 @@
 //! offset must be the same. A copy of what has been read is never read again; only what lies
 //! beyond our offset is, under the original identity and at its logical offsets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,7 +16,7 @@ use custody_event::position::Fingerprint;
 use super::content::{Archive, Expected, Head, Verdict, head_of, len64, tail_len, tail_of};
 use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
 use super::reader::{Missing, Place, Reader, ReaderId};
-use super::stat::{Inode, Stat, stat_path};
+use super::stat::{Inode, Stat, stat_file, stat_path};
 use super::tailer::{Hunt, PARTIAL_COPY_SCANS, SEARCH_SCANS, Tailer};
 use crate::sources::{Outlet, Stopped};
 
@@ -39,6 +39,10 @@ enum Search {
     /// A copy that is damaged behind the offset.
     Damaged(PathBuf, Stat),
     Nothing,
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// The files of `path`'s directory that share its stem.
@@ -173,11 +177,8 @@ impl Tailer {
     /// Is this new file a copy of what another reader reads or has read?
     pub(crate) fn is_copy_of_known(&mut self, reader: &Reader, file: &File, first: Fingerprint) -> io::Result<bool> {
         for other in self.readers.values() {
-            let Some(expected) = other.expected() else { continue };
-            let related = expected.first == first
-                && home(other) != reader.inode
-                && is_rotation_of(&other.path, &reader.path);
-            if related && is_copy_of(other, &expected, reader, file)? {
+            let related = home(other) != reader.inode && is_rotation_of(&other.path, &reader.path);
+            if related && !other.held && is_copy_of(other, reader, file, first)? {
                 return Ok(true);
             }
         }
@@ -206,8 +207,11 @@ impl Tailer {
 
     /// Takes up rotated files beside the hunted paths, the oldest first.
     pub(crate) fn run_hunts(&mut self) {
+        let mut listed: HashMap<PathBuf, Option<Vec<PathBuf>>> = HashMap::new();
         for mut hunt in std::mem::take(&mut self.hunts) {
-            let unfinished = self.run_hunt(&hunt);
+            let dir = hunt.path.parent().map(Path::to_path_buf).unwrap_or_default();
+            let names = listed.entry(dir).or_insert_with_key(|dir| list(dir).ok());
+            let unfinished = names.as_ref().is_none_or(|names| self.run_hunt(&hunt, names));
             hunt.tries_left = hunt.tries_left.saturating_sub(1);
             if unfinished && hunt.tries_left > 0 {
                 self.hunts.push(hunt);
@@ -216,24 +220,30 @@ impl Tailer {
     }
 
     /// True if a try later may find more.
-    fn run_hunt(&mut self, hunt: &Hunt) -> bool {
-        let Ok(mut near) = siblings(&hunt.path) else { return true };
-        let names: HashSet<PathBuf> = near.iter().map(|sibling| sibling.path.clone()).collect();
-        near.retain(|sibling| {
-            is_rotation_of(&hunt.path, &sibling.path)
-                && sibling.stat.size > 0
-                && sibling.stat.modified_ns >= hunt.since_ns
-                && (is_compressed_name(&sibling.path) || !self.walk.matches(&sibling.path))
-                && uncompressed(&sibling.path).is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
-                && self.is_unknown(&sibling.stat.inode)
+    fn run_hunt(&mut self, hunt: &Hunt, names: &[PathBuf]) -> bool {
+        let mut near: Vec<Sibling> = names
+            .iter()
+            .filter(|path| {
+                is_rotation_of(&hunt.path, path)
+                    && (is_compressed_name(path) || !self.walk.matches(path))
+                    && uncompressed(path).is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
+            })
+            .filter_map(|path| Some(Sibling { path: path.clone(), stat: stat_path(path).ok()? }))
+            .collect();
+        near.retain(|Sibling { stat, .. }| {
+            stat.is_file && stat.size > 0 && self.is_newer(stat, hunt) && self.is_unknown(&stat.inode)
         });
-        near.sort_by_key(|sibling| sibling.stat.modified_ns);
+        near.sort_by_key(|sibling| {
+            let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
+            (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
+        });
         let mut before: Vec<ReaderId> = self.ids_of(&hunt.path, false);
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {
                 Ok(Some(mut reader)) => {
                     reader.after.clone_from(&before);
+                    reader.hunted = true;
                     before.push(self.insert(reader));
                 }
                 Ok(None) => {}
@@ -246,6 +256,10 @@ impl Tailer {
             }
         }
         unfinished
+    }
+
+    fn is_newer(&self, stat: &Stat, hunt: &Hunt) -> bool {
+        stat.modified_ns >= hunt.since_ns || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
     }
 
     fn ids_of(&self, path: &Path, current: bool) -> Vec<ReaderId> {
@@ -333,28 +347,34 @@ fn search_packed(expected: &Expected, packed: Vec<Sibling>) -> Search {
     outcome
 }
 
-fn is_copy_of(other: &Reader, expected: &Expected, reader: &Reader, file: &File) -> io::Result<bool> {
+/// Does this rotated file hold what `other` reads?
+fn is_copy_of(other: &Reader, reader: &Reader, file: &File, first: Fingerprint) -> io::Result<bool> {
+    let expected = other.expected().filter(|expected| expected.first == first);
     let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
-    match &other.place {
-        Place::Inode(original) if stands_at_its_path => {
-            // The copy may still be growing: what both have must be the same.
-            let common = reader.size.min(expected.offset);
-            let reopened;
-            let original = match original {
-                Some(file) => file,
-                None => {
-                    reopened = File::open(&other.path)?;
-                    &reopened
-                }
-            };
-            let (copy, original) = (tail_of(file, common)?, tail_of(original, common)?);
-            if copy == original {
-                return Ok(copy.is_some());
-            }
-            // The original may have been emptied a moment ago, which nobody has noticed yet.
-            expected.holds(file)
-        }
-        Place::Inode(_) if !other.is_copy => Ok(false),
-        _ => expected.holds(file),
+    let original = match (&other.place, &other.at) {
+        (Place::Inode(_), _) if other.is_copy => None,
+        (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
+        (Place::Inode(None), Some(at)) => match File::open(at) {
+            Ok(original) => Some(original),
+            Err(error) if super::walk::is_absent(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        },
+        _ => None,
+    };
+    let Some(original) = original else {
+        return expected.map_or(Ok(false), |expected| expected.holds(file));
+    };
+    let size = stat_file(file)?.size.max(reader.size);
+    let is_like_original = stands_at_its_path
+        && head_of(&original)? == Head::Record(first)
+        && stat_file(&original)?.size >= size
+        && tail_of(file, size)? == tail_of(&original, size)?;
+    if is_like_original {
+        return Ok(true);
+    }
+    // The original may have been emptied a moment ago, which nobody has noticed yet.
+    match expected {
+        Some(expected) => Ok(!expected.holds(&original)? && expected.holds(file)?),
+        None => Ok(false),
     }
 }
