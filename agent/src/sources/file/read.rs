@@ -54,6 +54,12 @@ impl Tailer {
         self.round += 1;
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
         let mut blocked = Vec::new();
+        // A file that no longer looks like a copy came before what stands in its place now.
+        for id in &ids {
+            if self.readers.get(id).is_some_and(|reader| reader.held && reader.recheck) {
+                self.glance(*id);
+            }
+        }
         for id in ids {
             if outlet.is_stopped() {
                 return Err(Stopped);

@@ -167,6 +167,15 @@ impl Reader {
         Some(Expected { first: known.identity.fingerprint, offset: self.offset, tail: self.tail })
     }
 
+    /// What a copy of this content must look like: further on than the offset, if more was seen.
+    pub(crate) fn sought(&self) -> Option<Expected> {
+        let expected = self.expected()?;
+        match self.mark {
+            Some((end, tail)) if end >= self.offset => Some(Expected { offset: end, tail, ..expected }),
+            _ => Some(expected),
+        }
+    }
+
     pub(crate) fn position(&self) -> Option<FilePosition> {
         let known = self.known.as_ref()?;
         Some(FilePosition {
@@ -182,6 +191,16 @@ impl Reader {
     /// Not where it was first opened: renamed, deleted, or read from a copy.
     pub(crate) fn is_moved(&self) -> bool {
         self.is_copy || self.at.as_deref() != Some(&self.path)
+    }
+
+    /// It was opened at `path` and is not there any more.
+    pub(crate) fn stood_at(&self, path: &Path) -> bool {
+        self.path == path && self.at.as_deref() != Some(path)
+    }
+
+    /// Nothing of it has been read.
+    pub(crate) fn is_unbegun(&self) -> bool {
+        self.offset == 0
     }
 
     pub(crate) fn is_missing(&self) -> bool {

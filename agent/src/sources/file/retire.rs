@@ -136,8 +136,9 @@ impl Tailer {
         missing: &Missing,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
-        let unseen_truncation = missing.truncated && missing.unread.is_none();
-        if unseen_truncation {
+        // What was never begun, and was not even seen to hold anything, is new wherever it is found.
+        let nothing_seen = missing.unread.is_none() && (missing.truncated || reader.offset == 0);
+        if nothing_seen {
             return self.finish(id, reader, outlet);
         }
         let Some(position) = finished(&reader) else { return Ok(()) };

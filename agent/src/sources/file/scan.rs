@@ -76,7 +76,7 @@ impl Tailer {
     /// The inode of a saved position stands at a path of ours: is its content still there? False
     /// if that cannot be said now.
     fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
-        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else { return true };
+        let Some(((path, stat), expected)) = here.first().zip(reader.sought()) else { return true };
         let path = here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
         let checked = File::open(path).and_then(|file| {
             let now = stat_file(&file)?;
@@ -191,7 +191,8 @@ impl Tailer {
                 reader.after.extend(after.into_iter().filter(|other| *other != id));
             }
             if let Some(base) = kin.base(path) {
-                self.let_go_first(base, id);
+                // What stands at the base has not been begun: the rotated file came before it.
+                self.let_go_first(id, |reader| reader.offset == 0 && reader.at.as_deref() == Some(base));
             }
             let first = self.first_start;
             if let Some(reader) = self.readers.get_mut(&id) {
@@ -203,15 +204,6 @@ impl Tailer {
             begun.push((path.to_path_buf(), id));
         }
         Ok(())
-    }
-
-    /// What stands at `base` has not been begun: the rotated file came before it.
-    fn let_go_first(&mut self, base: &Path, id: ReaderId) {
-        for (other, reader) in &mut self.readers {
-            if *other != id && reader.offset == 0 && reader.at.as_deref() == Some(base) {
-                reader.after.push(id);
-            }
-        }
     }
 
     fn adopt_one(&mut self, path: &Path, stat: &Stat, outlet: &mut dyn Outlet) -> Result<Option<ReaderId>, Stopped> {

@@ -207,7 +207,8 @@ impl Tailer {
 
     /// Must this reader let others go first?
     pub(crate) fn is_blocked(&self, reader: &Reader) -> bool {
-        let hunted = reader.at.as_ref().is_some_and(|at| self.hunts.iter().any(|hunt| hunt.path == *at));
+        let here = if reader.is_unbegun() { Some(&reader.path) } else { reader.at.as_ref() };
+        let hunted = here.is_some_and(|here| self.hunts.iter().any(|hunt| hunt.path == *here));
         hunted || reader.after.iter().any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
     }
 }

@@ -37,6 +37,9 @@ struct World {
     story: String,
     scanned_since_new_file: bool,
     told: usize,
+    /// Something was compressed without keeping its time: which of several rotated files that
+    /// nobody has seen is the older one cannot be known then.
+    loose_order: bool,
 }
 
 const KEEP: usize = 5;
@@ -60,6 +63,7 @@ impl World {
             story,
             scanned_since_new_file: false,
             told: 0,
+            loose_order: false,
         }
     }
 
@@ -155,6 +159,8 @@ impl World {
         self.bench.gzip(&from, &to);
         if self.dice.below(2) == 0 {
             File::options().append(true).open(self.bench.path(&to)).unwrap().set_modified(modified).unwrap();
+        } else {
+            self.loose_order = true;
         }
     }
 
@@ -334,7 +340,15 @@ impl World {
         let missing: Vec<usize> =
             (0..self.next_line).filter(|n| !seen.contains_key(n) && !self.excused.contains(n)).collect();
         order.retain(|n| !self.excused.contains(n));
-        let disorder: Vec<_> = order.windows(2).filter(|pair| pair[0] > pair[1]).collect();
+        let mut disorder: Vec<_> = order.windows(2).filter(|pair| pair[0] > pair[1]).collect();
+        if self.loose_order {
+            disorder.clear();
+        }
+        for identity in self.bench.identities() {
+            let chunks = self.bench.chunks().filter(|chunk| chunk.file.identity == identity);
+            let mine: Vec<usize> = chunks.flat_map(records).filter_map(|line| number(&line)).collect();
+            assert!(mine.is_sorted(), "{identity:?}: {mine:?}\n{}", self.story);
+        }
         let good = twice.is_empty() && missing.is_empty() && disorder.is_empty() && garbage.is_empty();
         assert!(
             good,
