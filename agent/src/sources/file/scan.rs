@@ -11,7 +11,7 @@ use super::cut::SKIP_LINE;
 use super::names::{family, is_compressed_name, is_rotation_of, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::stat::{Inode, Stat, stat_file};
-use super::tailer::{SEARCH_SCANS, Tailer};
+use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
 use super::{Start, trouble};
 use crate::sources::{Item, Notice, Outlet, Stopped};
@@ -65,9 +65,7 @@ impl Tailer {
                     }
                 }
                 (Place::Inode(_), Some(here)) => stands(&mut reader, here),
-                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => {
-                    self.vanished(&mut reader)
-                }
+                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => self.vanished(&mut reader),
                 _ => {}
             }
             self.readers.insert(id, reader);
@@ -78,11 +76,8 @@ impl Tailer {
     /// The inode of a saved position stands at a path of ours: is its content still there? False
     /// if that cannot be said now.
     fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
-        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else {
-            return true;
-        };
-        let path =
-            here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
+        let Some(((path, stat), expected)) = here.first().zip(reader.sought()) else { return true };
+        let path = here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
         let checked = File::open(path).and_then(|file| {
             let now = stat_file(&file)?;
             Ok((now.inode == stat.inode && expected.holds(&file)?, now, file))
@@ -119,8 +114,7 @@ impl Tailer {
             reader.place = Place::Missing(Missing {
                 tries: 0,
                 tries_left: SEARCH_SCANS,
-                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset))
-                    .filter(|bytes| *bytes > 0),
+                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset)).filter(|bytes| *bytes > 0),
                 truncated: false,
                 not_at_home: false,
             });
@@ -128,11 +122,7 @@ impl Tailer {
     }
 
     /// A file that could never be opened and is gone: what it held is lost, and said so.
-    fn notice_vanished_blind(
-        &mut self,
-        found: &Found,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), Stopped> {
+    fn notice_vanished_blind(&mut self, found: &Found, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         if self.blind.is_empty() {
             return Ok(());
         }
@@ -165,12 +155,7 @@ impl Tailer {
     }
 
     /// Begins the files that nobody reads, the oldest first.
-    fn adopt(
-        &mut self,
-        found: &Found,
-        unreadable: &HashSet<ReaderId>,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), Stopped> {
+    fn adopt(&mut self, found: &Found, unreadable: &HashSet<ReaderId>, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let mut fresh: Vec<(&Path, &Stat)> = Vec::new();
         let mut inodes = HashSet::new();
         for (path, stat) in &found.files {
@@ -183,14 +168,16 @@ impl Tailer {
         if fresh.is_empty() {
             return Ok(());
         }
-        let waited: HashSet<Inode> = unreadable
-            .iter()
-            .filter_map(|id| self.readers.get(id))
-            .map(|reader| reader.inode)
-            .collect();
+        let waited: HashSet<Inode> =
+            unreadable.iter().filter_map(|id| self.readers.get(id)).map(|reader| reader.inode).collect();
         fresh.retain(|(_, stat)| !waited.contains(&stat.inode));
-        fresh.sort_by_key(|(path, stat)| (stat.modified_ns, *path));
         let kin = Kin::new(self, found);
+        // Rotated files before what stands at their base, then the oldest first, then the one
+        // that has been rotated more often.
+        fresh.sort_by_cached_key(|(path, stat)| {
+            let times_rotated = std::cmp::Reverse((path.as_os_str().len(), path.to_path_buf()));
+            (kin.base(path).is_none(), stat.modified_ns, times_rotated)
+        });
         let mut begun: Vec<(PathBuf, ReaderId)> = Vec::new();
         for (path, stat) in fresh {
             if is_compressed_name(path) {
@@ -199,11 +186,19 @@ impl Tailer {
                 continue;
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
-            let (after, is_descendant) = kin.before(self, path, &begun);
+            let after = kin.before(self, path, &begun);
             if let Some(reader) = self.readers.get_mut(&id) {
                 reader.after.extend(after.into_iter().filter(|other| *other != id));
             }
-            if is_descendant && !self.first_start {
+            if let Some(base) = kin.base(path) {
+                // What stands at the base has not been begun: the rotated file came before it.
+                self.let_go_first(id, |reader| reader.offset == 0 && reader.at.as_deref() == Some(base));
+            }
+            let first = self.first_start;
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.hunted |= first || stat.size > 0;
+            }
+            if stat.size > 0 && !first {
                 self.hunt(path.to_path_buf());
             }
             begun.push((path.to_path_buf(), id));
@@ -211,12 +206,7 @@ impl Tailer {
         Ok(())
     }
 
-    fn adopt_one(
-        &mut self,
-        path: &Path,
-        stat: &Stat,
-        outlet: &mut dyn Outlet,
-    ) -> Result<Option<ReaderId>, Stopped> {
+    fn adopt_one(&mut self, path: &Path, stat: &Stat, outlet: &mut dyn Outlet) -> Result<Option<ReaderId>, Stopped> {
         let opened = File::open(path).and_then(|file| Ok((stat_file(&file)?, file)));
         let (now, file) = match opened {
             Ok((now, file)) if now.inode == stat.inode => (now, file),
@@ -262,9 +252,7 @@ impl Tailer {
 
     /// Was this inode read to its end before, and has it grown since?
     fn revive(&mut self, stat: &Stat, file: &File) -> Revived {
-        let mine = |done: &Done| {
-            done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false)
-        };
+        let mine = |done: &Done| done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false);
         let Some(at) = self.done.iter().rposition(mine) else { return Revived::New };
         if self.done[at].position.offset.get() >= stat.size {
             return Revived::Nothing;
@@ -274,11 +262,7 @@ impl Tailer {
     }
 
     /// At the very first start, by wish: what is there is not read, and that is made durable.
-    fn start_at_end(
-        &mut self,
-        reader: &mut Reader,
-        outlet: &mut dyn Outlet,
-    ) -> Result<(), Stopped> {
+    fn start_at_end(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
         let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
         let Some((first, tail, in_line)) = end else { return Ok(()) };
@@ -299,19 +283,11 @@ impl Tailer {
         let readers = self
             .readers
             .values()
-            .filter(|reader| {
-                reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path)
-            })
+            .filter(|reader| reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path))
             .map(|reader| reader.modified_ns);
-        let done =
-            self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
-        if let Some(since_ns) = readers.chain(done).max() {
-            self.hunts.push(super::tailer::Hunt {
-                path,
-                since_ns,
-                tries_left: super::tailer::SEARCH_SCANS,
-            });
-        }
+        let done = self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
+        let since_ns = readers.chain(done).max().unwrap_or(i64::MAX);
+        self.hunts.push(Hunt { path, since_ns, tries_left: SEARCH_SCANS });
     }
 }
 
@@ -335,10 +311,7 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
     if matches!(reader.place, Place::Inode(None)) {
         reader.see(stat);
     }
-    if reader.held {
-        reader.held = false;
-        reader.idle = None;
-    }
+    reader.recheck = reader.held;
 }
 
 /// First record, tail, and whether the end stands within a line.
@@ -353,32 +326,27 @@ fn end_of(file: &File, size: u64) -> std::io::Result<Option<(Fingerprint, Finger
 struct Kin {
     readers: HashMap<(PathBuf, Vec<u8>), Vec<ReaderId>>,
     files: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
-    done: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
 }
 
 impl Kin {
     fn new(tailer: &Tailer, found: &Found) -> Self {
-        let mut kin = Self { readers: HashMap::new(), files: HashMap::new(), done: HashMap::new() };
+        let mut kin = Self { readers: HashMap::new(), files: HashMap::new() };
         for (id, reader) in &tailer.readers {
             kin.readers.entry(family(&reader.path)).or_default().push(*id);
         }
         for path in found.files.keys() {
             kin.files.entry(family(path)).or_default().push(path.clone());
         }
-        for done in &tailer.done {
-            kin.done.entry(family(&done.path)).or_default().push(done.path.clone());
-        }
         kin
     }
 
-    /// The readers whose content came before what stands at `path` now, and whether there ever
-    /// was such a content.
-    fn before(
-        &self,
-        tailer: &Tailer,
-        path: &Path,
-        begun: &[(PathBuf, ReaderId)],
-    ) -> (Vec<ReaderId>, bool) {
+    /// The file that `path` was rotated away from, if it is there.
+    fn base(&self, path: &Path) -> Option<&PathBuf> {
+        self.files.get(&family(path))?.iter().find(|base| is_rotation_of(base, path))
+    }
+
+    /// The readers whose content came before what stands at `path` now.
+    fn before(&self, tailer: &Tailer, path: &Path, begun: &[(PathBuf, ReaderId)]) -> Vec<ReaderId> {
         let key = family(path);
         let ids = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
         let mut after: Vec<ReaderId> = ids
@@ -386,16 +354,12 @@ impl Kin {
             .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
             .copied()
             .collect();
-        let done = self.done.get(&key).map_or(&[][..], Vec::as_slice);
-        let was_there = !after.is_empty()
-            || done.iter().any(|other| other == path || is_rotation_of(path, other));
-        let files = self.files.get(&key).map_or(&[][..], Vec::as_slice);
-        let base = files.iter().find(|base| is_rotation_of(base, path));
+        let base = self.base(path);
         let same_line = |other: &Path| {
             is_rotation_of(path, other) || base.is_some_and(|base| is_rotation_of(base, other))
         };
         after.extend(begun.iter().filter(|(other, _)| same_line(other)).map(|(_, id)| *id));
-        (after, was_there)
+        after
     }
 }
 

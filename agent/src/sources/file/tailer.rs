@@ -13,15 +13,15 @@ use super::reader::{Done, Place, Reader, ReaderId};
 use super::stat::Inode;
 use super::walk::{Found, Walk};
 use super::{FileOptions, SourceError, Start};
-use crate::sources::{
-    FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped,
-    TAIL_BYTES,
-};
+use crate::sources::{FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped, TAIL_BYTES};
 
 /// Scans that look for a vanished content before it is given up.
 pub(crate) const SEARCH_SCANS: u32 = 3;
 /// Scans that wait for a compressed copy that is not whole yet.
 pub(crate) const PARTIAL_COPY_SCANS: u32 = 60;
+
+/// File times come from a clock that ticks more coarsely than ours.
+const CLOCK_SLACK_NS: i64 = 10_000_000;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub struct Progress {
 /// A base path beside which rotated files may stand that nobody has read.
 pub(crate) struct Hunt {
     pub(crate) path: PathBuf,
-    /// Files changed before this time were read or were old when we first came.
+    /// Files changed before this time were read or were old when we first came; `i64::MAX` if
+    /// nothing was ever read here: then only what was born since our start is new.
     pub(crate) since_ns: i64,
     pub(crate) tries_left: u32,
 }
@@ -68,6 +69,7 @@ pub struct Tailer {
     pub(crate) progress: Progress,
     pub(crate) found: Found,
     saved: Option<Saved>,
+    pub(crate) started_ns: i64,
     /// Nothing was ever saved: files that are there now may be begun at their end.
     pub(crate) first_start: bool,
 }
@@ -89,6 +91,7 @@ impl Tailer {
         Ok(Self {
             walk,
             first_start: saved.is_empty(),
+            started_ns: clock.now().micros().saturating_mul(1_000).saturating_sub(CLOCK_SLACK_NS),
             saved: Some(saved),
             options,
             source,
@@ -193,11 +196,7 @@ impl Tailer {
 
     /// The number of a new content of `inode` that begins with this record.
     pub(crate) fn next_generation(&self, inode: Inode, first: Fingerprint) -> u32 {
-        let live = self
-            .readers
-            .values()
-            .filter_map(|reader| reader.known.as_ref())
-            .map(|known| &known.identity);
+        let live = self.readers.values().filter_map(|reader| reader.known.as_ref()).map(|known| &known.identity);
         let done = self.done.iter().map(|done| &done.position.identity);
         live.chain(done)
             .filter(|identity| identity.fingerprint == first && Inode::of(identity) == inode)
@@ -208,13 +207,9 @@ impl Tailer {
 
     /// Must this reader let others go first?
     pub(crate) fn is_blocked(&self, reader: &Reader) -> bool {
-        let hunted =
-            reader.at.as_ref().is_some_and(|at| self.hunts.iter().any(|hunt| hunt.path == *at));
-        hunted
-            || reader
-                .after
-                .iter()
-                .any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
+        let here = if reader.is_unbegun() { Some(&reader.path) } else { reader.at.as_ref() };
+        let hunted = here.is_some_and(|here| self.hunts.iter().any(|hunt| hunt.path == *here));
+        hunted || reader.after.iter().any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
     }
 }
 
@@ -222,13 +217,7 @@ impl Tailer {
 /// `start: end` is not applied again to files that have appeared since.
 fn marker(now: Timestamp) -> FilePosition {
     FilePosition {
-        identity: FileIdentity {
-            born_ns: 0,
-            dev: 0,
-            fingerprint: Fingerprint([0; 16]),
-            generation: 0,
-            ino: 0,
-        },
+        identity: FileIdentity { born_ns: 0, dev: 0, fingerprint: Fingerprint([0; 16]), generation: 0, ino: 0 },
         offset: Offset(0),
         segment: FINISHED,
         path: String::new(),
