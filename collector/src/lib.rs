@@ -1,3 +1,15 @@
 //! The Custody collector: ingest, evidence log, index, query, web.
+//!
+//! - [`store`]: the evidence log, which is the truth.
+//! - [`ingest`]: blocks from agents, exactly once.
+//! - [`access`]: enrolled agents and tokens.
+//! - [`serve`]: HTTP and TLS.
+//! - [`command`]: what the program does when it is called.
 
+pub mod access;
+pub mod command;
+pub mod ingest;
+pub mod serve;
 pub mod store;
+#[doc(hidden)]
+pub mod testing;

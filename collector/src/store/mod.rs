@@ -4,6 +4,8 @@
 //! that was made when it came in. Everything else (the index, the counts) is derived from it by
 //! reading it from a [`LogCursor`] on, and can be thrown away and made again.
 
+pub mod evidence;
+
 use custody_event::{Block, Timestamp};
 use serde::{Deserialize, Serialize};
 

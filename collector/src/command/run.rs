@@ -1,0 +1,237 @@
+//! `custody-collector run` and `check`: the start, step by step.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use custody_config::collector::{BlocksConfig, CollectorConfig, ServerTls};
+use custody_config::shell::{
+    Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, SystemClock,
+    Watchdog, check_clock, logging,
+};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::{ConfigArgs, derived, say};
+use crate::access::{Access, random_secret};
+use crate::serve::{App, Limits, server, tls};
+use crate::store::BlockSource;
+use crate::store::evidence::{EvidenceLog, Options, folder_in};
+
+const PROGRAM: &str = "custody-collector";
+/// How often held-back log lines are looked after.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Checks what `run` would start with: the file, the TLS files.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(args: &ConfigArgs) -> anyhow::Result<Exit> {
+    let loaded = args.load()?;
+    for warning in &loaded.warnings {
+        say(&format!("warning: {warning}\n"))?;
+    }
+    load_tls(loaded.value.tls.as_ref())?;
+    say(&format!("good: {} would listen on {}\n", PROGRAM, loaded.value.listen.get()))?;
+    Ok(Exit::Good)
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// The start failed, or the evidence log has failed for good.
+pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
+    let loaded = args.load()?;
+    let config = &loaded.value;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    logging::init(PROGRAM, &config.log, Arc::clone(&clock))?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    check_clock(&*clock)?;
+    // Another part of the process may have been there first; then it is the same provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let signals = Signals::install().or_exit(Exit::Io, "signals cannot be taken over")?;
+    let service = Service::from_env();
+    let tls = load_tls(config.tls.as_ref())?;
+    let dir = DataDir::open(&config.data_dir)?;
+    let access = open_access(dir.path(), &clock)?;
+    let log = open_log(config, dir.path(), &clock, &service)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_exit(Exit::Io, "threads cannot be started")?;
+    let parts = Parts { clock, access, log, service, tls };
+    let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
+    parts.service.stopping("finishing");
+    parts.log.close();
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    logging::flush();
+    served
+}
+
+struct Parts {
+    clock: Arc<dyn Clock>,
+    access: Arc<Access>,
+    log: Arc<EvidenceLog>,
+    service: Service,
+    tls: Option<TlsAcceptor>,
+}
+
+fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
+    let Some(config) = config else { return Ok(None) };
+    let key = config.key_file.read()?;
+    let ca = config.client_ca_file.as_ref().map(|path| path.get().as_path());
+    let server: ServerConfig =
+        tls::server_config(config.cert_file.get(), config.key_file.path(), key.expose(), ca)
+            .or_exit(Exit::Config, "tls")?;
+    Ok(Some(TlsAcceptor::from(Arc::new(server))))
+}
+
+fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>> {
+    let access = Access::open(dir, Arc::clone(clock))?;
+    if access.first_start(dir, &random_secret()?, &random_secret()?)? {
+        log::info!(
+            admin:% = dir.join("admin.token").display(),
+            enroll:% = dir.join("enroll.token").display();
+            "first start: tokens for the administrator and for enrolling agents were written"
+        );
+    }
+    Ok(Arc::new(access))
+}
+
+fn open_log(
+    config: &CollectorConfig,
+    dir: &Path,
+    clock: &Arc<dyn Clock>,
+    service: &Service,
+) -> anyhow::Result<Arc<EvidenceLog>> {
+    let BlocksConfig::Local { segment_bytes } = config.blocks;
+    let options = Options::new(u64::try_from(segment_bytes.as_usize())?);
+    service.extend_timeout(Duration::from_secs(600));
+    let (log, opening) = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(clock))
+        .or_exit(Exit::Io, "the evidence log cannot be opened")?;
+    if let Some(cut) = &opening.cut {
+        log::warn!(
+            segment:% = cut.path.display(), at = cut.offset, bytes = cut.bytes, reason:% = cut.reason;
+            "an unfinished frame at the end of the evidence log was cut off; it had never been acknowledged"
+        );
+    }
+    let end = *log.durable_end().borrow();
+    log::info!(
+        streams = opening.streams, segment = end.segment, offset = end.offset,
+        sidecars_made = opening.sidecars_made;
+        "evidence log open"
+    );
+    Ok(Arc::new(log))
+}
+
+async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(addr).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!(
+                    "port {} is taken by another program; choose another with --listen",
+                    addr.port()
+                )
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("port {} needs privileges; choose one above 1023", addr.port())
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                format!("{} is no address of this host", addr.ip())
+            }
+            _ => "check `listen`".to_owned(),
+        };
+        Failure::new(Exit::Io, format!("cannot listen on {addr}: {error} (hint: {hint})"))
+    })
+}
+
+async fn serve(
+    config: &CollectorConfig,
+    dir: &Path,
+    parts: &Parts,
+    signals: Signals,
+) -> anyhow::Result<Exit> {
+    let stop = signals.stop_token();
+    let listener = bind(*config.listen.get()).await?;
+    let local = listener.local_addr().context("the listening socket")?;
+    let app = App::new(
+        Arc::clone(&parts.log),
+        Arc::clone(&parts.access),
+        Arc::clone(&parts.clock),
+        &limits(config),
+        stop.clone(),
+    );
+    let derived = derived::start(derived::Given {
+        config,
+        data_dir: dir,
+        source: Arc::<EvidenceLog>::clone(&parts.log),
+        readers: Arc::<Access>::clone(&parts.access),
+        clock: Arc::clone(&parts.clock),
+        stop: stop.clone(),
+    })?;
+    let router = Arc::new(app).router(derived.routes);
+    let scheme = if parts.tls.is_some() { "https" } else { "http" };
+    log::info!(address:% = format!("{scheme}://{local}"); "listening");
+    let failed = parts.log.failed();
+    let _watchdog = Watchdog::start(&parts.service, move || failed.borrow().is_none())?;
+    parts.service.ready(&format!("listening on {local}"));
+    let ended = tokio::select! {
+        () = server::serve(listener, parts.tls.clone(), router, stop.clone()) => Ok(Exit::Good),
+        reason = failure(&parts.log) => Err(Failure::new(Exit::Io, format!(
+            "the evidence log has failed: {reason} (hint: check the disk, then start again; \
+             nothing acknowledged is lost)"
+        )).into()),
+        () = housekeeping(signals, &parts.service) => Ok(Exit::Good),
+    };
+    stop.stop();
+    if let Some(close) = derived.close {
+        tokio::task::spawn_blocking(close).await.context("ending the index")?;
+    }
+    ended
+}
+
+fn limits(config: &CollectorConfig) -> Limits {
+    Limits {
+        max_block_bytes: config.limits.max_block_bytes.as_usize(),
+        workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2),
+        client_certificates: config.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
+    }
+}
+
+/// Completes when the log has failed for good.
+async fn failure(log: &EvidenceLog) -> String {
+    let mut failed = log.failed();
+    loop {
+        if let Some(reason) = failed.borrow_and_update().clone() {
+            return reason;
+        }
+        if failed.changed().await.is_err() {
+            return "the writer ended".to_owned();
+        }
+    }
+}
+
+/// Never completes: the server ends by the stop token itself.
+async fn housekeeping(mut signals: Signals, service: &Service) {
+    let stop: StopToken = signals.stop_token();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => logging::tick(),
+            signal = signals.recv() => match signal {
+                Signal::Reload => {
+                    log::info!("a reload was asked for; this version reads its configuration at the start only");
+                    service.status("running");
+                }
+                Signal::Stop => break,
+            },
+        }
+    }
+    stop.stopped().await;
+    log::info!("stopping: requests under way are finished first");
+    std::future::pending::<()>().await;
+}

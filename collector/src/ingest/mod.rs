@@ -1,0 +1,201 @@
+//! Takes blocks from agents, exactly once.
+//!
+//! # Life of a block
+//! Decoded; its header must say what the path says, and the agent's host; its signature must be
+//! the agent's. If its number is known, the header's hash decides: the same is acknowledged again
+//! and not stored again, another means that the agent's stream has forked (it was restored from a
+//! backup and must begin a new stream). Otherwise its content is checked (`content`), in parallel
+//! with that of others, and the evidence log puts it at its place.
+//!
+//! # Limits
+//! Checks run on at most as many threads as there are processors; bodies are bounded by the
+//! server. A block that comes early waits 250 ms for its predecessor in the log's writer.
+//!
+//! # Failures
+//! Each is a [`Problem`]. Nothing is acknowledged before it is durable.
+
+pub(crate) mod content;
+
+use std::sync::Arc;
+
+use custody_event::{AgentId, Block, Digest, Seq, StreamId};
+use custody_evidence::PublicKey;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::serve::problem::{Code, Problem};
+use crate::store::evidence::{Checked, DecideError, EvidenceLog, Outcome, Standing};
+use crate::store::{BlockSource, StoreError};
+
+/// A block is looked at again at most this often when the log has gone on below it.
+const MAX_LOOKS: usize = 16;
+
+/// The sending agent's host and key, as it was enrolled.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    pub(crate) host: String,
+    pub(crate) key: PublicKey,
+}
+
+/// What the path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) agent: AgentId,
+    pub(crate) stream: StreamId,
+    pub(crate) seq: Seq,
+}
+
+/// See the module.
+pub(crate) struct Ingest {
+    log: Arc<EvidenceLog>,
+    workers: Arc<Semaphore>,
+}
+
+/// How far a block has come without waiting.
+enum Taken {
+    Acknowledged,
+    Waiting(Arc<Checked>, oneshot::Receiver<Outcome>),
+}
+
+impl Ingest {
+    pub(crate) fn new(log: Arc<EvidenceLog>, workers: usize) -> Self {
+        Self { log, workers: Arc::new(Semaphore::new(workers)) }
+    }
+
+    /// Takes a block; the number that comes after it, once it is durable.
+    pub(crate) async fn take(
+        &self,
+        sender: Sender,
+        path: Path,
+        bytes: Vec<u8>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Seq, Problem> {
+        let log = Arc::clone(&self.log);
+        let mut taken = self.work(move || first_look(&log, &sender, path, bytes, permit)).await?;
+        for _ in 0..MAX_LOOKS {
+            let (checked, outcome) = match taken {
+                Taken::Acknowledged => return Ok(path.seq.next()),
+                Taken::Waiting(checked, outcome) => (checked, outcome),
+            };
+            let outcome = outcome.await.map_err(|_| {
+                Problem::unavailable("the evidence log ended before the block was durable", 5)
+            })?;
+            if let Some(answer) = settled(outcome) {
+                return answer;
+            }
+            let log = Arc::clone(&self.log);
+            taken = self.work(move || look(&log, checked)).await?;
+        }
+        Err(Problem::unavailable("the log goes on faster than this block can be placed", 1))
+    }
+
+    /// Runs on a thread that may block, of which there are as many as processors.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = Arc::clone(&self.workers).acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::unavailable("shutting down", 5))?;
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(permit);
+            result
+        });
+        done.await.unwrap_or_else(|error| {
+            log::error!(error:% = error; "checking a block panicked");
+            Err(Problem::internal("checking the block failed; the collector's log says why"))
+        })
+    }
+}
+
+/// The answer, unless the block must be looked at again.
+fn settled(outcome: Outcome) -> Option<Result<Seq, Problem>> {
+    match outcome {
+        Outcome::Stored { next_seq } | Outcome::Again { next_seq } => Some(Ok(next_seq)),
+        Outcome::Later { expected_seq } => Some(Err(Problem::expected(expected_seq))),
+        Outcome::Forked { expected_seq } => Some(Err(Problem::forked(expected_seq))),
+        Outcome::Unavailable { reason, retry_after_s } => {
+            Some(Err(Problem::unavailable(reason, retry_after_s)))
+        }
+        Outcome::Recheck => None,
+    }
+}
+
+fn first_look(
+    log: &EvidenceLog,
+    sender: &Sender,
+    path: Path,
+    bytes: Vec<u8>,
+    permit: OwnedSemaphorePermit,
+) -> Result<Taken, Problem> {
+    let block = Block::decode(&bytes).map_err(|error| Problem::malformed(error.to_string()))?;
+    check_sender(&block, sender, path)?;
+    if let Some(known) = known(log, &block)? {
+        return Ok(known);
+    }
+    let coverage = content::check(&block).map_err(Problem::malformed)?;
+    let checked = Arc::new(Checked { block, bytes, coverage, _permit: Some(permit) });
+    submit(log, checked)
+}
+
+fn look(log: &EvidenceLog, checked: Arc<Checked>) -> Result<Taken, Problem> {
+    match known(log, &checked.block)? {
+        Some(known) => Ok(known),
+        None => submit(log, checked),
+    }
+}
+
+fn submit(log: &EvidenceLog, checked: Arc<Checked>) -> Result<Taken, Problem> {
+    match log.submit(&checked) {
+        Ok(outcome) => Ok(Taken::Waiting(checked, outcome)),
+        Err(DecideError::Malformed(error)) => Err(Problem::malformed(error.to_string())),
+        Err(DecideError::Store(error)) => Err(unreadable(&error)),
+    }
+}
+
+fn unreadable(error: &StoreError) -> Problem {
+    log::error!(error:% = error; "the evidence log cannot be read");
+    Problem::unavailable("the evidence log cannot be read; the collector's log says why", 30)
+}
+
+/// Header against path, agent, host and key.
+fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Problem> {
+    let header = &block.header;
+    let said = Path { agent: header.agent, stream: header.stream, seq: header.seq };
+    if said != path {
+        return Err(Problem::new(
+            Code::PathMismatch,
+            format!(
+                "the block is number {} of stream {} of agent {}; the path says another",
+                said.seq, said.stream, said.agent
+            ),
+        ));
+    }
+    if header.host != sender.host {
+        return Err(Problem::new(
+            Code::HostMismatch,
+            "the block's host is not the one that this agent was enrolled with; enrol again",
+        ));
+    }
+    sender.key.verify(block).map_err(|error| {
+        Problem::new(Code::BadSignature, format!("{error}; enrol again if the key was made anew"))
+    })
+}
+
+/// Is the block's number behind the stream's end? Then its hash decides.
+fn known(log: &EvidenceLog, block: &Block) -> Result<Option<Taken>, Problem> {
+    let header = &block.header;
+    let name = (header.agent, header.stream);
+    let hash = match log.standing(&name, header.seq) {
+        Standing::Next(_) | Standing::Later => return Ok(None),
+        Standing::Here(Ok(hash)) => hash,
+        Standing::Here(Err(at)) => stored_hash(log, at)?,
+    };
+    if hash == block.hash() {
+        return Ok(Some(Taken::Acknowledged));
+    }
+    Err(Problem::forked(log.with_ledger(|ledger| ledger.next_seq(&name))))
+}
+
+fn stored_hash(log: &EvidenceLog, at: crate::store::LogCursor) -> Result<Digest, Problem> {
+    log.read_at(at).map(|stored| stored.block.hash()).map_err(|error| unreadable(&error))
+}

@@ -1,0 +1,62 @@
+//! `POST /v1/streams/{agent}/{stream}/blocks/{seq}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Path as UrlPath, State};
+use custody_event::Seq;
+use http::HeaderMap;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::problem::{Code, Problem};
+use super::{App, BUDGET_WAIT, Peer, read_body};
+use crate::ingest::{Path, Sender};
+
+/// The answer: the number after the block that is acknowledged.
+#[derive(Debug, Serialize)]
+pub(super) struct Acknowledged {
+    next_seq: Seq,
+}
+
+pub(super) async fn post_block(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    UrlPath(path): UrlPath<(String, String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Acknowledged>, Problem> {
+    let agent = app.agent(&headers, peer).await?;
+    let path = read_path(&path)?;
+    if path.agent != agent.id {
+        return Err(Problem::new(Code::WrongAgent, "the token is not this agent's"));
+    }
+    let expected = App::check_body_length(&headers, app.max_block_bytes)?;
+    let permit = app.share(expected).await?;
+    let bytes = read_body(body, expected, app.max_block_bytes).await?;
+    let sender = Sender { host: agent.host.clone(), key: agent.key.clone() };
+    let next_seq = app.ingest.take(sender, path, bytes, permit).await?;
+    Ok(Json(Acknowledged { next_seq }))
+}
+
+fn read_path((agent, stream, seq): &(String, String, String)) -> Result<Path, Problem> {
+    let bad = |what: &str| Problem::new(Code::BadRequest, format!("{what} in the path"));
+    Ok(Path {
+        agent: agent.parse().map_err(|_| bad("the agent is not 32 hex digits"))?,
+        stream: stream.parse().map_err(|_| bad("the stream is not 32 hex digits"))?,
+        seq: Seq(seq.parse().map_err(|_| bad("the block's number is no number"))?),
+    })
+}
+
+impl App {
+    /// A share of the bytes that may be under way.
+    async fn share(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.bodies).acquire_many_owned(wanted);
+        match tokio::time::timeout(BUDGET_WAIT, share).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many blocks are under way", 1)),
+        }
+    }
+}

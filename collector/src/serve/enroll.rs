@@ -1,0 +1,106 @@
+//! `POST /v1/enroll`: an agent says who it is and gets its token.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use custody_event::AgentId;
+use custody_evidence::PublicKey;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Code, Problem};
+use super::{App, Peer, read_body};
+use crate::access::{AccessError, Enrolment, Identity, random_secret, token_text};
+
+/// Ids, a key and two names.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// A DNS name's length.
+const MAX_HOSTNAME_BYTES: usize = 253;
+
+#[derive(Deserialize)]
+struct Request {
+    agent: AgentId,
+    host: String,
+    #[serde(default)]
+    hostname: String,
+    key: String,
+    #[serde(default)]
+    version: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Enrolled {
+    agent: AgentId,
+    token: String,
+}
+
+pub(super) async fn post_enroll(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Enrolled>, Problem> {
+    app.check_certificate(peer)?;
+    if app.identify(&headers, peer).await? != Identity::Enroller {
+        return Err(Problem::new(Code::Forbidden, "the token is not one for enrolment"));
+    }
+    let expected = App::check_body_length(&headers, MAX_BODY_BYTES)?;
+    let bytes = read_body(body, expected, MAX_BODY_BYTES).await?;
+    let enrolment = read(&bytes)?;
+    let secret = random_secret().map_err(|error| {
+        log::error!(error:% = error; "no randomness for a token");
+        Problem::internal("no randomness for a token")
+    })?;
+    let (agent, host, hostname) =
+        (enrolment.agent, enrolment.host.clone(), enrolment.hostname.clone());
+    let access = Arc::clone(&app.access);
+    let done = tokio::task::spawn_blocking(move || access.enroll(&enrolment, &secret)).await;
+    match done {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(refusal(error)),
+        Err(error) => {
+            log::error!(error:% = error; "an enrolment panicked");
+            return Err(Problem::internal("the enrolment failed; the collector's log says why"));
+        }
+    }
+    log::info!(agent:% = agent, host:% = host, hostname:% = hostname, peer:% = peer.addr; "agent enrolled");
+    Ok(Json(Enrolled { agent, token: token_text(&secret) }))
+}
+
+fn refusal(error: AccessError) -> Problem {
+    match error {
+        AccessError::KeyConflict(_) => Problem::new(Code::KeyConflict, error.to_string()),
+        AccessError::Revoked(_) => Problem::new(Code::Forbidden, error.to_string()),
+        error => {
+            log::error!(error:% = error; "an agent could not be enrolled");
+            Problem::unavailable("the agent could not be written down; try again", 10)
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Enrolment, Problem> {
+    let bad = |what: String| Problem::new(Code::BadRequest, what);
+    let request: Request =
+        serde_json::from_slice(bytes).map_err(|error| bad(format!("the body: {error}")))?;
+    let host_is_hex = (2..=128).contains(&request.host.len())
+        && request.host.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !host_is_hex {
+        return Err(bad("host: 2 to 128 lower-case hex digits expected".to_owned()));
+    }
+    for (name, text) in [("hostname", &request.hostname), ("version", &request.version)] {
+        if text.len() > MAX_HOSTNAME_BYTES || text.chars().any(char::is_control) {
+            return Err(bad(format!("{name}: at most 253 bytes without control characters")));
+        }
+    }
+    let key = PublicKey::from_hex(&request.key)
+        .map_err(|error| bad(format!("key: {error}; 64 hex digits expected")))?;
+    Ok(Enrolment {
+        agent: request.agent,
+        host: request.host,
+        hostname: request.hostname,
+        key,
+        version: request.version,
+    })
+}

@@ -1,0 +1,229 @@
+//! The collector's HTTP side: who is asking, how much, and where it goes.
+//!
+//! | route | who | what |
+//! |---|---|---|
+//! | `POST /v1/streams/{agent}/{stream}/blocks/{seq}` | the agent | a block ([`crate::ingest`]) |
+//! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token |
+//! | `GET /v1/agents` | admin, auditor, viewer | agents with their streams and books |
+//! | `GET /healthz` | anybody | 200 while the process answers |
+//! | `GET /readyz` | anybody | 200 while blocks are taken, else 503 |
+//!
+//! # Limits
+//! A body is refused by its length before it is read; all bodies under way share a budget of
+//! bytes; a body must come within 30 s. Connections, requests on one connection, and the time for
+//! headers are bounded (`server`).
+
+mod agents;
+mod blocks;
+mod enroll;
+pub mod problem;
+pub mod server;
+pub mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use custody_config::shell::StopToken;
+use custody_event::Clock;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+
+use crate::access::throttle::{Throttle, Verdict};
+use crate::access::{Access, AgentRow, Identity, Principal};
+use crate::ingest::Ingest;
+use crate::store::evidence::EvidenceLog;
+use problem::{Code, Problem};
+
+/// Bytes of bodies under way, over all connections: what a hundred agents send at once.
+const BODIES_BYTES: usize = 192 * 1024 * 1024;
+/// A body must be here within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a body waits for its share of the bytes.
+const BUDGET_WAIT: Duration = Duration::from_secs(2);
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its address.
+    pub addr: SocketAddr,
+    /// It has shown a client certificate that leads to the configured CA.
+    pub certified: bool,
+}
+
+/// What the handlers share.
+pub struct App {
+    ingest: Ingest,
+    log: Arc<EvidenceLog>,
+    access: Arc<Access>,
+    clock: Arc<dyn Clock>,
+    throttle: Throttle,
+    bodies: Arc<Semaphore>,
+    max_block_bytes: usize,
+    client_certificates: bool,
+    stop: StopToken,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("max_block_bytes", &self.max_block_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the handlers are set.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A longer block is refused unread.
+    pub max_block_bytes: usize,
+    /// Threads that check blocks.
+    pub workers: usize,
+    /// Agents must show a client certificate.
+    pub client_certificates: bool,
+}
+
+impl App {
+    /// Over an open log and its agents.
+    #[must_use]
+    pub fn new(
+        log: Arc<EvidenceLog>,
+        access: Arc<Access>,
+        clock: Arc<dyn Clock>,
+        limits: &Limits,
+        stop: StopToken,
+    ) -> Self {
+        Self {
+            ingest: Ingest::new(Arc::clone(&log), limits.workers),
+            log,
+            access,
+            clock,
+            throttle: Throttle::default(),
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES)),
+            max_block_bytes: limits.max_block_bytes.min(custody_event::MAX_BLOCK_BYTES),
+            client_certificates: limits.client_certificates,
+            stop,
+        }
+    }
+
+    /// The routes of this room, and those of others behind them.
+    pub fn router(self: Arc<Self>, others: Router) -> Router {
+        Router::new()
+            .route("/v1/streams/{agent}/{stream}/blocks/{seq}", post(blocks::post_block))
+            .route("/v1/enroll", post(enroll::post_enroll))
+            .route("/v1/agents", get(agents::get_agents))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .with_state(self)
+            .merge(others)
+            .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(Code::BadMethod, "this path does not take this method")
+            })
+    }
+
+    /// Whose token the request shows.
+    async fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Identity, Problem> {
+        let identity = bearer(headers).and_then(|token| self.access.identify(token));
+        if let Some(identity) = identity {
+            return Ok(identity);
+        }
+        match self.throttle.failed(peer.addr.ip(), self.clock.monotonic()) {
+            Verdict::TooMany => Err(Problem::too_many("too many failed attempts", 60)),
+            Verdict::Refuse { delay, log } => {
+                if log {
+                    log::warn!(peer:% = peer.addr; "a request without a valid token was refused");
+                }
+                tokio::time::sleep(delay).await;
+                Err(Problem::new(
+                    Code::Unauthorized,
+                    "no valid token: send `Authorization: Bearer …`",
+                ))
+            }
+        }
+    }
+
+    async fn agent(&self, headers: &HeaderMap, peer: Peer) -> Result<Arc<AgentRow>, Problem> {
+        self.check_certificate(peer)?;
+        match self.identify(headers, peer).await? {
+            Identity::Agent(agent) => Ok(agent),
+            _ => Err(Problem::new(Code::Forbidden, "the token is not an agent's")),
+        }
+    }
+
+    async fn reader(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, Problem> {
+        match self.identify(headers, peer).await? {
+            Identity::Reader(principal) => Ok(principal),
+            _ => Err(Problem::new(Code::Forbidden, "the token does not allow reading")),
+        }
+    }
+
+    fn check_certificate(&self, peer: Peer) -> Result<(), Problem> {
+        if self.client_certificates && !peer.certified {
+            return Err(Problem::new(
+                Code::NoCertificate,
+                "this collector takes agents with a client certificate only",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_body_length(headers: &HeaderMap, limit: usize) -> Result<usize, Problem> {
+        let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(limit) };
+        let length: usize = length
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Problem::new(Code::BadRequest, "Content-Length is not a number"))?;
+        if length > limit { Err(too_large(limit)) } else { Ok(length) }
+    }
+}
+
+async fn ready(State(app): State<Arc<App>>) -> axum::response::Response {
+    if let Some(reason) = app.log.failed().borrow().clone() {
+        return Problem::unavailable(reason, 30).into_response();
+    }
+    if app.stop.is_stopped() {
+        return Problem::unavailable("shutting down", 5).into_response();
+    }
+    "ready\n".into_response()
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::TooLarge, format!("the body is longer than {limit} bytes"))
+}
+
+/// Reads a body of at most `limit` bytes; `expected` is what its header says.
+async fn read_body(mut body: Body, expected: usize, limit: usize) -> Result<Vec<u8>, Problem> {
+    let read = async {
+        let mut bytes = Vec::with_capacity(expected.min(limit));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                Problem::new(Code::BadRequest, format!("the body broke off: {error}"))
+            })?;
+            if let Some(data) = frame.data_ref() {
+                if bytes.len() + data.len() > limit {
+                    return Err(too_large(limit));
+                }
+                bytes.extend_from_slice(data);
+            }
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(BODY_TIMEOUT, read)
+        .await
+        .unwrap_or_else(|_| Err(Problem::new(Code::TooSlow, "the body did not come in 30 s")))
+}

@@ -1,0 +1,259 @@
+//! The evidence log: append-only segment files of whole blocks. It is the truth; everything else
+//! is derived from it.
+//!
+//! # Life of a block
+//! [`EvidenceLog::submit`] decides which of its events are already held (`held`), and hands it to
+//! the writer's bounded queue (`writer`); the writer puts it at its place in its stream, appends
+//! it as a frame (`frame`) to the last segment (`segment`), syncs once for a whole batch, moves
+//! the mark (`mark`) and the ledger (`ledger`) on, and answers. Only then can anybody read it.
+//!
+//! # Limits
+//! A segment is at most 2 GiB (256 MiB by default); the queue holds [`QUEUE_BLOCKS`] blocks, and
+//! its bytes are bounded by the permits that each block carries.
+//!
+//! # Failures
+//! A full disk refuses blocks until there is room. A failed sync closes the segment; if what is on
+//! the disk cannot be made sure of, the log fails for good ([`EvidenceLog::failed`]) and the
+//! process should end. Damage is found at start and never overwritten (`recover`).
+
+mod frame;
+mod held;
+mod ledger;
+mod mark;
+mod note;
+mod reader;
+mod recover;
+mod segment;
+mod submit;
+pub mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, TrySendError};
+use custody_event::Clock;
+use tokio::sync::{oneshot, watch};
+
+pub(crate) use held::DecideError;
+pub(crate) use ledger::{Ledger, Standing, StreamName};
+pub use recover::Cut;
+pub(crate) use submit::{Checked, Outcome};
+
+use super::{BlockSource, LogCursor, StoreError, StoredBlock};
+use reader::{Reader, lock};
+use submit::Submission;
+use writer::{Batch, Sync, Writer};
+
+/// Blocks that wait for the writer, at most.
+const QUEUE_BLOCKS: usize = 256;
+/// A frame's place fits into 32 bits.
+const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// How the log is kept.
+#[derive(Clone)]
+pub struct Options {
+    /// A segment is closed when it has this many bytes.
+    pub segment_bytes: u64,
+    sync: Sync,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// Segments of this size, made durable with fdatasync.
+    #[must_use]
+    pub fn new(segment_bytes: u64) -> Self {
+        Self { segment_bytes, sync: Arc::new(|file| file.sync_data()) }
+    }
+}
+
+/// What was found when the log was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// A tail that was cut off; it had never been acknowledged.
+    pub cut: Option<Cut>,
+    /// Sidecars made again.
+    pub sidecars_made: usize,
+    /// Streams known.
+    pub streams: usize,
+}
+
+/// What the writer and all readers see.
+struct Shared {
+    reader: Arc<Reader>,
+    ledger: RwLock<Ledger>,
+    end: watch::Sender<LogCursor>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    fn ledger(&self) -> RwLockReadGuard<'_, Ledger> {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failed.borrow().clone()
+    }
+
+    fn fail(&self, reason: String) {
+        log::error!(reason:% = reason; "the evidence log has failed and takes no more blocks");
+        self.failed.send_replace(Some(reason));
+    }
+}
+
+/// The open log. Dropped or closed, it finishes what is in its queue.
+pub struct EvidenceLog {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<Sender<Submission>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for EvidenceLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EvidenceLog")
+            .field("end", &*self.shared.end.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the log stands in a data directory.
+#[must_use]
+pub fn folder_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("evidence")
+}
+
+impl EvidenceLog {
+    /// Opens the log in `root`, making it where there is none. One process at a time: the data
+    /// directory's lock sees to that.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or evidence is damaged.
+    pub fn open(
+        root: &Path,
+        options: &Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Opening), StoreError> {
+        let found = recover::recover(root, &*clock)?;
+        let opening = Opening {
+            cut: found.cut,
+            sidecars_made: found.sidecars_made,
+            streams: found.ledger.streams().len(),
+        };
+        let end = LogCursor { segment: found.last.number, offset: found.last.len };
+        let shared = Arc::new(Shared {
+            reader: found.reader,
+            ledger: RwLock::new(found.ledger),
+            end: watch::Sender::new(end),
+            failed: watch::Sender::new(None),
+        });
+        let (sender, queue) = crossbeam_channel::bounded(QUEUE_BLOCKS);
+        let writer = Writer {
+            root: root.to_owned(),
+            segment_bytes: options.segment_bytes.min(MAX_SEGMENT_BYTES),
+            queue,
+            shared: Arc::clone(&shared),
+            clock,
+            sync: Arc::clone(&options.sync),
+            segment: found.last,
+            file: found.file,
+            sidecar: found.sidecar,
+            mark: found.mark,
+            batch: Batch::default(),
+            parked: std::collections::HashMap::new(),
+            distrusted: false,
+        };
+        let handle = std::thread::Builder::new()
+            .name("evidence".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| StoreError::Io { path: root.to_owned(), source })?;
+        let log =
+            Self { shared, queue: Mutex::new(Some(sender)), writer: Mutex::new(Some(handle)) };
+        Ok((log, opening))
+    }
+
+    /// How a block stands to what is durable.
+    pub(crate) fn standing(&self, name: &StreamName, seq: custody_event::Seq) -> Standing {
+        self.shared.ledger().standing(name, seq)
+    }
+
+    /// Looks at what is known of the streams.
+    pub(crate) fn with_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.shared.ledger())
+    }
+
+    /// Decides what of the block is already held and hands it to the writer. Reads old blocks
+    /// where an older stream of the host covers the same bytes: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The block does not open, or an old block cannot be read.
+    pub(crate) fn submit(
+        &self,
+        checked: &Arc<Checked>,
+    ) -> Result<oneshot::Receiver<Outcome>, DecideError> {
+        let header = &checked.block.header;
+        let name = (header.agent, header.stream);
+        let basis = self.shared.ledger().basis(&name, &header.host, &checked.coverage);
+        let decision =
+            held::decide(&checked.block, &checked.coverage, &basis, &*self.shared.reader)?;
+        let (submission, outcome) = Submission::new(Arc::clone(checked), basis, decision);
+        let refused = match lock(&self.queue).as_ref() {
+            Some(queue) => match queue.try_send(submission) {
+                Ok(()) => None,
+                Err(TrySendError::Full(back)) => Some((back, "too many blocks are waiting", 1)),
+                Err(TrySendError::Disconnected(back)) => Some((back, "the log is closed", 5)),
+            },
+            None => Some((submission, "the collector is shutting down", 5)),
+        };
+        if let Some((back, reason, retry_after_s)) = refused {
+            back.answer(Outcome::unavailable(reason.to_owned(), retry_after_s));
+        }
+        Ok(outcome)
+    }
+
+    /// Follows whether the log has failed for good, and why.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failed.subscribe()
+    }
+
+    /// Takes no more blocks, finishes those in the queue, and ends the writer.
+    pub fn close(&self) {
+        drop(lock(&self.queue).take());
+        if let Some(handle) = lock(&self.writer).take()
+            && handle.join().is_err()
+        {
+            log::error!("the writer of the evidence log ended with a panic");
+        }
+    }
+}
+
+impl Drop for EvidenceLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl BlockSource for EvidenceLog {
+    fn read_at(&self, at: LogCursor) -> Result<StoredBlock, StoreError> {
+        self.shared.reader.read_at(at)
+    }
+
+    fn next_from(&self, from: LogCursor) -> Result<Option<StoredBlock>, StoreError> {
+        self.shared.reader.next_from(from)
+    }
+
+    fn durable_end(&self) -> watch::Receiver<LogCursor> {
+        self.shared.end.subscribe()
+    }
+}
