@@ -33,6 +33,7 @@ use crate::store::{LogCursor, StoreError};
 mod blocks;
 mod embedded;
 mod lower;
+pub mod memory;
 pub mod merge;
 mod partition;
 pub mod runner;
@@ -163,7 +164,7 @@ pub struct StatsRequest {
 pub struct Stats {
     /// Events in all.
     pub total: u64,
-    /// Value and count, the most frequent first, at most [`stats::MAX_GROUPS`].
+    /// Value and count, the most frequent first, at most 1,000.
     pub groups: Vec<(String, u64)>,
     /// Start of the span and count, in order of time, spans without events left out.
     pub spans: Vec<(Timestamp, u64)>,

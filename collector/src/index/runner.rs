@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::embedded::{EmbeddedStore, Shared};
-use super::partition::{self, Opened, Partition, Payload};
+use super::partition::{self, Opened, Partition};
 use super::schema::{Documents, Fields, day_of, pack_place};
 use super::{IndexError, IndexOptions, merge};
 use crate::store::{BlockSource, LogCursor, StoreError, StoredBlock};
@@ -206,6 +206,11 @@ impl Indexer {
         }
         tell(self.progress);
         Ok(self.progress)
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared_for_tests(&self) -> &Shared {
+        &self.shared
     }
 
     fn run(mut self, runtime: &tokio::runtime::Runtime, stop: &CancellationToken) {
@@ -489,7 +494,12 @@ impl Indexer {
                     }
                     _ => whole.push(*partition),
                 },
-                Opened::Empty => partition::remove(&dir.join(day))?,
+                // Made but never committed, or robbed of its `meta.json`: the plan knows which, by
+                // whether a stretch of the log is missing there.
+                Opened::Empty => {
+                    partition::remove(&dir.join(day))?;
+                    lost.push(day.clone());
+                }
                 Opened::Damaged(reason) => self.aside(day, &reason, &mut lost)?,
             }
         }

@@ -195,6 +195,7 @@ impl Tokenizer for Lines {
 impl TokenStream for LineStream<'_> {
     fn advance(&mut self) -> bool {
         let Some(end) = memchr::memchr(b'\n', self.rest.as_bytes()) else { return false };
+        self.token.position = self.token.position.wrapping_add(1);
         self.token.text.clear();
         self.token.text.push_str(&self.rest[..end]);
         self.rest = &self.rest[end + 1..];

@@ -14,7 +14,7 @@ use super::terms::Tag;
 use super::{IndexError, Stats, StatsRequest};
 
 /// Values in an answer, at most.
-pub const MAX_GROUPS: usize = 1_000;
+pub(super) const MAX_GROUPS: usize = 1_000;
 /// Values that are kept while counting; beyond, new ones are not begun.
 const MAX_KEPT: usize = 200_000;
 

@@ -244,7 +244,8 @@ fn stands_in(phrase: &str, text: &str) -> bool {
     text.match_indices(phrase).any(|(at, found)| {
         let before = text[..at].chars().next_back().is_some_and(binds);
         let after = text[at + found.len()..].chars().next().is_some_and(binds);
-        !(opens && before) && !(closes && after)
+        let within = opens && before || closes && after;
+        !within
     })
 }
 
