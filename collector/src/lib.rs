@@ -8,7 +8,9 @@
 
 pub mod access;
 pub mod command;
+pub mod index;
 pub mod ingest;
+pub mod query;
 pub mod serve;
 pub mod store;
 #[doc(hidden)]
