@@ -4,9 +4,10 @@
 //! - [`ingest`]: blocks from agents, exactly once.
 //! - [`access`]: enrolled agents and tokens.
 //! - [`serve`]: HTTP and TLS.
-//! - [`command`]: what the program does when it is called.
+//! - [`command`]: what the program does when it is called; [`cli`]: how it is called.
 
 pub mod access;
+pub mod cli;
 pub mod command;
 pub mod index;
 pub mod ingest;

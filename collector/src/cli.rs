@@ -1,0 +1,68 @@
+//! What people type.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use custody_config::shell::{Exit, finish};
+
+use crate::command::{self, ConfigArgs, TokenCommand};
+
+/// Keeps audit events as evidence and finds them again
+#[derive(Debug, Parser)]
+#[command(name = "custody-collector", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the collector
+    Run(ConfigArgs),
+    /// Check the configuration and the files that it names
+    Check(ConfigArgs),
+    /// Search for events
+    Search {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The search line, as on the page
+        query: Vec<String>,
+    },
+    /// Throw the index away and make it again from the evidence log
+    RebuildIndex(ConfigArgs),
+    /// Read the whole evidence log and check all of it
+    Verify(ConfigArgs),
+    /// Make, list and revoke tokens
+    Token {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+/// Parses the command line, does what it says, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Good };
+            return finish("custody-collector", error.print().map(|()| exit).map_err(Into::into));
+        }
+    };
+    finish("custody-collector", dispatch(&cli.command))
+}
+
+fn dispatch(command: &Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(config) => command::run(config),
+        Command::Check(config) => command::check(config),
+        Command::Search { config, query } => {
+            command::derived::search(&config.load()?, &query.join(" "))
+        }
+        Command::RebuildIndex(config) => command::derived::rebuild_index(config),
+        Command::Verify(config) => command::verify(&config.load()?.value),
+        Command::Token { config, command } => command::token(&config.load()?.value, command),
+    }
+}

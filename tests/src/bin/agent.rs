@@ -1,0 +1,10 @@
+//! The agent as the suite runs it: the shipped program, that ends with whoever started it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match custody_tests::process::end_with_parent() {
+        Ok(()) => custody_agent::cli::main(),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
