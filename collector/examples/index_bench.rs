@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use custody_collector::index::memory::MemoryLog;
-use custody_collector::index::{EventStore, IndexOptions, Indexer, SearchRequest, StatsRequest, terms};
+use custody_collector::index::{
+    EventStore, IndexOptions, Indexer, SearchRequest, StatsRequest, terms,
+};
 use custody_collector::query::line;
 use custody_collector::store::Receipt;
 use custody_event::{Clock, Draft, EventId, Field, SystemClock, Target, Timestamp};
@@ -109,8 +111,9 @@ fn web(draft: &mut Draft<'_>, random: &mut Random, ip: &str) -> String {
 }
 
 fn app(draft: &mut Draft<'_>, random: &mut Random, user: &str) -> String {
-    let action = ["contact.update", "data.export", "settings.retention_policy.update", "role.grant"]
-        [usize::try_from(random.below(4)).unwrap_or(0)];
+    let action =
+        ["contact.update", "data.export", "settings.retention_policy.update", "role.grant"]
+            [usize::try_from(random.below(4)).unwrap_or(0)];
     draft.text(Field::Action, action);
     draft.text(Field::Category, "data");
     draft.text(Field::Op, "update");
@@ -165,7 +168,8 @@ fn cpu_micros() -> anyhow::Result<u64> {
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
     let events: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
-    let folder = args.next().map_or_else(|| std::env::temp_dir().join("custody-index-bench"), Into::into);
+    let folder =
+        args.next().map_or_else(|| std::env::temp_dir().join("custody-index-bench"), Into::into);
     let mut out = std::io::stdout().lock();
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

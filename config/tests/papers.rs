@@ -151,7 +151,14 @@ fn the_pure_crates_do_no_io_and_start_no_thread() {
             assert!(!dependencies.contains(&format!("\n{name}.")), "{krate} depends on {name}");
         }
         for file in files(&format!("{krate}/src"), ".rs") {
-            for word in ["TcpStream", "TcpListener", "UdpSocket", "thread::spawn", "process::Command", "File::open"] {
+            for word in [
+                "TcpStream",
+                "TcpListener",
+                "UdpSocket",
+                "thread::spawn",
+                "process::Command",
+                "File::open",
+            ] {
                 if read(&file).contains(word) {
                     broken.push(format!("{file} uses {word}"));
                 }

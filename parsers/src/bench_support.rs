@@ -51,7 +51,8 @@ pub fn line(kind: Kind, number: u64) -> String {
     match kind {
         Kind::Sshd => {
             let pid = 20_000 + number % 10_000;
-            let user = ["root", "webmaster", "oracle", "deploy", "test"][usize::try_from(a % 5).unwrap_or(0)];
+            let user = ["root", "webmaster", "oracle", "deploy", "test"]
+                [usize::try_from(a % 5).unwrap_or(0)];
             let front = format!("Dec 10 {hour:02}:{minute:02}:{second:02} LabSZ sshd[{pid}]:");
             let from = format!("173.234.{a}.{b} port {}", 30_000 + c % 30_000);
             match b % 8 {

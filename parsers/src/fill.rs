@@ -303,7 +303,6 @@ pub(crate) fn envelope_details<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
 
 /// A JSON object's member by one of these names.
 pub(crate) fn member(tape: &Tape, at: u32, names: &[&str]) -> Option<u32> {
-    tape.children(at).find(|child| {
-        names.iter().any(|name| tape.key(*child).eq_ignore_ascii_case(name))
-    })
+    tape.children(at)
+        .find(|child| names.iter().any(|name| tape.key(*child).eq_ignore_ascii_case(name)))
 }

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use custody_event::{FileKey, MAX_RAW_BYTES, Offset, Timestamp, canon};
-use custody_parsers::{Envelope, PackSet, Parser, Scratch, Select, Settings, UNMATCHED, Verdict, builtin};
+use custody_parsers::{
+    Envelope, PackSet, Parser, Scratch, Select, Settings, UNMATCHED, Verdict, builtin,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -42,13 +44,57 @@ thread_local! {
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         proptest::sample::select(vec![
-            "Dec 10 06:55:48 ", "<38>1 2022-01-19T14:23:55Z ", "web1 ", "sshd[1]: ", "sudo: ", "CRON[2]: ",
-            "Failed password for ", "invalid user ", "root", " from ", "1.2.3.4", "::1", " port ", "22", " ssh2",
-            "pam_unix(sshd:auth): ", "authentication failure; logname= uid=0 ", "rhost=", " user=", "[preauth]",
-            "message repeated 3 times: [ ", "]", "{\"", "\":", "\"", "{", "}", ",", "action", "user", "time", "null",
-            "1700000000", "1e999", "\\u0000", "\\ud800", " - - [05/Jan/2024:23:11:47 +0100] ", "\"GET / HTTP/1.1\" ",
-            "200 5", " ; TTY=", "COMMAND=", "\u{0}", "\u{feff}", "é", "\r", "\t", "99999999999999999999", "[", "changes",
-        ]).prop_map(|text| text.as_bytes().to_vec()),
+            "Dec 10 06:55:48 ",
+            "<38>1 2022-01-19T14:23:55Z ",
+            "web1 ",
+            "sshd[1]: ",
+            "sudo: ",
+            "CRON[2]: ",
+            "Failed password for ",
+            "invalid user ",
+            "root",
+            " from ",
+            "1.2.3.4",
+            "::1",
+            " port ",
+            "22",
+            " ssh2",
+            "pam_unix(sshd:auth): ",
+            "authentication failure; logname= uid=0 ",
+            "rhost=",
+            " user=",
+            "[preauth]",
+            "message repeated 3 times: [ ",
+            "]",
+            "{\"",
+            "\":",
+            "\"",
+            "{",
+            "}",
+            ",",
+            "action",
+            "user",
+            "time",
+            "null",
+            "1700000000",
+            "1e999",
+            "\\u0000",
+            "\\ud800",
+            " - - [05/Jan/2024:23:11:47 +0100] ",
+            "\"GET / HTTP/1.1\" ",
+            "200 5",
+            " ; TTY=",
+            "COMMAND=",
+            "\u{0}",
+            "\u{feff}",
+            "é",
+            "\r",
+            "\t",
+            "99999999999999999999",
+            "[",
+            "changes",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
         proptest::collection::vec(any::<u8>(), 0..6),
     ];
     proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
@@ -59,9 +105,11 @@ fn check(record: &[u8]) {
         let mut scratch = Scratch::new();
         for parser in parsers {
             let mut out = b"before".to_vec();
-            let verdict = parser.parse(&mut scratch, &envelope(), record, Offset(5), Some(2), &mut out);
+            let verdict =
+                parser.parse(&mut scratch, &envelope(), record, Offset(5), Some(2), &mut out);
             let event = out.strip_prefix(b"before").unwrap();
-            canon::check(event).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(event)));
+            canon::check(event)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(event)));
             let event: Value = serde_json::from_slice(event).unwrap();
             let raw = match event["origin"]["raw"].as_str() {
                 Some(raw) => raw.as_bytes().to_vec(),
@@ -69,13 +117,26 @@ fn check(record: &[u8]) {
             };
             assert_eq!(raw, record, "the record is kept whole");
             assert_eq!(event["origin"]["segment"], 2);
-            for field in ["id", "time", "time_basis", "observed", "category", "action", "op", "severity", "host"] {
+            for field in [
+                "id",
+                "time",
+                "time_basis",
+                "observed",
+                "category",
+                "action",
+                "op",
+                "severity",
+                "host",
+            ] {
                 assert!(event[field].is_string(), "{field} of {event}");
             }
             let unmatched = matches!(verdict, Verdict::Unmatched { .. });
             assert_eq!(unmatched, event["action"] == UNMATCHED);
             assert_eq!(unmatched, event["origin"]["reason"].is_string());
-            serde_json::from_slice::<custody_event::EventView<'_>>(out.strip_prefix(b"before").unwrap()).unwrap();
+            serde_json::from_slice::<custody_event::EventView<'_>>(
+                out.strip_prefix(b"before").unwrap(),
+            )
+            .unwrap();
         }
     });
 }
@@ -148,7 +209,8 @@ fn the_longest_records_are_kept_whole() {
 fn one_scratch_serves_many_parsers_in_turn() {
     PARSERS.with(|parsers| {
         let mut shared = Scratch::new();
-        let line = b"Dec 10 06:55:48 web1 sshd[1]: Accepted password for eva from 192.0.2.1 port 5 ssh2";
+        let line =
+            b"Dec 10 06:55:48 web1 sshd[1]: Accepted password for eva from 192.0.2.1 port 5 ssh2";
         for _ in 0..3 {
             for parser in parsers {
                 let (mut left, mut right) = (Vec::new(), Vec::new());

@@ -12,7 +12,8 @@ use custody_event::Clock;
 use super::ConfigArgs;
 use crate::access;
 use crate::index::{IndexOptions, Indexer};
-use crate::query::{self, QueryState};
+use crate::query::api::{self, QueryState};
+use crate::query::auth;
 use crate::store::BlockSource;
 
 /// What the derived rooms are given.
@@ -43,11 +44,11 @@ pub struct Derived {
 /// Lets the query room ask the access room.
 struct Readers(Arc<dyn access::Authenticator>);
 
-impl query::Authenticator for Readers {
-    fn check(&self, bearer: &str) -> Option<query::Principal> {
+impl auth::Authenticator for Readers {
+    fn check(&self, bearer: &str) -> Option<auth::Principal> {
         let access::Principal { name, .. } = self.0.check(bearer)?;
         // Admins, auditors and viewers may all search; tokens for enrolment are never a principal.
-        Some(query::Principal { name, may_search: true })
+        Some(auth::Principal { name, may_search: true })
     }
 }
 
@@ -63,7 +64,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = Arc::new(Readers(given.readers));
-    let routes = query::router(QueryState { store, auth, clock: given.clock });
+    let routes = api::router(QueryState { store, auth, clock: given.clock });
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
 }
 

@@ -75,7 +75,10 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Exit> {
 fn token(args: &SearchArgs) -> Result<String, Failure> {
     let path = args.token_file.clone().unwrap_or_else(|| args.data_dir.join("admin.token"));
     let text = std::fs::read_to_string(&path).map_err(|error| {
-        let what = format!("cannot read the token {} (name one with --token-file or --data-dir)", path.display());
+        let what = format!(
+            "cannot read the token {} (name one with --token-file or --data-dir)",
+            path.display()
+        );
         Failure::because(Exit::NoInput, what, error)
     })?;
     Ok(text.trim().to_owned())
@@ -109,10 +112,14 @@ async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
         }
     }
     let unreachable = |error| {
-        let what = format!("no collector answers at {} (is it running? is the URL right?)", args.collector);
+        let what = format!(
+            "no collector answers at {} (is it running? is the URL right?)",
+            args.collector
+        );
         Failure::because(Exit::Io, what, error)
     };
-    let answer = client(args)?.get(url).bearer_auth(token(args)?).send().await.map_err(unreachable)?;
+    let answer =
+        client(args)?.get(url).bearer_auth(token(args)?).send().await.map_err(unreachable)?;
     let status = answer.status();
     let text = answer.text().await.map_err(unreachable)?;
     if status.is_success() {
@@ -128,7 +135,8 @@ async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
 
 fn show(event: &EventView<'_>, out: &mut impl Write) -> std::io::Result<()> {
     let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-    let target = event.targets.first().and_then(|target| target.name.as_deref().or(target.id.as_deref()));
+    let target =
+        event.targets.first().and_then(|target| target.name.as_deref().or(target.id.as_deref()));
     writeln!(
         out,
         "{}  {:<16}  {:<28}  {:<8}  {:<15}  {:<20}  {}",

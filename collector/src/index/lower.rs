@@ -154,7 +154,8 @@ fn address_range(addresses: &IpRange, fields: &Fields) -> Box<dyn Query> {
     }
     let (low, high) = (terms::coarse(&first), terms::coarse(&last));
     let whole_networks = low.len() == high.len()
-        && first[low.len()..].bytes().all(|b| b == b'0') && last[high.len()..].bytes().all(|b| b == b'f');
+        && first[low.len()..].bytes().all(|b| b == b'0')
+        && last[high.len()..].bytes().all(|b| b == b'f');
     if !whole_networks {
         return range(fields.term(Tag::Ip, &first), fields.term(Tag::Ip, &last));
     }

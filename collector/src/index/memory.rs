@@ -44,10 +44,7 @@ fn damaged(offset: u64, reason: &str) -> StoreError {
 
 /// Block `number` stands at byte 1,000 × its place in its segment.
 fn place(number: u64) -> LogCursor {
-    LogCursor {
-        segment: number / BLOCKS_PER_SEGMENT,
-        offset: number % BLOCKS_PER_SEGMENT * 1_000,
-    }
+    LogCursor { segment: number / BLOCKS_PER_SEGMENT, offset: number % BLOCKS_PER_SEGMENT * 1_000 }
 }
 
 fn number(at: LogCursor) -> u64 {

@@ -28,8 +28,7 @@ pub(super) fn next_run(sizes: &[u32]) -> Option<std::ops::Range<usize>> {
 fn run_up_to(sizes: &[u32], up_to: u32) -> Option<std::ops::Range<usize>> {
     let mut start = 0;
     while start < sizes.len() {
-        let end =
-            start + sizes[start..].iter().take_while(|docs| fits(**docs, up_to)).count();
+        let end = start + sizes[start..].iter().take_while(|docs| fits(**docs, up_to)).count();
         while end - start >= FAN_IN {
             let run = &sizes[start..start + bounded(&sizes[start..end])];
             if !is_dominated(run) {

@@ -63,13 +63,7 @@ impl HitKey {
     /// As an opaque cursor for a query string.
     #[must_use]
     pub fn to_cursor(&self) -> String {
-        format!(
-            "1.{}.{}.{}.{}",
-            self.time.micros(),
-            self.at.segment,
-            self.at.offset,
-            self.index
-        )
+        format!("1.{}.{}.{}.{}", self.time.micros(), self.at.segment, self.at.offset, self.index)
     }
 
     /// Reads a cursor.

@@ -8,8 +8,8 @@
 use std::fs::File;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -276,7 +276,9 @@ impl Indexer {
                 self.damage_met = 0;
                 Ok(found.filter(|block| to.is_none_or(|to| block.at < to)))
             }
-            Err(StoreError::Damaged { path, offset, reason }) if self.damage_met >= DAMAGE_TRIES => {
+            Err(StoreError::Damaged { path, offset, reason })
+                if self.damage_met >= DAMAGE_TRIES =>
+            {
                 self.damage_met = 0;
                 log::error!(path = path.display().to_string(), offset = offset,
                     reason = reason;
@@ -295,13 +297,12 @@ impl Indexer {
     }
 
     fn add(&mut self, stored: &StoredBlock) -> Result<(), IndexError> {
-        let place = pack_place(stored.at).ok_or(IndexError::Beyond {
-            segment: stored.at.segment,
-            offset: stored.at.offset,
-        })?;
+        let place = pack_place(stored.at)
+            .ok_or(IndexError::Beyond { segment: stored.at.segment, offset: stored.at.offset })?;
         self.open_for(stored)?;
         let now = self.clock.monotonic();
-        let old = self.clock.now().micros() - stored.receipt.received.micros() > CATCH_UP_AGE_MICROS;
+        let old =
+            self.clock.now().micros() - stored.receipt.received.micros() > CATCH_UP_AGE_MICROS;
         let Some(writing) = self.current.as_mut() else { return Ok(()) };
         let pending =
             writing.pending.get_or_insert(Pending { since: now, bytes: 0, events: 0, old });
@@ -534,7 +535,9 @@ fn plan(whole: &[Partition], lost: &[String]) -> Vec<Stretch> {
             .or(last_day);
         // Before the first partition there may be what was dropped for its age: only a partition
         // known to be lost is made again there.
-        if from > at && let Some(day) = day {
+        if from > at
+            && let Some(day) = day
+        {
             plan.push(Stretch { from: at, to: Some(from), day: Some(day.clone()) });
         }
         at = partition.payload.next;

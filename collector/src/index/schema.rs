@@ -62,10 +62,8 @@ impl Fields {
             .set_fieldnorms(false);
         let column = || NumericOptions::default().set_fast();
         let fields = Self {
-            terms: builder.add_text_field(
-                "terms",
-                TextOptions::default().set_indexing_options(indexing),
-            ),
+            terms: builder
+                .add_text_field("terms", TextOptions::default().set_indexing_options(indexing)),
             time: builder.add_i64_field(TIME, column()),
             place: builder.add_u64_field(PLACE, column()),
             index: builder.add_u64_field(INDEX, column()),

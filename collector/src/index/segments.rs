@@ -270,7 +270,8 @@ impl<'a> Scan<'a> {
         self.weights[weight].for_each_no_score(&segment.reader, &mut |docs: &[DocId]| {
             let buffer = &mut buffer[..docs.len()];
             segment.times.get_vals(docs, buffer);
-            count += buffer.iter().filter(|time| self.times.contains(**time)).map(|_| 1).sum::<u64>();
+            count +=
+                buffer.iter().filter(|time| self.times.contains(**time)).map(|_| 1).sum::<u64>();
         })?;
         Ok(count)
     }
@@ -336,7 +337,8 @@ impl Best {
         }
         let key = segment.key(doc, time);
         let rank = Rank::of(&key, self.direction);
-        if worst.is_some_and(|worst| rank < worst) || self.after.is_some_and(|after| rank >= after) {
+        if worst.is_some_and(|worst| rank < worst) || self.after.is_some_and(|after| rank >= after)
+        {
             return;
         }
         self.heap.push(Reverse((rank, key)));

@@ -154,4 +154,3 @@ fn among(mut postings: BlockSegmentPostings, docs: &Docs) -> u64 {
     }
     count
 }
-

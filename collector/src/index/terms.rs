@@ -482,7 +482,8 @@ fn ipv6_word(text: &str, at: usize, emit: &mut impl FnMut(&str)) {
         return;
     }
     // The longest text of an address has 45 bytes.
-    let run = bytes.iter().take(46).take_while(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+    let run =
+        bytes.iter().take(46).take_while(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
     let candidate = text[at..at + run.count()].trim_end_matches('.');
     if let Ok(address) = candidate.parse::<Ipv6Addr>() {
         emit(&address.to_string());
@@ -539,8 +540,21 @@ mod tests {
         assert_eq!(
             words_in("User Jane.Doe@Company.com, from 203.0.113.42:22."),
             [
-                "user", "jane", "doe", "company", "com", "jane.doe@company.com", "jane.doe",
-                "company.com", "from", "203", "0", "113", "42", "203.0.113.42", "22"
+                "user",
+                "jane",
+                "doe",
+                "company",
+                "com",
+                "jane.doe@company.com",
+                "jane.doe",
+                "company.com",
+                "from",
+                "203",
+                "0",
+                "113",
+                "42",
+                "203.0.113.42",
+                "22"
             ]
         );
         assert_eq!(words_in("-host:sess_abc123--"), ["host", "sess", "abc123", "sess_abc123"]);

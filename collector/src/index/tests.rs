@@ -58,7 +58,11 @@ pub(crate) fn event(spec: &Spec) -> Vec<u8> {
     if spec.text % 3 == 0 {
         draft.text(Field::SessionId, format!("s{}", spec.actor));
         draft.detail("count", Detail::Int(i64::from(spec.text)));
-        draft.target(Target { kind: Some("contact".into()), id: Some("12345".into()), ..Target::default() });
+        draft.target(Target {
+            kind: Some("contact".into()),
+            id: Some("12345".into()),
+            ..Target::default()
+        });
         draft.change(Change {
             field: "plan".into(),
             before: Some(Detail::Text("Free".into())),
@@ -96,10 +100,7 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self {
-            log: Arc::new(MemoryLog::new(None).unwrap()),
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { log: Arc::new(MemoryLog::new(None).unwrap()), dir: tempfile::tempdir().unwrap() }
     }
 
     fn options(&self) -> IndexOptions {
@@ -136,7 +137,12 @@ fn request(filter: Filter, limit: usize) -> SearchRequest {
 }
 
 /// All pages, one after the other.
-fn all(store: &dyn EventStore, filter: &Filter, direction: Direction, limit: usize) -> Vec<Vec<u8>> {
+fn all(
+    store: &dyn EventStore,
+    filter: &Filter,
+    direction: Direction,
+    limit: usize,
+) -> Vec<Vec<u8>> {
     let mut request = SearchRequest { direction, ..request(filter.clone(), limit) };
     let mut events = Vec::new();
     loop {
@@ -420,7 +426,9 @@ fn a_damaged_day_is_set_aside_and_made_again_without_the_others() {
                 0 => std::fs::write(&meta, b"{\"torn").unwrap(),
                 1 => std::fs::write(
                     &meta,
-                    std::fs::read_to_string(&meta).unwrap().replace("\\\"format\\\":1", "\\\"format\\\":9"),
+                    std::fs::read_to_string(&meta)
+                        .unwrap()
+                        .replace("\\\"format\\\":1", "\\\"format\\\":9"),
                 )
                 .unwrap(),
                 2 => remove_a_segment_file(&days[damaged]),
@@ -581,9 +589,9 @@ fn killed_at_any_instant_the_index_goes_on_and_has_each_event_once() {
     let found = all(store.as_ref(), &Filter::default(), Direction::OldestFirst, 1_000);
     assert_eq!(numbers_of(&found), (0..6_000).collect::<Vec<_>>(), "finished: {finished}");
     assert!(
-        !std::fs::read_dir(&index).unwrap().any(|entry| {
-            entry.unwrap().path().extension().is_some_and(|end| end == "damaged")
-        }),
+        !std::fs::read_dir(&index)
+            .unwrap()
+            .any(|entry| { entry.unwrap().path().extension().is_some_and(|end| end == "damaged") }),
         "a kill must not look like damage"
     );
 }
@@ -616,7 +624,10 @@ fn a_filter_of_nothing_and_of_everything() {
     let bench = Bench::new();
     let (store, _indexer) = bench.indexed();
     let page = store.search(&request(Filter::default(), 10)).unwrap();
-    assert_eq!((page.hits.len(), page.next, page.total), (0, None, Total { value: 0, exact: true }));
+    assert_eq!(
+        (page.hits.len(), page.next, page.total),
+        (0, None, Total { value: 0, exact: true })
+    );
     let nothing = Filter { expr: Expr::Any(Vec::new()), ..Filter::default() };
     fill_days(&bench, 1);
     drop(_indexer);

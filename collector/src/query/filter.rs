@@ -211,10 +211,9 @@ impl Expr {
             Self::All(all) => all.iter().all(|expr| expr.matches(event)),
             Self::Any(any) => any.iter().any(|expr| expr.matches(event)),
             Self::Not(not) => !not.matches(event),
-            Self::Value(key, pattern) => event
-                .values
-                .iter()
-                .any(|(tag, value)| key.tags.contains(tag) && pattern.is(value)),
+            Self::Value(key, pattern) => {
+                event.values.iter().any(|(tag, value)| key.tags.contains(tag) && pattern.is(value))
+            }
             Self::Ip(range) => event.addresses.iter().any(|address| range.contains(*address)),
             Self::Word(word) => event.words.contains(word),
             Self::WordPrefix(start) => event.words.iter().any(|word| word.starts_with(start)),

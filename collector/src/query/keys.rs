@@ -20,7 +20,11 @@ pub const KEYS: &[Key] = &[
         tags: &[Tag::ActorName, Tag::ActorId, Tag::ActorDisplay],
         about: "who acted: name, e-mail, id or display name",
     },
-    Key { name: "action", tags: &[Tag::Action], about: "what was done, as in authentication.login" },
+    Key {
+        name: "action",
+        tags: &[Tag::Action],
+        about: "what was done, as in authentication.login",
+    },
     Key { name: "op", tags: &[Tag::Op], about: "create, read, update, delete, login, export …" },
     Key { name: "category", tags: &[Tag::Category], about: "authentication, data, export …" },
     Key { name: "outcome", tags: &[Tag::Outcome], about: "success, failure, denied, pending" },

@@ -37,7 +37,13 @@ fn the_design_s_own_line() {
 #[test]
 fn alternatives_in_lists_and_parentheses() {
     let both = Expr::Any(vec![is("op", "create"), is("op", "delete")]);
-    for line in ["op:create,delete", "op:(create delete)", "op:(create,delete)", "op:create OR op:delete", "(op:create OR op:delete)"] {
+    for line in [
+        "op:create,delete",
+        "op:(create delete)",
+        "op:(create,delete)",
+        "op:create OR op:delete",
+        "(op:create OR op:delete)",
+    ] {
         assert_eq!(expr(line), both, "{line}");
     }
     assert_eq!(

@@ -140,7 +140,16 @@ mod tests {
             let time = parse(text, now).map(|time| time.to_string());
             assert_eq!(time.as_deref(), Ok(expected), "{text}");
         }
-        for bad in ["", "h", "-5h", "yesterday", "2026-02-30", "2026-1-1", "2026-01-31T25:00", "9999999999999999999d"] {
+        for bad in [
+            "",
+            "h",
+            "-5h",
+            "yesterday",
+            "2026-02-30",
+            "2026-1-1",
+            "2026-01-31T25:00",
+            "9999999999999999999d",
+        ] {
             assert!(parse(bad, now).is_err(), "{bad}");
         }
     }

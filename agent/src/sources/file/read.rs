@@ -330,7 +330,8 @@ fn look_at(file: &File, reader: &Reader, buffer: &mut [u8], stat: Stat) -> io::R
     // Less than was there before, and so little read that an equal beginning says nothing (a
     // header line, say): it was emptied and begun again. Otherwise the writer took back the line
     // that it had begun.
-    let is_one_record = len64(before) == reader.offset && memchr::memchr_iter(b'\n', &buffer[..before]).count() <= 1;
+    let is_one_record = len64(before) == reader.offset
+        && memchr::memchr_iter(b'\n', &buffer[..before]).count() <= 1;
     if stat.size < reader.largest && is_one_record {
         return Ok(Look::Replaced);
     }

@@ -172,7 +172,9 @@ impl Reader {
     pub(crate) fn sought(&self) -> Option<Expected> {
         let expected = self.expected()?;
         match self.mark {
-            Some((end, tail)) if end >= self.offset => Some(Expected { offset: end, tail, ..expected }),
+            Some((end, tail)) if end >= self.offset => {
+                Some(Expected { offset: end, tail, ..expected })
+            }
             _ => Some(expected),
         }
     }

@@ -65,7 +65,9 @@ impl Tailer {
                     }
                 }
                 (Place::Inode(_), Some(here)) => stands(&mut reader, here),
-                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => self.vanished(&mut reader),
+                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => {
+                    self.vanished(&mut reader)
+                }
                 _ => {}
             }
             self.readers.insert(id, reader);
@@ -77,7 +79,8 @@ impl Tailer {
     /// if that cannot be said now.
     fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
         let Some(((path, stat), expected)) = here.first().zip(reader.sought()) else { return true };
-        let path = here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
+        let path =
+            here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
         let checked = File::open(path).and_then(|file| {
             let now = stat_file(&file)?;
             Ok((now.inode == stat.inode && expected.holds(&file)?, now, file))
@@ -114,7 +117,8 @@ impl Tailer {
             reader.place = Place::Missing(Missing {
                 tries: 0,
                 tries_left: SEARCH_SCANS,
-                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset)).filter(|bytes| *bytes > 0),
+                unread: Some(reader.largest.max(reader.size).saturating_sub(reader.offset))
+                    .filter(|bytes| *bytes > 0),
                 truncated: false,
                 not_at_home: false,
             });
@@ -122,7 +126,11 @@ impl Tailer {
     }
 
     /// A file that could never be opened and is gone: what it held is lost, and said so.
-    fn notice_vanished_blind(&mut self, found: &Found, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn notice_vanished_blind(
+        &mut self,
+        found: &Found,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         if self.blind.is_empty() {
             return Ok(());
         }
@@ -155,7 +163,12 @@ impl Tailer {
     }
 
     /// Begins the files that nobody reads, the oldest first.
-    fn adopt(&mut self, found: &Found, unreadable: &HashSet<ReaderId>, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn adopt(
+        &mut self,
+        found: &Found,
+        unreadable: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let mut fresh: Vec<(&Path, &Stat)> = Vec::new();
         let mut inodes = HashSet::new();
         for (path, stat) in &found.files {
@@ -168,8 +181,11 @@ impl Tailer {
         if fresh.is_empty() {
             return Ok(());
         }
-        let waited: HashSet<Inode> =
-            unreadable.iter().filter_map(|id| self.readers.get(id)).map(|reader| reader.inode).collect();
+        let waited: HashSet<Inode> = unreadable
+            .iter()
+            .filter_map(|id| self.readers.get(id))
+            .map(|reader| reader.inode)
+            .collect();
         fresh.retain(|(_, stat)| !waited.contains(&stat.inode));
         let kin = Kin::new(self, found);
         // Rotated files before what stands at their base, then the oldest first, then the one
@@ -192,7 +208,9 @@ impl Tailer {
             }
             if let Some(base) = kin.base(path) {
                 // What stands at the base has not been begun: the rotated file came before it.
-                self.let_go_first(id, |reader| reader.offset == 0 && reader.at.as_deref() == Some(base));
+                self.let_go_first(id, |reader| {
+                    reader.offset == 0 && reader.at.as_deref() == Some(base)
+                });
             }
             let first = self.first_start;
             if let Some(reader) = self.readers.get_mut(&id) {
@@ -206,7 +224,12 @@ impl Tailer {
         Ok(())
     }
 
-    fn adopt_one(&mut self, path: &Path, stat: &Stat, outlet: &mut dyn Outlet) -> Result<Option<ReaderId>, Stopped> {
+    fn adopt_one(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Option<ReaderId>, Stopped> {
         let opened = File::open(path).and_then(|file| Ok((stat_file(&file)?, file)));
         let (now, file) = match opened {
             Ok((now, file)) if now.inode == stat.inode => (now, file),
@@ -252,7 +275,9 @@ impl Tailer {
 
     /// Was this inode read to its end before, and has it grown since?
     fn revive(&mut self, stat: &Stat, file: &File) -> Revived {
-        let mine = |done: &Done| done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false);
+        let mine = |done: &Done| {
+            done.inode() == stat.inode && done.expected().holds(file).unwrap_or(false)
+        };
         let Some(at) = self.done.iter().rposition(mine) else { return Revived::New };
         if self.done[at].position.offset.get() >= stat.size {
             return Revived::Nothing;
@@ -262,7 +287,11 @@ impl Tailer {
     }
 
     /// At the very first start, by wish: what is there is not read, and that is made durable.
-    fn start_at_end(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn start_at_end(
+        &mut self,
+        reader: &mut Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
         let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
         let Some((first, tail, in_line)) = end else { return Ok(()) };
@@ -283,9 +312,12 @@ impl Tailer {
         let readers = self
             .readers
             .values()
-            .filter(|reader| reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path))
+            .filter(|reader| {
+                reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path)
+            })
             .map(|reader| reader.modified_ns);
-        let done = self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
+        let done =
+            self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
         let since_ns = readers.chain(done).max().unwrap_or(i64::MAX);
         self.hunts.push(Hunt { path, since_ns, tries_left: SEARCH_SCANS });
     }

@@ -67,7 +67,11 @@ pub(crate) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
 
 impl Tailer {
     /// One try for each content that is missing.
-    pub(crate) fn search_missing(&mut self, waiting: &HashSet<ReaderId>, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    pub(crate) fn search_missing(
+        &mut self,
+        waiting: &HashSet<ReaderId>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let missing = |(id, reader): (&ReaderId, &Reader)| {
             (reader.is_missing() && !waiting.contains(id)).then_some(*id)
         };
@@ -81,7 +85,12 @@ impl Tailer {
         Ok(())
     }
 
-    fn search_one(&mut self, id: ReaderId, mut reader: Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    fn search_one(
+        &mut self,
+        id: ReaderId,
+        mut reader: Reader,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         let outcome = self.search(&reader);
         let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
         missing.tries += 1;
@@ -89,7 +98,9 @@ impl Tailer {
         match outcome {
             Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
             Ok(Search::Packed(path, stat)) => self.unpack(id, reader, &path, &stat),
-            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => self.unpack(id, reader, &path, &stat),
+            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => {
+                self.unpack(id, reader, &path, &stat)
+            }
             Ok(Search::Later | Search::Damaged(..)) if tries < PARTIAL_COPY_SCANS => {
                 self.readers.insert(id, reader);
             }
@@ -159,10 +170,14 @@ impl Tailer {
             return Ok(Search::Nothing);
         }
         // A copy is no older than the last look at the original.
-        near.retain(|sibling| sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns);
+        near.retain(|sibling| {
+            sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns
+        });
         let (packed, mut plain): (Vec<Sibling>, Vec<Sibling>) =
             near.into_iter().partition(|sibling| is_compressed_name(&sibling.path));
-        plain.sort_by_key(|sibling| std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns)));
+        plain.sort_by_key(|sibling| {
+            std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
+        });
         for sibling in plain {
             if sibling.stat.inode == home(reader) || sibling.stat.size < expected.offset {
                 continue;
@@ -179,7 +194,9 @@ impl Tailer {
     /// Is this file the remains of another content that began alike and was read further?
     fn is_finished(&self, expected: &Expected, holds: impl Fn(&Expected) -> bool) -> bool {
         let mut done = self.done.iter().map(super::reader::Done::expected);
-        done.any(|other| other.first == expected.first && other.offset > expected.offset && holds(&other))
+        done.any(|other| {
+            other.first == expected.first && other.offset > expected.offset && holds(&other)
+        })
     }
 
     fn search_packed(&self, expected: &Expected, packed: Vec<Sibling>) -> Search {
@@ -188,12 +205,16 @@ impl Tailer {
             if !Archive::is_readable_name(&sibling.path) {
                 continue;
             }
-            let holds = |other: &Expected| matches!(Archive::check(&sibling.path, Some(other)), Verdict::Continues { .. });
+            let holds = |other: &Expected| {
+                matches!(Archive::check(&sibling.path, Some(other)), Verdict::Continues { .. })
+            };
             match Archive::check(&sibling.path, Some(expected)) {
                 Verdict::Continues { .. } if self.is_finished(expected, holds) => {}
                 Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
                 Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
-                Verdict::Incomplete if matches!(outcome, Search::Nothing) => outcome = Search::Later,
+                Verdict::Incomplete if matches!(outcome, Search::Nothing) => {
+                    outcome = Search::Later
+                }
                 Verdict::Incomplete | Verdict::Other => {}
             }
         }
@@ -207,7 +228,12 @@ impl Tailer {
     }
 
     /// Is this new file a copy of what another reader reads or has read?
-    pub(crate) fn is_copy_of_known(&mut self, reader: &Reader, file: &File, first: Fingerprint) -> io::Result<bool> {
+    pub(crate) fn is_copy_of_known(
+        &mut self,
+        reader: &Reader,
+        file: &File,
+        first: Fingerprint,
+    ) -> io::Result<bool> {
         for other in self.readers.values() {
             let related = home(other) != reader.inode && is_rotation_of(&other.path, &reader.path);
             if related && !other.held && is_copy_of(other, reader, file, first)? {
@@ -256,12 +282,16 @@ impl Tailer {
             .filter(|path| {
                 is_rotation_of(&hunt.path, path)
                     && (is_compressed_name(path) || !self.walk.matches(path))
-                    && uncompressed(path).is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
+                    && uncompressed(path)
+                        .is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
             })
             .filter_map(|path| Some(Sibling { path: path.clone(), stat: stat_path(path).ok()? }))
             .collect();
         near.retain(|Sibling { stat, .. }| {
-            stat.is_file && stat.size > 0 && self.is_newer(stat, hunt) && self.is_unknown(&stat.inode)
+            stat.is_file
+                && stat.size > 0
+                && self.is_newer(stat, hunt)
+                && self.is_unknown(&stat.inode)
         });
         near.sort_by_key(|sibling| {
             let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
@@ -276,7 +306,9 @@ impl Tailer {
                     reader.hunted = true;
                     let id = self.insert(reader);
                     let later = |reader: &Reader| {
-                        reader.stood_at(&hunt.path) && reader.is_unbegun() && reader.seen_ns >= sibling.stat.modified_ns
+                        reader.stood_at(&hunt.path)
+                            && reader.is_unbegun()
+                            && reader.seen_ns >= sibling.stat.modified_ns
                     };
                     self.let_go_first(id, later);
                     before.push(id);
@@ -286,7 +318,9 @@ impl Tailer {
             }
         }
         for id in before {
-            self.let_go_first(id, |reader| reader.at.as_deref() == Some(&hunt.path) && reader.path == hunt.path);
+            self.let_go_first(id, |reader| {
+                reader.at.as_deref() == Some(&hunt.path) && reader.path == hunt.path
+            });
         }
         unfinished
     }
@@ -301,7 +335,8 @@ impl Tailer {
     }
 
     fn is_newer(&self, stat: &Stat, hunt: &Hunt) -> bool {
-        stat.modified_ns >= hunt.since_ns || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
+        stat.modified_ns >= hunt.since_ns
+            || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
     }
 
     fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
@@ -310,14 +345,17 @@ impl Tailer {
 
     /// Nobody reads this inode now (it may hold something that was read before: see below).
     fn is_unknown(&self, inode: &Inode) -> bool {
-        let unpacked = |reader: &Reader| matches!(reader.place, Place::Archive(_)) && reader.inode == *inode;
+        let unpacked =
+            |reader: &Reader| matches!(reader.place, Place::Archive(_)) && reader.inode == *inode;
         !self.by_inode.contains_key(inode) && !self.readers.values().any(unpacked)
     }
 
     /// Does the inode still hold a content of its own that we know? What has been added to a
     /// finished one is taken up again by the search.
     fn holds_its_own(&mut self, stat: &Stat, file: &File) -> io::Result<bool> {
-        for reader in self.readers.values().filter(|reader| reader.is_missing() && home(reader) == stat.inode) {
+        for reader in
+            self.readers.values().filter(|reader| reader.is_missing() && home(reader) == stat.inode)
+        {
             if reader.sought().is_some_and(|sought| sought.holds(file).unwrap_or(false)) {
                 return Ok(true);
             }
@@ -392,7 +430,11 @@ pub(crate) fn home(reader: &Reader) -> Inode {
     reader.known.as_ref().map_or(reader.inode, |known| Inode::of(&known.identity))
 }
 
-fn search_inode(reader: &Reader, expected: &Expected, near: &[Sibling]) -> io::Result<Option<Search>> {
+fn search_inode(
+    reader: &Reader,
+    expected: &Expected,
+    near: &[Sibling],
+) -> io::Result<Option<Search>> {
     let Place::Missing(Missing { not_at_home: false, .. }) = &reader.place else { return Ok(None) };
     for sibling in near.iter().filter(|sibling| sibling.stat.inode == home(reader)) {
         let file = File::open(&sibling.path)?;
@@ -404,7 +446,12 @@ fn search_inode(reader: &Reader, expected: &Expected, near: &[Sibling]) -> io::R
 }
 
 /// Does this rotated file hold what `other` reads?
-fn is_copy_of(other: &Reader, reader: &Reader, file: &File, first: Fingerprint) -> io::Result<bool> {
+fn is_copy_of(
+    other: &Reader,
+    reader: &Reader,
+    file: &File,
+    first: Fingerprint,
+) -> io::Result<bool> {
     let expected = other.sought().filter(|expected| expected.first == first);
     let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
     let original = match (&other.place, &other.at) {

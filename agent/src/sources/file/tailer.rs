@@ -13,7 +13,10 @@ use super::reader::{Done, Place, Reader, ReaderId};
 use super::stat::Inode;
 use super::walk::{Found, Walk};
 use super::{FileOptions, SourceError, Start};
-use crate::sources::{FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped, TAIL_BYTES};
+use crate::sources::{
+    FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped,
+    TAIL_BYTES,
+};
 
 /// Scans that look for a vanished content before it is given up.
 pub(crate) const SEARCH_SCANS: u32 = 3;
@@ -196,7 +199,11 @@ impl Tailer {
 
     /// The number of a new content of `inode` that begins with this record.
     pub(crate) fn next_generation(&self, inode: Inode, first: Fingerprint) -> u32 {
-        let live = self.readers.values().filter_map(|reader| reader.known.as_ref()).map(|known| &known.identity);
+        let live = self
+            .readers
+            .values()
+            .filter_map(|reader| reader.known.as_ref())
+            .map(|known| &known.identity);
         let done = self.done.iter().map(|done| &done.position.identity);
         live.chain(done)
             .filter(|identity| identity.fingerprint == first && Inode::of(identity) == inode)
@@ -209,7 +216,11 @@ impl Tailer {
     pub(crate) fn is_blocked(&self, reader: &Reader) -> bool {
         let here = if reader.is_unbegun() { Some(&reader.path) } else { reader.at.as_ref() };
         let hunted = here.is_some_and(|here| self.hunts.iter().any(|hunt| hunt.path == *here));
-        hunted || reader.after.iter().any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
+        hunted
+            || reader
+                .after
+                .iter()
+                .any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
     }
 }
 
@@ -217,7 +228,13 @@ impl Tailer {
 /// `start: end` is not applied again to files that have appeared since.
 fn marker(now: Timestamp) -> FilePosition {
     FilePosition {
-        identity: FileIdentity { born_ns: 0, dev: 0, fingerprint: Fingerprint([0; 16]), generation: 0, ino: 0 },
+        identity: FileIdentity {
+            born_ns: 0,
+            dev: 0,
+            fingerprint: Fingerprint([0; 16]),
+            generation: 0,
+            ino: 0,
+        },
         offset: Offset(0),
         segment: FINISHED,
         path: String::new(),

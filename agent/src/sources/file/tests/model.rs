@@ -52,7 +52,8 @@ impl World {
         let max_open_files = [0, 512][usize::from(dice.below(4) > 0)];
         let bench = Bench::with(pattern, |options| options.max_open_files = max_open_files);
         let mut story = String::new();
-        writeln!(story, "seed {seed} pattern {pattern} header {header} open {max_open_files}").unwrap();
+        writeln!(story, "seed {seed} pattern {pattern} header {header} open {max_open_files}")
+            .unwrap();
         Self {
             dice,
             bench,
@@ -158,7 +159,12 @@ impl World {
         let modified = fs::metadata(self.bench.path(&from)).unwrap().modified().unwrap();
         self.bench.gzip(&from, &to);
         if self.dice.below(2) == 0 {
-            File::options().append(true).open(self.bench.path(&to)).unwrap().set_modified(modified).unwrap();
+            File::options()
+                .append(true)
+                .open(self.bench.path(&to))
+                .unwrap()
+                .set_modified(modified)
+                .unwrap();
         } else {
             self.loose_order = true;
         }
@@ -191,7 +197,9 @@ impl World {
         self.scanned_since_new_file = false;
         if self.bench.saved.is_empty() {
             // An agent without any memory reads what its pattern means and nothing else.
-            let lost = self.vanished(|path| self.bench.tailer.walk.matches(path) && path.extension() != Some("gz".as_ref()));
+            let lost = self.vanished(|path| {
+                self.bench.tailer.walk.matches(path) && path.extension() != Some("gz".as_ref())
+            });
             self.excused.extend(lost);
             self.step(1);
         }
@@ -256,7 +264,9 @@ impl World {
                 self.bench.tailer.read(&mut self.bench.sink).unwrap();
             }
         }
-        let excusing = matches!(what, "truncate" | "restart") || (what == "delete" && !held) || self.shifted_out(what);
+        let excusing = matches!(what, "truncate" | "restart")
+            || (what == "delete" && !held)
+            || self.shifted_out(what);
         self.tell();
         if excusing {
             let vanished = self.vanished(|_| true);
@@ -273,7 +283,8 @@ impl World {
         for item in &self.bench.sink.items[self.told.min(self.bench.sink.items.len())..] {
             match item {
                 Item::Records(chunk) => {
-                    let lines: Vec<Option<usize>> = records(chunk).iter().map(|line| number(line)).collect();
+                    let lines: Vec<Option<usize>> =
+                        records(chunk).iter().map(|line| number(line)).collect();
                     writeln!(
                         self.story,
                         "    {} ino {} gen {} {}..{} {:?} {:?}",
@@ -288,11 +299,21 @@ impl World {
                     .unwrap();
                 }
                 Item::Moved { position, .. } => {
-                    let (ino, at, end) = (position.identity.ino % 1000, position.offset, position.segment);
-                    writeln!(self.story, "    moved {} ino {ino} {at} {end}", position.path.rsplit('/').next().unwrap()).unwrap();
+                    let (ino, at, end) =
+                        (position.identity.ino % 1000, position.offset, position.segment);
+                    writeln!(
+                        self.story,
+                        "    moved {} ino {ino} {at} {end}",
+                        position.path.rsplit('/').next().unwrap()
+                    )
+                    .unwrap();
                 }
-                Item::Forget { identity, .. } => writeln!(self.story, "    forget ino {}", identity.ino % 1000).unwrap(),
-                Item::Gap(notice) => writeln!(self.story, "    gap {} {:?}", notice.code, notice.from).unwrap(),
+                Item::Forget { identity, .. } => {
+                    writeln!(self.story, "    forget ino {}", identity.ino % 1000).unwrap()
+                }
+                Item::Gap(notice) => {
+                    writeln!(self.story, "    gap {} {:?}", notice.code, notice.from).unwrap()
+                }
             }
         }
         self.told = self.bench.sink.items.len();
@@ -300,7 +321,12 @@ impl World {
         for entry in fs::read_dir(self.bench.dir.path()).unwrap() {
             let entry = entry.unwrap();
             let stat = super::super::stat::stat_path(&entry.path()).unwrap();
-            names.push(format!("{}={}:{}", entry.file_name().to_str().unwrap(), stat.inode.ino % 1000, stat.size));
+            names.push(format!(
+                "{}={}:{}",
+                entry.file_name().to_str().unwrap(),
+                stat.inode.ino % 1000,
+                stat.size
+            ));
         }
         for (id, reader) in &self.bench.tailer.readers {
             writeln!(
@@ -336,9 +362,11 @@ impl World {
                 None => garbage.push(String::from_utf8_lossy(&line).into_owned()),
             }
         }
-        let twice: Vec<&usize> = seen.iter().filter(|(_, count)| **count > 1).map(|(n, _)| n).collect();
-        let missing: Vec<usize> =
-            (0..self.next_line).filter(|n| !seen.contains_key(n) && !self.excused.contains(n)).collect();
+        let twice: Vec<&usize> =
+            seen.iter().filter(|(_, count)| **count > 1).map(|(n, _)| n).collect();
+        let missing: Vec<usize> = (0..self.next_line)
+            .filter(|n| !seen.contains_key(n) && !self.excused.contains(n))
+            .collect();
         order.retain(|n| !self.excused.contains(n));
         let mut disorder: Vec<_> = order.windows(2).filter(|pair| pair[0] > pair[1]).collect();
         if self.loose_order {
@@ -346,10 +374,12 @@ impl World {
         }
         for identity in self.bench.identities() {
             let chunks = self.bench.chunks().filter(|chunk| chunk.file.identity == identity);
-            let mine: Vec<usize> = chunks.flat_map(records).filter_map(|line| number(&line)).collect();
+            let mine: Vec<usize> =
+                chunks.flat_map(records).filter_map(|line| number(&line)).collect();
             assert!(mine.is_sorted(), "{identity:?}: {mine:?}\n{}", self.story);
         }
-        let good = twice.is_empty() && missing.is_empty() && disorder.is_empty() && garbage.is_empty();
+        let good =
+            twice.is_empty() && missing.is_empty() && disorder.is_empty() && garbage.is_empty();
         assert!(
             good,
             "twice {twice:?} missing {missing:?} disorder {disorder:?} garbage {garbage:?}\n{}",
@@ -401,5 +431,10 @@ fn every_line_comes_exactly_once_and_in_order_whatever_rotates_and_dies() {
     }
     let stories: Vec<&String> = failed.iter().map(|(_, text)| text).take(2).collect();
     let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
-    assert!(failed.is_empty(), "{} seeds failed: {seeds:?}\n{}", seeds.len(), stories.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("\n----\n"));
+    assert!(
+        failed.is_empty(),
+        "{} seeds failed: {seeds:?}\n{}",
+        seeds.len(),
+        stories.iter().map(|s| s.as_str()).collect::<Vec<_>>().join("\n----\n")
+    );
 }
