@@ -288,7 +288,8 @@ fn what_the_packages_install_is_there_and_the_units_name_what_they_install() {
                 && unit.contains(&format!("StateDirectory={program}\n"))
         );
         assert!(
-            read(&format!("systemd/sysusers.d/{program}.conf")).contains(&format!("u     {program} "))
+            read(&format!("systemd/sysusers.d/{program}.conf"))
+                .contains(&format!("u     {program} "))
         );
         assert!(
             read(&format!("packaging/{krate}/postinst"))
