@@ -100,7 +100,7 @@ impl Phase {
         writeln!(
             out,
             "{:8} {blocks} blocks x {len} B in {ms} ms = {} blocks/s, {} MB/s; CPU owner {} us + sled-io {} us per block; \
-             written {} MiB ({} %); disk {} MiB; resident {} MiB, peak {} MiB; {} syncs, {} rebuilds",
+             written {} MiB ({} %); disk {} MiB; resident {} MiB, peak {} MiB; {} syncs, {} rebuilds, {} refreshes",
             self.name,
             blocks * 1000 / ms,
             blocks * len / ms / 1000,
@@ -113,6 +113,7 @@ impl Phase {
             proc_number("/proc/self/status", "VmHWM:") / 1024,
             stats.syncs,
             stats.recreated,
+            stats.refreshed,
         )
     }
 }
@@ -183,13 +184,15 @@ fn main() -> std::io::Result<()> {
     phase.end(&mut out, &spool, blocks, len)?;
     let start = Instant::now();
     assert!(spool.close(Duration::from_secs(60)), "the spool did not drain");
-    writeln!(out, "close {} ms", start.elapsed().as_millis())?;
+    let resident = proc_number("/proc/self/status", "VmRSS:") / 1024;
+    writeln!(out, "close {} ms; resident {resident} MiB", start.elapsed().as_millis())?;
     let start = Instant::now();
     let (spool, opened) = Spool::open(dir.path(), options, clock).map_err(std::io::Error::other)?;
+    let resident = proc_number("/proc/self/status", "VmRSS:") / 1024;
+    let held = opened.next_seq - opened.first_seq;
     writeln!(
         out,
-        "open with {} blocks, all checked: {} ms",
-        opened.next_seq - opened.first_seq,
+        "open with {held} blocks, all checked: {} ms; resident {resident} MiB",
         start.elapsed().as_millis()
     )?;
     spool.register_outputs(&["a"]).wait().map_err(std::io::Error::other)?;

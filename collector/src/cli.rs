@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
-use crate::command::{self, ConfigArgs, TokenCommand};
+use crate::command::{self, ConfigArgs, SearchArgs, TokenCommand};
 
 /// Keeps audit events as evidence and finds them again
 #[derive(Debug, Parser)]
@@ -22,12 +22,7 @@ enum Command {
     /// Check the configuration and the files that it names
     Check(ConfigArgs),
     /// Search for events
-    Search {
-        #[command(flatten)]
-        config: ConfigArgs,
-        /// The search line, as on the page
-        query: Vec<String>,
-    },
+    Search(SearchArgs),
     /// Throw the index away and make it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
@@ -58,9 +53,7 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => command::run(config),
         Command::Check(config) => command::check(config),
-        Command::Search { config, query } => {
-            command::derived::search(&config.load()?, &query.join(" "))
-        }
+        Command::Search(args) => command::search(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Token { config, command } => command::token(&config.load()?.value, command),

@@ -9,7 +9,9 @@
 pub mod access;
 pub mod cli;
 pub mod command;
+pub mod index;
 pub mod ingest;
+pub mod query;
 pub mod serve;
 pub mod store;
 #[doc(hidden)]

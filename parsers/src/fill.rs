@@ -161,6 +161,9 @@ fn address<'a>(text: Cow<'a, str>, draft: &mut Draft<'a>) {
 }
 
 fn odd_address<'a>(text: Cow<'a, str>, draft: &mut Draft<'a>) {
+    if text.contains([',', ' ']) {
+        return several_addresses(&text, draft);
+    }
     if let Ok(both) = text.parse::<SocketAddr>() {
         draft.text(Field::SourceIp, both.ip().to_canonical().to_string());
         if !draft.has(Field::SourcePort) {
@@ -175,6 +178,31 @@ fn odd_address<'a>(text: Cow<'a, str>, draft: &mut Draft<'a>) {
         Err(_) if matches!(&*text, "-" | "UNKNOWN" | "unknown" | "?") => {}
         Err(_) if !draft.has(Field::SourceHost) => draft.text(Field::SourceHost, text),
         Err(_) => {}
+    }
+}
+
+/// Of a list of addresses (X-Forwarded-For) the first public one, else the first.
+fn several_addresses(text: &str, draft: &mut Draft<'_>) {
+    let mut items = text.split([',', ' ']).filter(|item| !item.is_empty());
+    let first = items.clone().next().unwrap_or_default();
+    let public = items.find(|item| item.parse::<IpAddr>().is_ok_and(is_public));
+    address(Cow::Owned(public.unwrap_or(first).to_owned()), draft);
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified())
+        }
+        IpAddr::V6(address) => {
+            !(address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local())
+        }
     }
 }
 
@@ -275,7 +303,6 @@ pub(crate) fn envelope_details<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
 
 /// A JSON object's member by one of these names.
 pub(crate) fn member(tape: &Tape, at: u32, names: &[&str]) -> Option<u32> {
-    tape.children(at).find(|child| {
-        names.iter().any(|name| tape.key(*child).eq_ignore_ascii_case(name))
-    })
+    tape.children(at)
+        .find(|child| names.iter().any(|name| tape.key(*child).eq_ignore_ascii_case(name)))
 }

@@ -12,6 +12,7 @@
 //!
 //! The language of packs is described in `docs/pack-language.md`.
 
+pub mod bench_support;
 mod builtin;
 mod changes;
 mod decode;

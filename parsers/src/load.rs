@@ -100,7 +100,8 @@ impl Loader<'_> {
 
     fn pack(&mut self, raw: &RawPack) -> Pack {
         let name = &raw.pack;
-        let well_formed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let well_formed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.value.is_empty() || !name.value.bytes().all(well_formed) {
             let hint = Some("lower-case letters, digits and `-`".to_owned());
             self.error(name.referenced, format!("`{}` is no name for a pack", name.value), hint);
@@ -118,7 +119,11 @@ impl Loader<'_> {
         for rule in &raw.rules.value {
             if rules.iter().any(|earlier| earlier.id == rule.id.value) {
                 let message = format!("a second rule `{}`", rule.id.value);
-                self.error(rule.id.referenced, message, Some("ids are unique in a pack".to_owned()));
+                self.error(
+                    rule.id.referenced,
+                    message,
+                    Some("ids are unique in a pack".to_owned()),
+                );
             }
             let rule = self.rule(rule, raw.time.as_ref(), maps);
             rules.push(rule);
@@ -221,7 +226,12 @@ impl Loader<'_> {
         }
     }
 
-    fn rule(&mut self, raw: &RawRule, time: Option<&RawTime>, maps: &Pairs<Pairs<Spanned<Raw>>>) -> Rule {
+    fn rule(
+        &mut self,
+        raw: &RawRule,
+        time: Option<&RawTime>,
+        maps: &Pairs<Pairs<Spanned<Raw>>>,
+    ) -> Rule {
         let id = &raw.id;
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         if id.value.is_empty() || !id.value.bytes().all(word) {
@@ -235,7 +245,8 @@ impl Loader<'_> {
             Some(on) => self.source(on.value.trim_start_matches('$'), on.referenced),
             None => None,
         };
-        let when = raw.when.0.iter().filter_map(|(name, test)| self.condition(name, test)).collect();
+        let when =
+            raw.when.0.iter().filter_map(|(name, test)| self.condition(name, test)).collect();
         let mut sets: Vec<Set> =
             raw.event.0.iter().filter_map(|(path, value)| self.set(path, value)).collect();
         for (path, map) in &raw.map.0 {
@@ -295,7 +306,8 @@ impl Loader<'_> {
         let rest: String = text.chars().skip(skip).collect();
         let quote = usize::from(rest.starts_with(['\'', '"']));
         let stands: String = rest.chars().skip(quote).collect();
-        let Some(before) = raw.value.get(..at).filter(|_| stands.starts_with(raw.value.as_str())) else {
+        let Some(before) = raw.value.get(..at).filter(|_| stands.starts_with(raw.value.as_str()))
+        else {
             return (line, column);
         };
         let moved = quote + before.chars().count();
@@ -343,8 +355,7 @@ impl Loader<'_> {
             Raw::Int(value) => Some(Value::Int(*value)),
             Raw::Text(text) => self.text_value(text, raw.referenced),
             Raw::List(items) => {
-                let values: Vec<Value> =
-                    items.iter().filter_map(|item| self.value(item)).collect();
+                let values: Vec<Value> = items.iter().filter_map(|item| self.value(item)).collect();
                 (values.len() == items.len()).then_some(Value::List(values))
             }
             Raw::Float(_) => {
@@ -431,7 +442,11 @@ impl Loader<'_> {
                             true => Some("the agent itself fills it".to_owned()),
                             false => hint(other, &names),
                         };
-                        self.error(path.referenced, format!("`{other}` is no field that a rule sets"), hint);
+                        self.error(
+                            path.referenced,
+                            format!("`{other}` is no field that a rule sets"),
+                            hint,
+                        );
                         return None;
                     }
                 }
@@ -492,7 +507,8 @@ impl Loader<'_> {
             Raw::Text(name) => match maps.0.iter().find(|(known, _)| known.value == *name) {
                 Some((_, cases)) => cases,
                 None => {
-                    let names: Vec<&str> = maps.0.iter().map(|(name, _)| name.value.as_str()).collect();
+                    let names: Vec<&str> =
+                        maps.0.iter().map(|(name, _)| name.value.as_str()).collect();
                     let hint = hint(name, &names);
                     return self.error(raw.referenced, format!("no map `{name}` in `maps:`"), hint);
                 }
@@ -602,7 +618,8 @@ impl Loader<'_> {
             self.error(raw.referenced, "a pattern is a text", None);
             return None;
         };
-        let spanned = Text { value: text.clone(), referenced: raw.referenced, defined: raw.defined };
+        let spanned =
+            Text { value: text.clone(), referenced: raw.referenced, defined: raw.defined };
         self.pattern(&spanned)?;
         match regex_automata::meta::Regex::new(text) {
             Ok(regex) => Some(when::Test::Regex(Box::new(regex))),
@@ -744,8 +761,13 @@ fn may_set(field: Field) -> bool {
 
 fn settable() -> impl Iterator<Item = &'static str> {
     let parts = [
-        "targets.type", "targets.id", "targets.name", "targets.parent", "changes.field",
-        "changes.before", "changes.after",
+        "targets.type",
+        "targets.id",
+        "targets.name",
+        "targets.parent",
+        "changes.field",
+        "changes.before",
+        "changes.after",
     ];
     Field::ALL.iter().filter(|field| may_set(**field)).map(|field| field.path()).chain(parts)
 }

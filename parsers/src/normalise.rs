@@ -159,18 +159,62 @@ const OUTCOMES: &[(&str, &str)] = &[
 /// Only these stand at the end of an action's name as its outcome (`ok` or `complete` may be
 /// what was done).
 const IN_NAMES: &[&str] = &[
-    "success", "successful", "succeeded", "failure", "failed", "fail", "denied", "rejected",
-    "blocked", "error",
+    "success",
+    "successful",
+    "succeeded",
+    "failure",
+    "failed",
+    "fail",
+    "denied",
+    "rejected",
+    "blocked",
+    "error",
 ];
 
 /// What objects belong to which category.
 const OBJECTS: &[(&str, &[&str])] = &[
-    ("authentication", &["authentication", "auth", "password", "mfa", "totp", "2fa", "sso", "otp", "passkey", "credential"]),
+    (
+        "authentication",
+        &[
+            "authentication",
+            "auth",
+            "password",
+            "mfa",
+            "totp",
+            "2fa",
+            "sso",
+            "otp",
+            "passkey",
+            "credential",
+        ],
+    ),
     ("session", &["session"]),
     ("account", &["account", "user", "group", "agent", "member", "team"]),
     ("permission", &["permission", "role", "privilege", "rbac", "acl", "sudo", "policy_binding"]),
-    ("integration", &["integration", "api_key", "webhook", "extension", "token", "oauth_app", "refresh_token"]),
-    ("configuration", &["settings", "setting", "configuration", "config", "sla", "sla_policy", "branding", "workflow", "policy", "retention_policy", "feature", "queue", "carrier", "escalation_policy", "runbook"]),
+    (
+        "integration",
+        &["integration", "api_key", "webhook", "extension", "token", "oauth_app", "refresh_token"],
+    ),
+    (
+        "configuration",
+        &[
+            "settings",
+            "setting",
+            "configuration",
+            "config",
+            "sla",
+            "sla_policy",
+            "branding",
+            "workflow",
+            "policy",
+            "retention_policy",
+            "feature",
+            "queue",
+            "carrier",
+            "escalation_policy",
+            "runbook",
+        ],
+    ),
     ("automation", &["automation", "macro", "bot", "rule", "campaign"]),
     ("bulk", &["bulk"]),
     ("export", &["export", "report"]),
@@ -184,7 +228,10 @@ const OBJECTS: &[(&str, &[&str])] = &[
 /// The outcome that a word stands for.
 pub(crate) fn outcome(text: &str) -> Option<&'static str> {
     let find = |text: &str| {
-        OUTCOMES.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, outcome)| *outcome)
+        OUTCOMES
+            .iter()
+            .find(|(word, _)| text.eq_ignore_ascii_case(word))
+            .map(|(_, outcome)| *outcome)
     };
     find(text).or_else(|| match text {
         "true" | "True" | "TRUE" | "0" => Some("success"),
@@ -229,7 +276,10 @@ pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
             outcome = outcome.or(self::outcome(found));
             only.remove(0);
         }
-        if outcome.is_none() && let [word, failed] = only.as_slice() && verb(word).is_some() {
+        if outcome.is_none()
+            && let [word, failed] = only.as_slice()
+            && verb(word).is_some()
+        {
             let found = IN_NAMES.iter().find(|word| *word == failed);
             if let Some(found) = found {
                 outcome = self::outcome(found);
@@ -344,7 +394,11 @@ pub(crate) fn default_severity(category: &str, op: &str, outcome: Option<&str>) 
     match (category, op, outcome) {
         ("security", ..) => "high",
         ("bulk", "delete", _) => "high",
-        ("permission" | "account", "create" | "update" | "delete" | "grant" | "revoke" | "assign", _)
+        (
+            "permission" | "account",
+            "create" | "update" | "delete" | "grant" | "revoke" | "assign",
+            _,
+        )
         | ("data", "delete", _)
         | ("authentication", "update" | "disable", _) => "medium",
         (_, _, Some("failure" | "denied")) => "low",

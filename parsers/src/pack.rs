@@ -45,7 +45,12 @@ impl SelectBy {
     }
 
     /// Does the pack apply whatever the program is?
-    pub(crate) fn fits(&self, path: Option<&str>, unit: Option<&str>, endpoint: Option<&str>) -> bool {
+    pub(crate) fn fits(
+        &self,
+        path: Option<&str>,
+        unit: Option<&str>,
+        endpoint: Option<&str>,
+    ) -> bool {
         let any = |globs: &[String], text: Option<&str>| {
             text.is_some_and(|text| globs.iter().any(|glob| glob_fits(glob, text)))
         };
@@ -131,7 +136,10 @@ pub(crate) enum Case {
 
 impl Map {
     /// The translation; `None` leaves the field out.
-    pub(crate) fn apply<'a>(&'a self, text: std::borrow::Cow<'a, str>) -> Option<std::borrow::Cow<'a, str>> {
+    pub(crate) fn apply<'a>(
+        &'a self,
+        text: std::borrow::Cow<'a, str>,
+    ) -> Option<std::borrow::Cow<'a, str>> {
         for (case, to) in &self.0 {
             let fits = match case {
                 Case::Exact(exact) => **exact == *text,
@@ -225,8 +233,11 @@ mod tests {
     #[test]
     fn globs_fit_what_shells_fit_but_across_slashes_too() {
         for (glob, text) in [
-            ("*", ""), ("*access*.log*", "/var/log/nginx/access.log.1"), ("/var/*/x", "/var/a/b/x"),
-            ("a?c", "abc"), ("**a*", "bca"),
+            ("*", ""),
+            ("*access*.log*", "/var/log/nginx/access.log.1"),
+            ("/var/*/x", "/var/a/b/x"),
+            ("a?c", "abc"),
+            ("**a*", "bca"),
         ] {
             assert!(glob_fits(glob, text), "{glob} {text}");
         }

@@ -82,9 +82,9 @@ fn check(pack: &Arc<Pack>, rule: &Rule, test: &Test) -> Vec<Problem> {
     };
     let mut out = Vec::new();
     let record = test.record.as_bytes();
-    let verdict =
-        parser.parse(&mut Scratch::new(), &envelope, record, Offset(0), None, &mut out);
-    let here = |message: String| vec![(test.line, test.column, format!("rule `{}`: {message}", rule.id))];
+    let verdict = parser.parse(&mut Scratch::new(), &envelope, record, Offset(0), None, &mut out);
+    let here =
+        |message: String| vec![(test.line, test.column, format!("rule `{}`: {message}", rule.id))];
     let event: Value = match verdict {
         Verdict::Filtered { reason } => {
             let reason = &parser.drop_reasons()[reason];

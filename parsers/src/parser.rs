@@ -315,7 +315,8 @@ impl Parser {
             if !group.packs.iter().any(|pack| allowed[*pack]) {
                 continue;
             }
-            let Some(message) = decoded.run(&group.chain, tape, &self.trees, self.json_slots) else {
+            let Some(message) = decoded.run(&group.chain, tape, &self.trees, self.json_slots)
+            else {
                 continue;
             };
             let is_json = group.chain.iter().any(|step| step.decoder == Decoder::Json);

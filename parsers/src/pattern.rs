@@ -199,9 +199,8 @@ mod tests {
     #[test]
     fn the_engine_and_the_scanner_fill_the_same_slots() {
         let simple = Pattern::compile(r"^a(?<x>\d+) (?<y>z)?").unwrap();
-        let complex = Pattern::compile(r"^a(?<x>(?:\d)+) (?<y>z)?\b{start}?").unwrap_or_else(|_| {
-            Pattern::compile(r"^a(?<x>\d(?:\d\d)*) (?<y>z)?").unwrap()
-        });
+        let complex = Pattern::compile(r"^a(?<x>(?:\d)+) (?<y>z)?\b{start}?")
+            .unwrap_or_else(|_| Pattern::compile(r"^a(?<x>\d(?:\d\d)*) (?<y>z)?").unwrap());
         assert!(simple.is_simple());
         let (mut left, mut right) = ([0; MAX_GROUPS * 2], [0; MAX_GROUPS * 2]);
         assert!(simple.find("a123 q", &mut left, &mut None));

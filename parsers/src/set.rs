@@ -101,7 +101,8 @@ impl PackSet {
             Some(known) => *known = Arc::new(pack),
             // What is an operator's own is more particular than what is general.
             None => {
-                let general = self.packs.iter().position(|known| known.name.starts_with("generic-"));
+                let general =
+                    self.packs.iter().position(|known| known.name.starts_with("generic-"));
                 let at = match general {
                     Some(at) if !pack.name.starts_with("generic-") => at,
                     _ => self.packs.len(),
@@ -153,9 +154,11 @@ impl PackSet {
     }
 
     fn pack(&self, name: &str) -> Result<Arc<Pack>, UnknownPack> {
-        self.packs.iter().find(|pack| pack.name == name).map(Arc::clone).ok_or_else(|| {
-            UnknownPack { name: name.to_owned(), hint: hint(name, &self.names()) }
-        })
+        self.packs
+            .iter()
+            .find(|pack| pack.name == name)
+            .map(Arc::clone)
+            .ok_or_else(|| UnknownPack { name: name.to_owned(), hint: hint(name, &self.names()) })
     }
 
     /// Runs every test of every pack.

@@ -149,7 +149,9 @@ impl<'a> Scene<'a> {
 
     /// Where a JSON value stands.
     pub(crate) fn json_at(&self, source: Source) -> Option<(&'a Tape, &'a str, At)> {
-        let (Source::Json(path), Some((tape, text))) = (source, self.facts.json) else { return None };
+        let (Source::Json(path), Some((tape, text))) = (source, self.facts.json) else {
+            return None;
+        };
         tape.slot(self.json_base + path).map(|at| (tape, text, at))
     }
 

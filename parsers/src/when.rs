@@ -104,9 +104,8 @@ mod tests {
 
     #[test]
     fn networks_hold_their_addresses_only() {
-        let holds = |net: &str, address: &str| {
-            Network::parse(net).unwrap().holds(address.parse().unwrap())
-        };
+        let holds =
+            |net: &str, address: &str| Network::parse(net).unwrap().holds(address.parse().unwrap());
         assert!(holds("203.0.113.0/24", "203.0.113.255"));
         assert!(!holds("203.0.113.0/24", "203.0.114.0"));
         assert!(holds("0.0.0.0/0", "1.2.3.4"));

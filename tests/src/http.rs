@@ -114,7 +114,8 @@ mod tests {
     fn both_kinds_of_bodies_are_read_and_cut_off_ones_refused() {
         let plain = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc";
         assert_eq!(parse(plain).unwrap().body, b"ab");
-        let chunked = b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
+        let chunked =
+            b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
         let answer = parse(chunked).unwrap();
         assert_eq!((answer.status, answer.body.as_slice()), (503, &b"abcd"[..]));
         assert!(parse(&plain[..39]).is_none());

@@ -190,9 +190,9 @@ pub fn word(number: u64) -> String {
 /// The number that stands in a line: `n` and nine digits.
 #[must_use]
 pub fn number_in(line: &[u8]) -> Option<u64> {
-    let digits = line.windows(10).find(|window| {
-        window[0] == b'n' && window[1..].iter().all(u8::is_ascii_digit)
-    })?;
+    let digits = line
+        .windows(10)
+        .find(|window| window[0] == b'n' && window[1..].iter().all(u8::is_ascii_digit))?;
     std::str::from_utf8(&digits[1..]).ok()?.parse().ok()
 }
 

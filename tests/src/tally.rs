@@ -146,7 +146,9 @@ impl Tally {
         }
         let expected: BTreeMap<&[u8], usize> = expected.iter().copied().collect();
         let shown = |counts: &BTreeMap<&[u8], usize>| -> Vec<String> {
-            let line = |(raw, count): (&&[u8], &usize)| format!("{count} x {:?}", String::from_utf8_lossy(raw));
+            let line = |(raw, count): (&&[u8], &usize)| {
+                format!("{count} x {:?}", String::from_utf8_lossy(raw))
+            };
             counts.iter().map(line).collect()
         };
         assert_eq!(shown(&counts), shown(&expected));
@@ -226,7 +228,8 @@ impl Tally {
 }
 
 fn own_event(event: &EventView<'_>) -> OwnEvent {
-    let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+    let text =
+        |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
     OwnEvent {
         action: text(&event.action),
         outcome: text(&event.outcome),

@@ -7,6 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ledger::Ledger;
 use super::ownerops::dead_letters_of;
@@ -15,6 +16,9 @@ use super::sled_store::SledFactory;
 use super::types::{
     Check, DeadLetter, OpenError, Options, Slot, SpoolKey, Store, StoreError, StoreFactory,
 };
+
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The folder's lock, held as long as this lives.
 pub(crate) struct Lock {
@@ -28,7 +32,15 @@ pub(crate) fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
     let path = dir.join("lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = options.map_err(fail("opening the lock file"))?;
-    match file.try_lock() {
+    // A child process that was just forked holds a copy until it executes: look twice.
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_TRIES {
+        if matches!(locked, Err(TryLockError::WouldBlock)) {
+            std::thread::sleep(LOCK_PAUSE);
+            locked = file.try_lock();
+        }
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
@@ -110,7 +122,7 @@ impl Inspector {
         let (live, check) = (self.generation, self.check);
         let mut entries = Vec::new();
         guarded(|| {
-            self.store.visit_large(&mut |(slot, bytes)| {
+            self.store.visit_large(None, u64::MAX, &mut |(slot, bytes)| {
                 let Slot::Block { generation, seq } = slot else { return };
                 if generation != live {
                     return;

@@ -65,8 +65,8 @@ use std::sync::Arc;
 
 /// The largest block that the spool takes, in bytes.
 pub const MAX_BLOCK_BYTES: usize = 1_572_864;
-/// The largest value that the caller may put, in bytes (as large as a block's parts: see `keys`).
-pub const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// The largest value that the caller may put, in bytes: a leaf of 17 stays below a quarter of a segment.
+pub const MAX_VALUE_BYTES: usize = 24 * 1024;
 /// The longest key that the caller may use, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 

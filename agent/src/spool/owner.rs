@@ -21,6 +21,9 @@ use super::types::{
     SpoolError, Store, StoreError, StoreFactory,
 };
 
+/// Blocks deleted in one batch at most: sled keeps all that a batch touches in memory until its end.
+const MAX_DROPS: usize = 32;
+
 /// A block in the store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
@@ -66,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) unsynced_since: Option<Duration>,
     ledger_at: Option<Duration>,
     recreate_at_bytes: u64,
+    /// Bytes of blocks written and read since the store was opened.
+    pub(crate) touched_bytes: u64,
 }
 
 /// Takes the lock, opens, starts the thread.
@@ -124,6 +129,7 @@ impl Core {
             unsynced_since: None,
             ledger_at: None,
             recreate_at_bytes: 0,
+            touched_bytes: 0,
         }
     }
 
@@ -196,6 +202,8 @@ impl Core {
             let result = self.sync();
             self.note(result);
         }
+        let result = self.refresh_if_due();
+        self.note(result);
         self.write_ledger(false);
         self.drop_stale_growth();
     }
@@ -279,6 +287,10 @@ impl Core {
         // What was being replaced when the store failed may be replaced by now.
         locked(&self.shared.ring).clear();
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
+        // A cursor that was written but not synced may be behind again: write it once more.
+        self.acks_since = self.goals.is_some().then(|| self.shared.clock.monotonic());
+        // Opening read all of it.
+        self.touched_bytes = self.index.bytes;
         let mut needs = loaded.needs_restream;
         if let Some(rolled_back) = self.rolled_back().filter(|_| needs.is_none()) {
             let text = format!(
@@ -341,7 +353,7 @@ impl Core {
     }
 
     fn clear_stale(&mut self, stale: &[(Slot, u32)]) -> Result<(), StoreError> {
-        for some in stale.chunks(256) {
+        for some in stale.chunks(32) {
             let change = Change { drops: some.to_vec(), ..Change::default() };
             self.commit_unsynced(&[change])?;
         }
@@ -388,7 +400,14 @@ impl Core {
         loop {
             let Some(mut request) = self.shared.state().requests.pop_front() else { return };
             match request(self) {
-                Ok(()) => {}
+                // A reader that always has the next question ready must not keep the memory growing.
+                Ok(()) => {
+                    let result = self.refresh_if_due();
+                    self.note(result);
+                    if self.store.is_none() {
+                        return;
+                    }
+                }
                 Err(StoreError::Full(text)) => {
                     self.deferred.push(request);
                     self.note(Err(StoreError::Full(text)));
@@ -434,7 +453,7 @@ impl Core {
             return Ok(());
         }
         self.floor()?;
-        let size = self.group.iter().map(|pending| pending.size).sum();
+        let size: u64 = self.group.iter().map(|pending| pending.size).sum();
         self.call(|store| store.reserve(size))?;
         self.take_acks();
         let mut changes: Vec<Change> =
@@ -455,6 +474,7 @@ impl Core {
         self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
+        self.touched_bytes += size;
         self.settle_acks(acks.as_ref());
         self.settle_group(next_seq);
         Ok(())
@@ -541,7 +561,7 @@ impl Core {
             change.puts.push((cursor_key(output), cursor_value(generation, *next)));
         }
         let below = goals.values().min().copied().unwrap_or(0);
-        for (seq, held) in self.index.blocks.range(..below) {
+        for (seq, held) in self.index.blocks.range(..below).take(MAX_DROPS) {
             change.drops.push((Slot::Block { generation, seq: *seq }, held.len));
         }
         (!change.puts.is_empty() || !change.drops.is_empty()).then_some(change)
@@ -552,9 +572,17 @@ impl Core {
         let Some(goals) = self.goals.as_ref().filter(|_| change.is_some()) else { return };
         self.index.cursors.extend(goals.iter().map(|(output, next)| (output.clone(), *next)));
         let below = goals.values().min().copied().unwrap_or(0);
-        let kept = self.index.blocks.split_off(&below);
-        let gone = std::mem::replace(&mut self.index.blocks, kept);
-        self.index.bytes -= gone.values().map(|held| u64::from(held.len)).sum::<u64>();
+        let dropped = change.iter().flat_map(|change| &change.drops);
+        for (slot, len) in dropped {
+            if let Slot::Block { seq, .. } = slot {
+                self.index.blocks.remove(seq);
+                self.index.bytes -= u64::from(*len);
+            }
+        }
+        if self.index.first_seq() < below {
+            // More to delete: at once, as far as the clock is concerned.
+            self.acks_since = Some(Duration::ZERO);
+        }
         locked(&self.shared.ring).drop_below(below);
     }
 

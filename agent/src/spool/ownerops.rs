@@ -21,6 +21,11 @@ type Answer<T> = Result<Result<T, SpoolError>, StoreError>;
 type Map<'a> = &'a mut dyn FnMut(u64, u64, &[u8]) -> Result<Vec<u8>, String>;
 
 impl Core {
+    fn has_more_to_drop(&self) -> bool {
+        let needed = self.goals.as_ref().and_then(|goals| goals.values().min().copied());
+        needed.is_some_and(|needed| self.index.first_seq() < needed)
+    }
+
     fn slot(&self, seq: u64) -> Slot {
         Slot::Block { generation: self.index.generation, seq }
     }
@@ -34,6 +39,7 @@ impl Core {
         let Some(bytes) = self.call(|store| store.read(slot))? else {
             return Err(StoreError::Corrupt(format!("block {seq} is gone")));
         };
+        self.touched_bytes += count(bytes.len());
         match (self.shared.options.check)(&bytes) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) => Err(StoreError::Corrupt(format!("block {seq}: {error}"))),
@@ -190,7 +196,10 @@ impl Core {
         while self.shared.state().queued_bytes > 0 {
             self.commit_group()?;
         }
-        self.commit_acks()?;
+        while {
+            self.commit_acks()?;
+            self.has_more_to_drop()
+        } {}
         let known = self.ledger.last().map_or(0, |entry| entry.generation);
         let generation = self.index.generation.max(known) + 1;
         *target = Some(generation);
@@ -242,7 +251,9 @@ impl Core {
             written.push(Held { len: u32::try_from(new.len()).unwrap_or(u32::MAX), ..held });
             change.stores.push((Slot::Block { generation, seq: new_seq }, new.into()));
             if change.size_bytes() >= self.shared.options.group_max_bytes {
+                self.touched_bytes += 2 * change.size_bytes();
                 self.commit_now(std::mem::take(&mut change))?;
+                self.refresh_if_due()?;
             }
         }
         self.commit_now(change)?;
@@ -258,7 +269,7 @@ impl Core {
     }
 
     fn drop_all(&mut self, slots: &[(Slot, u32)]) -> Result<(), StoreError> {
-        for some in slots.chunks(256) {
+        for some in slots.chunks(32) {
             self.commit_unsynced(&[Change { drops: some.to_vec(), ..Change::default() }])?;
         }
         Ok(())

@@ -115,10 +115,7 @@ impl Context {
             return self.replace_damaged(number, None, reason, ledger, false);
         }
         self.note_attempts(attempts + 1).map_err(self.io("writing the count of attempts"))?;
-        let tried = self.open_plain(&path).and_then(|mut store| {
-            let loaded = guarded(|| load(&mut *store, &self.options));
-            Ok((store, loaded))
-        });
+        let tried = self.open_plain(&path).and_then(|store| self.load_in_steps(&path, store));
         let result = match tried {
             Ok((store, Ok(loaded))) => self.finish(number, store, loaded, created, ledger),
             Ok((store, Err(error))) if error.is_environment() => {
@@ -133,6 +130,27 @@ impl Context {
         };
         self.note_attempts(0).map_err(self.io("removing the count of attempts"))?;
         result
+    }
+
+    /// Reads everything; reopens the store now and then, because sled would keep all of it in memory.
+    fn load_in_steps(
+        &mut self,
+        path: &Path,
+        mut store: Box<dyn Store>,
+    ) -> Result<(Box<dyn Store>, Result<Loaded, StoreError>), StoreError> {
+        let mut loading = match guarded(|| Loading::begin(&mut *store)) {
+            Ok(loading) => loading,
+            Err(error) => return Ok((store, Err(error))),
+        };
+        loop {
+            match guarded(|| loading.step(&mut *store, &self.options)) {
+                Ok(true) => return Ok((store, loading.finish())),
+                Ok(false) => {}
+                Err(error) => return Ok((store, Err(error))),
+            }
+            discard(store);
+            store = self.open_plain(path)?;
+        }
     }
 
     fn finish(
@@ -360,34 +378,58 @@ fn load_small(store: &mut dyn Store) -> Result<Loaded, StoreError> {
 
 /// Reads everything, checks every block, and that no number is missing.
 pub(crate) fn load(store: &mut dyn Store, options: &Options) -> Result<Loaded, StoreError> {
-    let mut loaded = load_small(store)?;
-    let live = loaded.generation;
-    let mut wrong = None;
-    store.visit_large(&mut |(slot, bytes)| {
-        let sound = bytes.and_then(|bytes| {
-            (options.check)(&bytes).map(|()| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
-        });
-        match (slot, sound) {
-            (Slot::Block { generation, seq }, Ok(len)) if generation == live => {
-                loaded.blocks.insert(seq, len);
+    let mut loading = Loading::begin(store)?;
+    while !loading.step(store, options)? {}
+    loading.finish()
+}
+
+/// A store being read.
+struct Loading {
+    loaded: Loaded,
+    wrong: Option<String>,
+    from: Option<Slot>,
+}
+
+impl Loading {
+    fn begin(store: &mut dyn Store) -> Result<Self, StoreError> {
+        Ok(Self { loaded: load_small(store)?, wrong: None, from: None })
+    }
+
+    /// Reads `refresh_bytes` on; true at the end.
+    fn step(&mut self, store: &mut dyn Store, options: &Options) -> Result<bool, StoreError> {
+        let Self { loaded, wrong, from } = self;
+        let live = loaded.generation;
+        *from = store.visit_large(*from, options.refresh_bytes, &mut |(slot, bytes)| {
+            let sound = bytes.and_then(|bytes| {
+                (options.check)(&bytes).map(|()| u32::try_from(bytes.len()).unwrap_or(LONGEST))
+            });
+            match (slot, sound) {
+                (Slot::Block { generation, seq }, Ok(len)) if generation == live => {
+                    loaded.blocks.insert(seq, len);
+                }
+                (Slot::Block { generation, seq }, Err(error)) if generation == live => {
+                    wrong.get_or_insert(format!("block {seq}: {error}"));
+                }
+                // A half-written block of a stream that never came to be, or is over: its length does not matter.
+                (Slot::Block { .. }, len) => loaded.stale.push((slot, len.unwrap_or(LONGEST))),
+                (Slot::Dead(_), _) => {}
             }
-            (Slot::Block { generation, seq }, Err(error)) if generation == live => {
-                wrong.get_or_insert(format!("block {seq}: {error}"));
-            }
-            // A half-written block of a stream that never came to be, or is over: its length does not matter.
-            (Slot::Block { .. }, len) => loaded.stale.push((slot, len.unwrap_or(LONGEST))),
-            (Slot::Dead(_), _) => {}
+        })?;
+        Ok(from.is_none())
+    }
+
+    fn finish(self) -> Result<Loaded, StoreError> {
+        let Self { loaded, wrong, .. } = self;
+        if let Some(wrong) = wrong {
+            return Err(StoreError::Corrupt(wrong));
         }
-    })?;
-    if let Some(wrong) = wrong {
-        return Err(StoreError::Corrupt(wrong));
-    }
-    if !loaded.has_generation && (!loaded.blocks.is_empty() || loaded.next_seq > 0) {
-        return Err(StoreError::Corrupt("its generation is missing".to_owned()));
-    }
-    match hole(&loaded) {
-        Some(hole) if loaded.needs_restream.is_none() => Err(StoreError::Corrupt(hole)),
-        _ => Ok(loaded),
+        if !loaded.has_generation && (!loaded.blocks.is_empty() || loaded.next_seq > 0) {
+            return Err(StoreError::Corrupt("its generation is missing".to_owned()));
+        }
+        match hole(&loaded) {
+            Some(hole) if loaded.needs_restream.is_none() => Err(StoreError::Corrupt(hole)),
+            _ => Ok(loaded),
+        }
     }
 }
 
@@ -445,7 +487,7 @@ pub(crate) fn copy_all(
         copier.put(key, value)?;
     }
     let mut failed = Ok(());
-    from.visit_large(&mut |(slot, bytes)| {
+    from.visit_large(None, u64::MAX, &mut |(slot, bytes)| {
         let wanted = !matches!(slot, Slot::Block { generation, .. } if generation != live);
         if failed.is_ok() && wanted {
             failed = bytes.map_err(StoreError::Corrupt).and_then(|bytes| copier.store(slot, bytes));
@@ -537,7 +579,7 @@ fn salvage_large(
         failed = copier.store(slot, bytes);
     };
     let walked = guarded(|| {
-        damaged.visit_large(&mut |(slot, bytes)| {
+        damaged.visit_large(None, u64::MAX, &mut |(slot, bytes)| {
             if let Ok(bytes) = bytes {
                 keep(slot, bytes);
             }

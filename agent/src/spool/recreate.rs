@@ -1,14 +1,40 @@
-//! Rebuilding a store that has grown: sled's file does not shrink by itself.
+//! Rebuilding a store that has grown: sled's file does not shrink by itself. And reopening one that has
+//! cached too much: sled's cache has 256 shards that each keep at least one leaf and count only every
+//! 64th access, so that with a long backlog all of it stays in memory, whatever the cache's capacity says.
 //!
 //! The new folder is complete and durable before `current` names it; a crash before leaves the old
 //! store in use and the new folder to be removed, a crash after the other way round.
 
-use super::handle::locked;
+use std::sync::atomic::Ordering;
+
+use super::handle::{locked, millis};
 use super::owner::Core;
 use super::recover::{copy_all, discard, guarded, remove_if_there};
 use super::types::StoreError;
 
 impl Core {
+    /// Reopens the store when enough has gone through it to fill the memory, and enough is held that
+    /// could be cached.
+    pub(crate) fn refresh_if_due(&mut self) -> Result<(), StoreError> {
+        if self.store.is_none()
+            || self.touched_bytes.min(self.index.bytes) < self.shared.options.refresh_bytes
+        {
+            return Ok(());
+        }
+        self.sync()?;
+        self.touched_bytes = 0;
+        self.shared.busy_since_ms.store(millis(self.now()) + 1, Ordering::Relaxed);
+        if let Some(store) = self.store.take() {
+            discard(store);
+        }
+        let path = self.context.store_path(self.number);
+        let opened = self.context.open_plain(&path);
+        self.shared.busy_since_ms.store(0, Ordering::Relaxed);
+        self.store = Some(opened?);
+        locked(&self.shared.stats).refreshed += 1;
+        Ok(())
+    }
+
     /// Copies what is held into a fresh store and switches to it.
     pub(crate) fn recreate(&mut self) -> Result<(), StoreError> {
         let number = self.number + 1;

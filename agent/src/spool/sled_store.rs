@@ -27,13 +27,14 @@ use super::keys::{HEAD_BYTES, LARGE, PART_BYTES, fences, parse_part_key, part_ke
 use super::types::{Change, Large, Slot, Store, StoreError, StoreFactory};
 use super::{MAX_BLOCK_BYTES, SpoolKey};
 
-/// 8 MiB: a quarter of it holds a whole leaf of 17 parts.
-const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
-const SEGMENT_BYTES_U64: u64 = 8 * 1024 * 1024;
+/// 2 MiB: a quarter of it holds a whole leaf of 17 parts, and sled's buffers, which are as large as a
+/// segment, stay small (resident 20 MiB instead of 30 with 8 MiB).
+const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+const SEGMENT_BYTES_U64: u64 = 2 * 1024 * 1024;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// Segments allocated ahead of the file's length: the one being filled, the next, and one for what
-/// sled rewrites on its own.
-const SEGMENTS_AHEAD: u64 = 3;
+/// Segments allocated ahead of the file's length: sled writes about five times what it is given, as it
+/// rewrites leaves, and a group is up to a segment long.
+const SEGMENTS_AHEAD: u64 = 8;
 
 /// Opens sled stores.
 #[derive(Debug)]
@@ -182,8 +183,8 @@ impl Store for SledStore {
         let want = meta.len().next_multiple_of(SEGMENT_BYTES_U64)
             + SEGMENTS_AHEAD * SEGMENT_BYTES_U64
             + bytes;
-        // Half of what is ahead may be used up before it is asked for again: one call per segment or so.
-        if meta.blocks() * 512 + SEGMENT_BYTES_U64 >= want {
+        // A quarter of what is ahead may be used up before it is asked for again: a call per two segments.
+        if meta.blocks() * 512 + 2 * SEGMENT_BYTES_U64 >= want {
             return Ok(());
         }
         // A failed fallocate may keep what it got so far and so fill the disk itself: ask first.
@@ -223,39 +224,37 @@ impl Store for SledStore {
         whole.finish().map(Some).map_err(|error| StoreError::Corrupt(format!("{slot:?}: {error}")))
     }
 
-    fn visit_large(&mut self, visit: &mut dyn FnMut(Large)) -> Result<(), StoreError> {
-        let mut open: Option<(Slot, u16, Result<Assembly, String>)> = None;
-        let mut show = |open: Option<(Slot, u16, Result<Assembly, String>)>| {
-            if let Some((slot, _, whole)) = open {
-                visit((slot, whole.and_then(Assembly::finish)));
-            }
-        };
-        for item in self.db.scan_prefix(LARGE) {
+    fn visit_large(
+        &mut self,
+        from: Option<Slot>,
+        budget_bytes: u64,
+        visit: &mut dyn FnMut(Large),
+    ) -> Result<Option<Slot>, StoreError> {
+        let start = from.map_or_else(|| LARGE.to_vec(), |slot| part_key(slot, 0));
+        let mut open: Option<Walked> = None;
+        let mut read_bytes = 0_u64;
+        for item in self.db.range(start..) {
             let (key, value) = item.map_err(sled_error)?;
             let Some((slot, part)) = parse_part_key(&key) else {
                 return Err(StoreError::Corrupt(format!("a key that nobody wrote: {key:02x?}")));
             };
-            match &mut open {
-                Some((now, last, whole)) if *now == slot => {
-                    match whole {
-                        Ok(whole) if *last + 1 == part => whole.bytes.extend_from_slice(&value),
-                        Ok(_) => *whole = Err(format!("part {part} follows part {last}")),
-                        Err(_) => {}
-                    }
-                    *last = part;
+            if let Some(walked) = open.as_mut().filter(|walked| walked.slot == slot) {
+                walked.add(part, &value);
+            } else {
+                if let Some(walked) = open.take() {
+                    visit(walked.finish());
                 }
-                _ => {
-                    let whole = if part == 0 {
-                        Assembly::begin(&value)
-                    } else {
-                        Err("its first part is missing".to_owned())
-                    };
-                    show(open.replace((slot, part, whole)));
+                if read_bytes > budget_bytes {
+                    return Ok(Some(slot));
                 }
+                open = Some(Walked::begin(slot, part, &value));
             }
+            read_bytes += u64::try_from(value.len()).unwrap_or(u64::MAX);
         }
-        show(open);
-        Ok(())
+        if let Some(walked) = open {
+            visit(walked.finish());
+        }
+        Ok(None)
     }
 
     fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -303,6 +302,37 @@ impl Assembly {
             return Ok(self.bytes.into());
         }
         Err(format!("{} of {} bytes are there", self.bytes.len(), self.len))
+    }
+}
+
+/// A large value met on a walk over all keys.
+struct Walked {
+    slot: Slot,
+    last: u16,
+    whole: Result<Assembly, String>,
+}
+
+impl Walked {
+    fn begin(slot: Slot, part: u16, value: &[u8]) -> Self {
+        let whole = if part == 0 {
+            Assembly::begin(value)
+        } else {
+            Err("its first part is missing".to_owned())
+        };
+        Self { slot, last: part, whole }
+    }
+
+    fn add(&mut self, part: u16, value: &[u8]) {
+        match &mut self.whole {
+            Ok(whole) if self.last + 1 == part => whole.bytes.extend_from_slice(value),
+            Ok(_) => self.whole = Err(format!("part {part} follows part {}", self.last)),
+            Err(_) => {}
+        }
+        self.last = part;
+    }
+
+    fn finish(self) -> Large {
+        (self.slot, self.whole.and_then(Assembly::finish))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct SpoolStats {
     pub reopened: u64,
     /// How often the store was rebuilt because it had grown.
     pub recreated: u64,
+    /// How often the store was reopened to empty its cache.
+    pub refreshed: u64,
     /// Damaged stores that are kept aside.
     pub quarantined: u64,
     /// Dead letters that are kept.

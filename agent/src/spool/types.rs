@@ -106,11 +106,17 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Corrupt`] if parts are missing.
     fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError>;
-    /// Shows every large value in the order of the slots.
+    /// Shows large values in the order of the slots, from `from` on, until more than `budget_bytes` have
+    /// been read; returns where to go on, `None` at the end.
     ///
     /// # Errors
-    /// When the store cannot be walked to its end.
-    fn visit_large(&mut self, visit: &mut dyn FnMut(Large)) -> Result<(), StoreError>;
+    /// When the store cannot be walked on.
+    fn visit_large(
+        &mut self,
+        from: Option<Slot>,
+        budget_bytes: u64,
+        visit: &mut dyn FnMut(Large),
+    ) -> Result<Option<Slot>, StoreError>;
     /// Reads one small value.
     ///
     /// # Errors
@@ -382,8 +388,8 @@ pub struct Options {
     pub queue_max_bytes: u64,
     /// Bytes of the newest durable blocks kept in memory for live outputs.
     pub ring_max_bytes: u64,
-    /// Bytes applied between two syncs at most: a quarter of a sled segment, so that no segment can
-    /// be freed and used again within what one power cut may take back.
+    /// Bytes applied between two syncs at most: what one power cut may take back is kept short, so that
+    /// the store has little occasion to use again what it freed in between.
     pub group_max_bytes: u64,
     /// How long a cursor may wait for an append to be made durable with.
     pub ack_delay: Duration,
@@ -393,6 +399,9 @@ pub struct Options {
     pub stuck_after: Duration,
     /// How long between two writes of the ledger.
     pub ledger_every: Duration,
+    /// Bytes of blocks written and read after which the store is reopened to empty its cache, while at
+    /// least as much is held.
+    pub refresh_bytes: u64,
     /// Below this size on disk a store is never recreated.
     pub recreate_min_bytes: u64,
     /// Damaged stores kept.
@@ -415,6 +424,7 @@ impl Options {
             retry_every: Duration::from_secs(1),
             stuck_after: Duration::from_secs(30),
             ledger_every: Duration::from_secs(1),
+            refresh_bytes: 24 * 1024 * 1024,
             recreate_min_bytes: 256 * 1024 * 1024,
             keep_quarantined: 4,
             check: trailing_crc,

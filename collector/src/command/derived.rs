@@ -1,15 +1,19 @@
-//! Where the rooms that are derived from the evidence log are attached: index, query, web.
+//! Where the rooms that are derived from the evidence log are attached: index and query.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use custody_config::shell::{Exit, StopToken};
-use custody_config::{CollectorConfig, Loaded};
+use custody_config::CollectorConfig;
+use custody_config::collector::IndexConfig;
+use custody_config::shell::{DataDir, Exit, StopToken};
 use custody_event::Clock;
 
 use super::ConfigArgs;
-use crate::access::Authenticator;
+use crate::access;
+use crate::index::{IndexOptions, Indexer};
+use crate::query::api::{self, QueryState};
+use crate::query::auth;
 use crate::store::BlockSource;
 
 /// What the derived rooms are given.
@@ -21,7 +25,7 @@ pub struct Given<'a> {
     /// The evidence log.
     pub source: Arc<dyn BlockSource>,
     /// Who may read.
-    pub readers: Arc<dyn Authenticator>,
+    pub readers: Arc<dyn access::Authenticator>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Set when the process shall stop.
@@ -37,26 +41,42 @@ pub struct Derived {
     pub close: Option<Box<dyn FnOnce() + Send>>,
 }
 
+/// Lets the query room ask the access room.
+struct Readers(Arc<dyn access::Authenticator>);
+
+impl auth::Authenticator for Readers {
+    fn check(&self, bearer: &str) -> Option<auth::Principal> {
+        let access::Principal { name, .. } = self.0.check(bearer)?;
+        // Admins, auditors and viewers may all search; tokens for enrolment are never a principal.
+        Some(auth::Principal { name, may_search: true })
+    }
+}
+
 /// Starts the index and gives its routes. Runs inside the runtime.
 ///
 /// # Errors
 /// The index cannot be opened.
-pub fn start(_given: Given<'_>) -> anyhow::Result<Derived> {
-    Ok(Derived::default())
+pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
+    if matches!(given.config.index, IndexConfig::None) {
+        return Ok(Derived::default());
+    }
+    let options = IndexOptions::new(given.data_dir.join("index"));
+    let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
+    let runner = indexer.start()?;
+    let auth = Arc::new(Readers(given.readers));
+    let routes = api::router(QueryState { store, auth, clock: given.clock });
+    Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
 }
 
-/// `custody-collector search`.
+/// `custody-collector rebuild-index`: throws the index away; the next start makes it again from
+/// the evidence log, and searches find more and more meanwhile.
 ///
 /// # Errors
-/// Always, until the index is attached.
-pub fn search(_config: &Loaded<CollectorConfig>, _query: &str) -> anyhow::Result<Exit> {
-    anyhow::bail!("search needs an index, which this build does not have")
-}
-
-/// `custody-collector rebuild-index`.
-///
-/// # Errors
-/// Always, until the index is attached.
-pub fn rebuild_index(_args: &ConfigArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("rebuild-index needs an index, which this build does not have")
+/// A collector is running on this data directory, or the folder cannot be removed.
+pub fn rebuild_index(args: &ConfigArgs) -> anyhow::Result<Exit> {
+    let loaded = args.load()?;
+    let dir = DataDir::open(&loaded.value.data_dir)?;
+    Indexer::remove(&IndexOptions::new(dir.join("index")))?;
+    super::say("the index is removed; it is made again at the next start\n")?;
+    Ok(Exit::Good)
 }

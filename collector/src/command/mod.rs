@@ -2,10 +2,12 @@
 
 pub mod derived;
 mod run;
+mod search;
 mod token;
 mod verify;
 
 pub use run::{check, run};
+pub use search::{SearchArgs, search};
 pub use token::{TokenCommand, token};
 pub use verify::verify;
 

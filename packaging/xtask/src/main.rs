@@ -1,1 +1,65 @@
-fn main() {}
+//! Developer commands: `cargo xtask --help`.
+//!
+//! - `demo`: from a log line to an event found by search, with the real programs.
+//! - `ci`: what continuous integration runs.
+//! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
+//! - `power-cut`: cuts the power under the spool and the evidence log, many times.
+//!
+//! The programs are driven from outside, as their users drive them: command lines, HTTP, the
+//! admin socket. Nothing here links the agent or the collector.
+
+mod agent;
+mod bench;
+mod ci;
+mod collector;
+mod daemon;
+mod demo;
+mod generate;
+mod http;
+mod numbers;
+mod out;
+mod power;
+mod procfs;
+mod receiver;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Custody.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build both programs, follow one log line into the collector, and find it by search.
+    Demo(demo::Args),
+    /// Run what continuous integration runs: format, lints, tests, demo.
+    Ci(ci::Args),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Cut the power under a running agent and collector at random instants (Linux, root).
+    PowerCut(power::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Ci(args) => ci::run(&args),
+        Command::Bench(command) => bench::run(&command),
+        Command::PowerCut(args) => power::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::warn(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -73,7 +73,9 @@ impl<'t> Syslog<'t> {
 pub(crate) fn decode(record: &str) -> Result<Syslog<'_>, &'static str> {
     let (priority, rest) = priority(record);
     let mut line = match rest.strip_prefix("1 ") {
-        Some(rest) if priority.is_some() => rfc5424(rest).ok_or("not RFC 5424 after its version")?,
+        Some(rest) if priority.is_some() => {
+            rfc5424(rest).ok_or("not RFC 5424 after its version")?
+        }
         _ => rfc3164(rest, priority.is_some())?,
     };
     line.priority = priority;
@@ -275,19 +277,49 @@ mod tests {
     #[test]
     fn each_form_gives_host_program_process_and_message() {
         for (line, expected) in [
-            ("Dec 10 06:55:48 web1 sshd[24200]: hello: x", (Some("web1"), Some("sshd"), Some("24200"), "hello: x")),
-            ("<38>Dec 10 06:55:48 web1 sudo:    joe : x", (Some("web1"), Some("sudo"), None, "   joe : x")),
-            ("2023-11-14T00:20:42.738197+01:00 web1 cron[1]: x", (Some("web1"), Some("cron"), Some("1"), "x")),
-            ("<38>1 2022-01-19T14:23:55+00:00 fw sshd 44 - [m a=\"1]\\\"\"][n] x y", (Some("fw"), Some("sshd"), Some("44"), "x y")),
+            (
+                "Dec 10 06:55:48 web1 sshd[24200]: hello: x",
+                (Some("web1"), Some("sshd"), Some("24200"), "hello: x"),
+            ),
+            (
+                "<38>Dec 10 06:55:48 web1 sudo:    joe : x",
+                (Some("web1"), Some("sudo"), None, "   joe : x"),
+            ),
+            (
+                "2023-11-14T00:20:42.738197+01:00 web1 cron[1]: x",
+                (Some("web1"), Some("cron"), Some("1"), "x"),
+            ),
+            (
+                "<38>1 2022-01-19T14:23:55+00:00 fw sshd 44 - [m a=\"1]\\\"\"][n] x y",
+                (Some("fw"), Some("sshd"), Some("44"), "x y"),
+            ),
             ("<38>1 - - - - - -", (None, None, None, "")),
             ("<38>1 2022-01-19T14:23:55Z h a - - - \u{feff}x", (Some("h"), Some("a"), None, "x")),
-            ("Feb  9 21:20:08  sshd[8317]: last message repeated 2 times", (None, Some("sshd"), Some("8317"), "last message repeated 2 times")),
-            ("Feb  9 21:20:08 --- last message repeated 1 time ---", (None, None, None, "--- last message repeated 1 time ---")),
-            ("Feb  9 21:20:08 mac com.x.launchd[1] (com.y[3]): z", (Some("mac"), Some("com.x.launchd"), Some("1"), "z")),
-            ("Feb  9 21:20:08 mac Google Chrome[12]: z", (Some("mac"), Some("Google Chrome"), Some("12"), "z")),
-            ("Feb  9 21:20:08 host just words: here", (Some("host"), None, None, "just words: here")),
+            (
+                "Feb  9 21:20:08  sshd[8317]: last message repeated 2 times",
+                (None, Some("sshd"), Some("8317"), "last message repeated 2 times"),
+            ),
+            (
+                "Feb  9 21:20:08 --- last message repeated 1 time ---",
+                (None, None, None, "--- last message repeated 1 time ---"),
+            ),
+            (
+                "Feb  9 21:20:08 mac com.x.launchd[1] (com.y[3]): z",
+                (Some("mac"), Some("com.x.launchd"), Some("1"), "z"),
+            ),
+            (
+                "Feb  9 21:20:08 mac Google Chrome[12]: z",
+                (Some("mac"), Some("Google Chrome"), Some("12"), "z"),
+            ),
+            (
+                "Feb  9 21:20:08 host just words: here",
+                (Some("host"), None, None, "just words: here"),
+            ),
             ("Feb  9 21:20:08 sshd[7]: no host", (None, Some("sshd"), Some("7"), "no host")),
-            ("Feb  9 21:20:08 fe80::1 sshd[7]: v6", (Some("fe80::1"), Some("sshd"), Some("7"), "v6")),
+            (
+                "Feb  9 21:20:08 fe80::1 sshd[7]: v6",
+                (Some("fe80::1"), Some("sshd"), Some("7"), "v6"),
+            ),
             ("<13>app: no time", (None, Some("app"), None, "no time")),
         ] {
             assert_eq!(parts(line), expected, "{line}");
@@ -296,14 +328,22 @@ mod tests {
 
     #[test]
     fn a_repeated_message_is_unwrapped_and_counted() {
-        let line = decode("Dec 10 06:55:48 h sshd[1]: message repeated 5 times: [ Failed x]").unwrap();
+        let line =
+            decode("Dec 10 06:55:48 h sshd[1]: message repeated 5 times: [ Failed x]").unwrap();
         assert_eq!((line.inner, line.repeated), ("Failed x", Some(5)));
         assert_eq!(line.message, "message repeated 5 times: [ Failed x]");
     }
 
     #[test]
     fn other_lines_are_no_syslog() {
-        for line in ["", "{\"a\":1}", "192.168.1.1 - - [x]", "Decem 1 00:00:00 h", "2024 is a year", "<999>x"] {
+        for line in [
+            "",
+            "{\"a\":1}",
+            "192.168.1.1 - - [x]",
+            "Decem 1 00:00:00 h",
+            "2024 is a year",
+            "<999>x",
+        ] {
             assert!(decode(line).is_err(), "{line}");
         }
     }

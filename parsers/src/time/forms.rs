@@ -43,11 +43,8 @@ impl<'a> Cursor<'a> {
 
     /// A number of `min` to `max` digits.
     pub(super) fn number(&mut self, min: usize, max: usize) -> Option<u32> {
-        let digits = self.bytes[self.at..]
-            .iter()
-            .take(max)
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits =
+            self.bytes[self.at..].iter().take(max).take_while(|byte| byte.is_ascii_digit()).count();
         if digits < min {
             return None;
         }
@@ -351,7 +348,8 @@ pub(crate) fn auto(text: &str) -> Option<Moment> {
     let text = text.trim();
     let text = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let bytes = text.as_bytes();
-    let whole = |read: Read| read.filter(|(_, used)| *used == bytes.len()).map(|(moment, _)| moment);
+    let whole =
+        |read: Read| read.filter(|(_, used)| *used == bytes.len()).map(|(moment, _)| moment);
     whole(iso(bytes))
         .or_else(|| whole(epoch(bytes, None)).filter(|_| plausible_epoch(bytes)))
         .or_else(|| whole(clf(bytes)))
@@ -375,8 +373,7 @@ mod tests {
     fn read(text: &str) -> Option<String> {
         let observed = Timestamp::parse("2024-06-01T00:00:00.000000Z").unwrap();
         let moment = auto(text)?;
-        let (time, basis) =
-            resolve(moment, &TimeZone::UTC, &mut ZoneMemo::default(), observed)?;
+        let (time, basis) = resolve(moment, &TimeZone::UTC, &mut ZoneMemo::default(), observed)?;
         Some(format!("{time} {}", basis.as_str()))
     }
 
@@ -409,9 +406,18 @@ mod tests {
     #[test]
     fn what_is_no_time_is_none() {
         for text in [
-            "", "x", "2023-02-29T00:00:00Z", "2024-13-01T00:00:00Z", "2024-01-01", "12345",
-            "Feb 30 00:00:00", "99999999999999999999", "2024-01-01T00:00:00+25:00", "Foo 1 00:00:00",
-            "2024-01-01T24:00:00Z", "2024-01-01T00:00:61Z",
+            "",
+            "x",
+            "2023-02-29T00:00:00Z",
+            "2024-13-01T00:00:00Z",
+            "2024-01-01",
+            "12345",
+            "Feb 30 00:00:00",
+            "99999999999999999999",
+            "2024-01-01T00:00:00+25:00",
+            "Foo 1 00:00:00",
+            "2024-01-01T24:00:00Z",
+            "2024-01-01T00:00:61Z",
         ] {
             assert_eq!(read(text), None, "{text}");
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use custody_event::position::Fingerprint;
 use custody_event::{Offset, Timestamp};
 
-use super::content::{Head, head_of, len64, read_at, tail_len};
+use super::content::{Head, head_of, len64, read_at, tail_len, tail_of};
 use super::cut::{Cut, SKIP_LINE, cut};
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
@@ -32,6 +32,15 @@ enum Look {
     Data(usize, usize, Stat),
 }
 
+/// Has a new content got its name?
+enum Named {
+    Now,
+    /// Its first record is not complete.
+    NotYet,
+    /// It looks like a copy, or something must be looked for before.
+    AskAgain,
+}
+
 /// What is needed to make chunks of one reader's bytes.
 pub(crate) struct Slicer<'a> {
     pub(crate) source: SourceIndex,
@@ -45,6 +54,12 @@ impl Tailer {
         self.round += 1;
         let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
         let mut blocked = Vec::new();
+        // A file that no longer looks like a copy came before what stands in its place now.
+        for id in &ids {
+            if self.readers.get(id).is_some_and(|reader| reader.held && reader.recheck) {
+                self.glance(*id);
+            }
+        }
         for id in ids {
             if outlet.is_stopped() {
                 return Err(Stopped);
@@ -52,6 +67,7 @@ impl Tailer {
             let Some(reader) = self.readers.get(&id) else { continue };
             if self.is_blocked(reader) {
                 blocked.push(id);
+                self.glance(id);
             } else {
                 self.read_batch(id, outlet)?;
             }
@@ -61,12 +77,31 @@ impl Tailer {
         Ok(())
     }
 
+    /// A file that must wait for its turn is named all the same, and watched for replacement: what
+    /// it holds now may be copied and truncated away before its turn comes.
+    fn glance(&mut self, id: ReaderId) {
+        let Some(mut reader) = self.readers.remove(&id) else { return };
+        let look = match reader.place {
+            Place::Inode(_) => self.look(&mut reader, 0),
+            _ => Ok(Look::Idle),
+        };
+        match &look {
+            Ok(Look::Data(..)) => reader.mark = mark_of(&reader),
+            Ok(_) => {}
+            Err(error) => self.failed(&mut reader, error),
+        }
+        self.readers.insert(id, reader);
+        if matches!(look, Ok(Look::Replaced)) {
+            self.replaced(id);
+        }
+    }
+
     fn read_batch(&mut self, id: ReaderId, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let Some(mut reader) = self.readers.remove(&id) else { return Ok(()) };
         if matches!(reader.place, Place::Archive(_)) {
             return self.read_archive(id, reader, outlet);
         }
-        match self.look(&mut reader) {
+        match self.look(&mut reader, usize::MAX) {
             Ok(Look::Idle) => {
                 self.readers.insert(id, reader);
                 Ok(())
@@ -89,12 +124,18 @@ impl Tailer {
         }
     }
 
-    fn look(&mut self, reader: &mut Reader) -> io::Result<Look> {
+    fn look(&mut self, reader: &mut Reader, most: usize) -> io::Result<Look> {
         if reader.back_off.0 > 0 {
             reader.back_off.0 -= 1;
             return Ok(Look::Idle);
         }
-        if reader.is_missing() || reader.held || !self.open(reader)? {
+        if reader.is_missing() || (reader.held && !reader.recheck) {
+            return Ok(Look::Idle);
+        }
+        if reader.held {
+            (reader.held, reader.recheck, reader.idle) = (false, false, None);
+        }
+        if !self.open(reader)? {
             return Ok(Look::Idle);
         }
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
@@ -104,12 +145,19 @@ impl Tailer {
         if reader.idle == seen || stat.size < reader.offset {
             return Ok(if reader.idle == seen { Look::Idle } else { Look::Replaced });
         }
-        if reader.known.is_none() && !self.identify(reader)? {
-            reader.idle = if reader.held { None } else { seen };
-            return Ok(Look::Idle);
+        if reader.known.is_none() {
+            match self.identify(reader)? {
+                Named::Now => {}
+                Named::NotYet => {
+                    reader.idle = seen;
+                    return Ok(Look::Idle);
+                }
+                Named::AskAgain => return Ok(Look::Idle),
+            }
         }
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
-        let look = look_at(file, reader, &mut self.buffer, stat)?;
+        let room = self.buffer.len().min(most.saturating_add(tail_len(reader.offset)));
+        let look = look_at(file, reader, &mut self.buffer[..room], stat)?;
         if let Look::Data(before, len, stat) = &look {
             reader.modified_ns = stat.modified_ns;
             reader.largest = stat.size.max(reader.offset + len64(len - before));
@@ -138,22 +186,29 @@ impl Tailer {
     }
 
     /// Names a new content by its first record, if that is complete and nobody else's.
-    fn identify(&mut self, reader: &mut Reader) -> io::Result<bool> {
-        let Place::Inode(Some(file)) = &reader.place else { return Ok(false) };
+    fn identify(&mut self, reader: &mut Reader) -> io::Result<Named> {
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(Named::AskAgain) };
         let first = match head_of(file)? {
             Head::Record(first) => first,
-            Head::Incomplete => return Ok(false),
+            Head::Incomplete => return Ok(Named::NotYet),
             Head::Compressed => {
                 reader.held = true;
-                return Ok(false);
+                return Ok(Named::AskAgain);
             }
         };
         if self.is_copy_of_known(reader, file, first)? {
             reader.held = true;
-            return Ok(false);
+            return Ok(Named::AskAgain);
+        }
+        if !reader.hunted {
+            // What stood here before may have been copied away and emptied between two looks.
+            reader.hunted = true;
+            self.hunt(reader.at.as_ref().unwrap_or(&reader.path).clone());
+            self.progress.rescan = true;
+            return Ok(Named::AskAgain);
         }
         reader.name(first, self.next_generation(reader.inode, first));
-        Ok(true)
+        Ok(Named::Now)
     }
 
     /// The inode holds something new: what was there is searched for, what is there is begun.
@@ -181,6 +236,7 @@ impl Tailer {
             return;
         }
         fresh.after = vec![id];
+        fresh.hunted = stat.size > 0;
         old.place = Place::Missing(Missing {
             tries: 0,
             tries_left: 1,
@@ -192,7 +248,13 @@ impl Tailer {
         let path = fresh.path.clone();
         self.by_inode.remove(&old.inode);
         self.readers.insert(id, old);
-        self.insert(fresh);
+        let new = self.insert(fresh);
+        // Who came after the old content, in another file, comes after the new one as well.
+        for (other, reader) in &mut self.readers {
+            if *other != new && reader.after.contains(&id) {
+                reader.after.push(new);
+            }
+        }
         self.hunt(path);
         self.progress.rescan = true;
     }
@@ -225,6 +287,7 @@ impl Tailer {
         }
         self.buffer = buffer;
         if reader.offset != from {
+            reader.mark = None;
             reader.used = self.round;
             reader.back_off = (0, 0);
             self.progress.bytes += reader.offset - from;
@@ -245,10 +308,31 @@ impl Tailer {
     }
 }
 
+/// How the end of what is there looks, for a content of which nothing may be read yet.
+fn mark_of(reader: &Reader) -> Option<(u64, Fingerprint)> {
+    let Place::Inode(Some(file)) = &reader.place else { return None };
+    let tail = tail_of(file, reader.size).ok()??;
+    Some((reader.size, tail))
+}
+
 fn look_at(file: &File, reader: &Reader, buffer: &mut [u8], stat: Stat) -> io::Result<Look> {
     let before = tail_len(reader.offset);
     let len = read_at(file, buffer, reader.offset - len64(before))?;
     if len < before || Fingerprint::of(&buffer[..before]) != reader.tail {
+        return Ok(Look::Replaced);
+    }
+    if let Some((end, tail)) = reader.mark
+        && stat.size >= end
+        && tail_of(file, end)? != Some(tail)
+    {
+        return Ok(Look::Replaced);
+    }
+    // Less than was there before, and so little read that an equal beginning says nothing (a
+    // header line, say): it was emptied and begun again. Otherwise the writer took back the line
+    // that it had begun.
+    let is_one_record = len64(before) == reader.offset
+        && memchr::memchr_iter(b'\n', &buffer[..before]).count() <= 1;
+    if stat.size < reader.largest && is_one_record {
         return Ok(Look::Replaced);
     }
     let first = reader.known.as_ref().map(|known| known.identity.fingerprint);

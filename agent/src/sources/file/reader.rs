@@ -64,6 +64,8 @@ pub(crate) struct Reader {
     pub(crate) modified_ns: i64,
     /// End of this content, as far as it was ever seen.
     pub(crate) largest: u64,
+    /// An end of this content that was seen before anything could be read, and its fingerprint.
+    pub(crate) mark: Option<(u64, Fingerprint)>,
     /// Size and time of the look after which nothing more could be read.
     pub(crate) idle: Option<(u64, i64)>,
     /// Size, time and count of scans without growth.
@@ -74,6 +76,10 @@ pub(crate) struct Reader {
     pub(crate) after: Vec<ReaderId>,
     /// It looks like a copy of what another reader reads: not read as long as it does.
     pub(crate) held: bool,
+    /// Rotated files beside it, which may have come before it, have been looked for.
+    pub(crate) hunted: bool,
+    /// Since the last scan, nobody has asked again whether it still looks like a copy.
+    pub(crate) recheck: bool,
     /// Round of the last growth, for closing the longest quiet files.
     pub(crate) used: u64,
     /// Rounds to leave out after a read error, doubled each time.
@@ -98,11 +104,14 @@ impl Reader {
             links: stat.links,
             modified_ns: stat.modified_ns,
             largest: 0,
+            mark: None,
             idle: None,
             quiet: (0, 0, 0),
             is_copy: false,
             after: Vec::new(),
             held: false,
+            hunted: false,
+            recheck: false,
             used: 0,
             back_off: (0, 0),
         }
@@ -159,6 +168,17 @@ impl Reader {
         Some(Expected { first: known.identity.fingerprint, offset: self.offset, tail: self.tail })
     }
 
+    /// What a copy of this content must look like: further on than the offset, if more was seen.
+    pub(crate) fn sought(&self) -> Option<Expected> {
+        let expected = self.expected()?;
+        match self.mark {
+            Some((end, tail)) if end >= self.offset => {
+                Some(Expected { offset: end, tail, ..expected })
+            }
+            _ => Some(expected),
+        }
+    }
+
     pub(crate) fn position(&self) -> Option<FilePosition> {
         let known = self.known.as_ref()?;
         Some(FilePosition {
@@ -174,6 +194,16 @@ impl Reader {
     /// Not where it was first opened: renamed, deleted, or read from a copy.
     pub(crate) fn is_moved(&self) -> bool {
         self.is_copy || self.at.as_deref() != Some(&self.path)
+    }
+
+    /// It was opened at `path` and is not there any more.
+    pub(crate) fn stood_at(&self, path: &Path) -> bool {
+        self.path == path && self.at.as_deref() != Some(path)
+    }
+
+    /// Nothing of it has been read.
+    pub(crate) fn is_unbegun(&self) -> bool {
+        self.offset == 0
     }
 
     pub(crate) fn is_missing(&self) -> bool {

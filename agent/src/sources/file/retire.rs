@@ -79,7 +79,8 @@ impl Tailer {
         let quiet = reader.quiet.2;
         let grace = if successor || reader.is_copy { GRACE_SCANS } else { LINGER_SCANS };
         let linger = if reader.is_copy || reader.links == 0 { grace } else { LINGER_SCANS };
-        End { flush: quiet >= grace && size > reader.offset, finish: quiet >= linger }
+        let rest = size > reader.offset;
+        End { flush: quiet >= grace && rest, finish: quiet >= linger && (!rest || quiet > grace) }
     }
 
     /// Hands on the rest of a content that has no line end.
@@ -96,6 +97,10 @@ impl Tailer {
                 return Ok(());
             }
         };
+        if memchr::memchr(b'\n', &rest[before..len]).is_some() {
+            reader.idle = None;
+            return Ok(());
+        }
         if reader.known.is_none() {
             let first = Fingerprint::of_first_record(&rest[before..len]);
             reader.name(first, self.next_generation(reader.inode, first));
@@ -146,8 +151,9 @@ impl Tailer {
         missing: &Missing,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
-        let unseen_truncation = missing.truncated && missing.unread.is_none();
-        if unseen_truncation {
+        // What was never begun, and was not even seen to hold anything, is new wherever it is found.
+        let nothing_seen = missing.unread.is_none() && (missing.truncated || reader.offset == 0);
+        if nothing_seen {
             return self.finish(id, reader, outlet);
         }
         let Some(position) = finished(&reader) else { return Ok(()) };

@@ -11,7 +11,7 @@ use super::cut::SKIP_LINE;
 use super::names::{family, is_compressed_name, is_rotation_of, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::stat::{Inode, Stat, stat_file};
-use super::tailer::{SEARCH_SCANS, Tailer};
+use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
 use super::{Start, trouble};
 use crate::sources::{Item, Notice, Outlet, Stopped};
@@ -78,9 +78,7 @@ impl Tailer {
     /// The inode of a saved position stands at a path of ours: is its content still there? False
     /// if that cannot be said now.
     fn take_home(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
-        let Some(((path, stat), expected)) = here.first().zip(reader.expected()) else {
-            return true;
-        };
+        let Some(((path, stat), expected)) = here.first().zip(reader.sought()) else { return true };
         let path =
             here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
         let checked = File::open(path).and_then(|file| {
@@ -189,8 +187,13 @@ impl Tailer {
             .map(|reader| reader.inode)
             .collect();
         fresh.retain(|(_, stat)| !waited.contains(&stat.inode));
-        fresh.sort_by_key(|(path, stat)| (stat.modified_ns, *path));
         let kin = Kin::new(self, found);
+        // Rotated files before what stands at their base, then the oldest first, then the one
+        // that has been rotated more often.
+        fresh.sort_by_cached_key(|(path, stat)| {
+            let times_rotated = std::cmp::Reverse((path.as_os_str().len(), path.to_path_buf()));
+            (kin.base(path).is_none(), stat.modified_ns, times_rotated)
+        });
         let mut begun: Vec<(PathBuf, ReaderId)> = Vec::new();
         for (path, stat) in fresh {
             if is_compressed_name(path) {
@@ -199,11 +202,21 @@ impl Tailer {
                 continue;
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
-            let (after, is_descendant) = kin.before(self, path, &begun);
+            let after = kin.before(self, path, &begun);
             if let Some(reader) = self.readers.get_mut(&id) {
                 reader.after.extend(after.into_iter().filter(|other| *other != id));
             }
-            if is_descendant && !self.first_start {
+            if let Some(base) = kin.base(path) {
+                // What stands at the base has not been begun: the rotated file came before it.
+                self.let_go_first(id, |reader| {
+                    reader.offset == 0 && reader.at.as_deref() == Some(base)
+                });
+            }
+            let first = self.first_start;
+            if let Some(reader) = self.readers.get_mut(&id) {
+                reader.hunted |= first || stat.size > 0;
+            }
+            if stat.size > 0 && !first {
                 self.hunt(path.to_path_buf());
             }
             begun.push((path.to_path_buf(), id));
@@ -305,13 +318,8 @@ impl Tailer {
             .map(|reader| reader.modified_ns);
         let done =
             self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
-        if let Some(since_ns) = readers.chain(done).max() {
-            self.hunts.push(super::tailer::Hunt {
-                path,
-                since_ns,
-                tries_left: super::tailer::SEARCH_SCANS,
-            });
-        }
+        let since_ns = readers.chain(done).max().unwrap_or(i64::MAX);
+        self.hunts.push(Hunt { path, since_ns, tries_left: SEARCH_SCANS });
     }
 }
 
@@ -335,10 +343,7 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
     if matches!(reader.place, Place::Inode(None)) {
         reader.see(stat);
     }
-    if reader.held {
-        reader.held = false;
-        reader.idle = None;
-    }
+    reader.recheck = reader.held;
 }
 
 /// First record, tail, and whether the end stands within a line.
@@ -353,32 +358,27 @@ fn end_of(file: &File, size: u64) -> std::io::Result<Option<(Fingerprint, Finger
 struct Kin {
     readers: HashMap<(PathBuf, Vec<u8>), Vec<ReaderId>>,
     files: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
-    done: HashMap<(PathBuf, Vec<u8>), Vec<PathBuf>>,
 }
 
 impl Kin {
     fn new(tailer: &Tailer, found: &Found) -> Self {
-        let mut kin = Self { readers: HashMap::new(), files: HashMap::new(), done: HashMap::new() };
+        let mut kin = Self { readers: HashMap::new(), files: HashMap::new() };
         for (id, reader) in &tailer.readers {
             kin.readers.entry(family(&reader.path)).or_default().push(*id);
         }
         for path in found.files.keys() {
             kin.files.entry(family(path)).or_default().push(path.clone());
         }
-        for done in &tailer.done {
-            kin.done.entry(family(&done.path)).or_default().push(done.path.clone());
-        }
         kin
     }
 
-    /// The readers whose content came before what stands at `path` now, and whether there ever
-    /// was such a content.
-    fn before(
-        &self,
-        tailer: &Tailer,
-        path: &Path,
-        begun: &[(PathBuf, ReaderId)],
-    ) -> (Vec<ReaderId>, bool) {
+    /// The file that `path` was rotated away from, if it is there.
+    fn base(&self, path: &Path) -> Option<&PathBuf> {
+        self.files.get(&family(path))?.iter().find(|base| is_rotation_of(base, path))
+    }
+
+    /// The readers whose content came before what stands at `path` now.
+    fn before(&self, tailer: &Tailer, path: &Path, begun: &[(PathBuf, ReaderId)]) -> Vec<ReaderId> {
         let key = family(path);
         let ids = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
         let mut after: Vec<ReaderId> = ids
@@ -386,16 +386,12 @@ impl Kin {
             .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
             .copied()
             .collect();
-        let done = self.done.get(&key).map_or(&[][..], Vec::as_slice);
-        let was_there = !after.is_empty()
-            || done.iter().any(|other| other == path || is_rotation_of(path, other));
-        let files = self.files.get(&key).map_or(&[][..], Vec::as_slice);
-        let base = files.iter().find(|base| is_rotation_of(base, path));
+        let base = self.base(path);
         let same_line = |other: &Path| {
             is_rotation_of(path, other) || base.is_some_and(|base| is_rotation_of(base, other))
         };
         after.extend(begun.iter().filter(|(other, _)| same_line(other)).map(|(_, id)| *id));
-        (after, was_there)
+        after
     }
 }
 

@@ -5,7 +5,7 @@
 //! offset must be the same. A copy of what has been read is never read again; only what lies
 //! beyond our offset is, under the original identity and at its logical offsets.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,7 +16,7 @@ use custody_event::position::Fingerprint;
 use super::content::{Archive, Expected, Head, Verdict, head_of, len64, tail_len, tail_of};
 use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
 use super::reader::{Missing, Place, Reader, ReaderId};
-use super::stat::{Inode, Stat, stat_path};
+use super::stat::{Inode, Stat, stat_file, stat_path};
 use super::tailer::{Hunt, PARTIAL_COPY_SCANS, SEARCH_SCANS, Tailer};
 use crate::sources::{Outlet, Stopped};
 
@@ -39,6 +39,10 @@ enum Search {
     /// A copy that is damaged behind the offset.
     Damaged(PathBuf, Stat),
     Nothing,
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// The files of `path`'s directory that share its stem.
@@ -71,7 +75,9 @@ impl Tailer {
         let missing = |(id, reader): (&ReaderId, &Reader)| {
             (reader.is_missing() && !waiting.contains(id)).then_some(*id)
         };
-        let ids: Vec<ReaderId> = self.readers.iter().filter_map(missing).collect();
+        let mut ids: Vec<ReaderId> = self.readers.iter().filter_map(missing).collect();
+        // Who has read most knows best which file is its own.
+        ids.sort_by_key(|id| std::cmp::Reverse(self.readers.get(id).map(|reader| reader.offset)));
         for id in ids {
             let Some(reader) = self.readers.remove(&id) else { continue };
             self.search_one(id, reader, outlet)?;
@@ -148,7 +154,7 @@ impl Tailer {
     }
 
     fn search(&self, reader: &Reader) -> io::Result<Search> {
-        let Some(expected) = reader.expected() else { return Ok(Search::Nothing) };
+        let Some(expected) = reader.sought() else { return Ok(Search::Nothing) };
         let mut near = match siblings(&reader.path) {
             Ok(near) => near,
             Err(error) if super::walk::is_absent(&error) => Vec::new(),
@@ -157,6 +163,11 @@ impl Tailer {
         near.retain(|sibling| self.is_free(&sibling.stat.inode));
         if let Some(search) = search_inode(reader, &expected, &near)? {
             return Ok(search);
+        }
+        if expected.offset == 0 {
+            // Nothing was read and no more is known than how it began, as many files may: whatever
+            // holds it is found as a new file.
+            return Ok(Search::Nothing);
         }
         // A copy is no older than the last look at the original.
         near.retain(|sibling| {
@@ -168,15 +179,46 @@ impl Tailer {
             std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
         });
         for sibling in plain {
-            if sibling.stat.inode == home(reader) || sibling.stat.size < reader.offset {
+            if sibling.stat.inode == home(reader) || sibling.stat.size < expected.offset {
                 continue;
             }
             let file = File::open(&sibling.path)?;
-            if expected.holds(&file)? && head_of(&file)? != Head::Incomplete {
+            let is_it = expected.holds(&file)? && head_of(&file)? != Head::Incomplete;
+            if is_it && !self.is_finished(&expected, |other| other.holds(&file).unwrap_or(false)) {
                 return Ok(Search::Plain(sibling.path, file, sibling.stat));
             }
         }
-        Ok(search_packed(&expected, packed))
+        Ok(self.search_packed(&expected, packed))
+    }
+
+    /// Is this file the remains of another content that began alike and was read further?
+    fn is_finished(&self, expected: &Expected, holds: impl Fn(&Expected) -> bool) -> bool {
+        let mut done = self.done.iter().map(super::reader::Done::expected);
+        done.any(|other| {
+            other.first == expected.first && other.offset > expected.offset && holds(&other)
+        })
+    }
+
+    fn search_packed(&self, expected: &Expected, packed: Vec<Sibling>) -> Search {
+        let mut outcome = Search::Nothing;
+        for sibling in packed {
+            if !Archive::is_readable_name(&sibling.path) {
+                continue;
+            }
+            let holds = |other: &Expected| {
+                matches!(Archive::check(&sibling.path, Some(other)), Verdict::Continues { .. })
+            };
+            match Archive::check(&sibling.path, Some(expected)) {
+                Verdict::Continues { .. } if self.is_finished(expected, holds) => {}
+                Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
+                Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
+                Verdict::Incomplete if matches!(outcome, Search::Nothing) => {
+                    outcome = Search::Later
+                }
+                Verdict::Incomplete | Verdict::Other => {}
+            }
+        }
+        outcome
     }
 
     /// Nobody reads this inode under a name of its own.
@@ -193,11 +235,8 @@ impl Tailer {
         first: Fingerprint,
     ) -> io::Result<bool> {
         for other in self.readers.values() {
-            let Some(expected) = other.expected() else { continue };
-            let related = expected.first == first
-                && home(other) != reader.inode
-                && is_rotation_of(&other.path, &reader.path);
-            if related && is_copy_of(other, &expected, reader, file)? {
+            let related = home(other) != reader.inode && is_rotation_of(&other.path, &reader.path);
+            if related && !other.held && is_copy_of(other, reader, file, first)? {
                 return Ok(true);
             }
         }
@@ -217,17 +256,18 @@ impl Tailer {
             grown = Some(at);
         }
         if let Some(at) = grown {
-            let done = self.done.remove(at);
-            self.insert(Reader::saved(&done.position, SEARCH_SCANS));
-            self.progress.rescan = true;
+            self.resume(at);
         }
         Ok(grown.is_some())
     }
 
     /// Takes up rotated files beside the hunted paths, the oldest first.
     pub(crate) fn run_hunts(&mut self) {
+        let mut listed: HashMap<PathBuf, Option<Vec<PathBuf>>> = HashMap::new();
         for mut hunt in std::mem::take(&mut self.hunts) {
-            let unfinished = self.run_hunt(&hunt);
+            let dir = hunt.path.parent().map(Path::to_path_buf).unwrap_or_default();
+            let names = listed.entry(dir).or_insert_with_key(|dir| list(dir).ok());
+            let unfinished = names.as_ref().is_none_or(|names| self.run_hunt(&hunt, names));
             hunt.tries_left = hunt.tries_left.saturating_sub(1);
             if unfinished && hunt.tries_left > 0 {
                 self.hunts.push(hunt);
@@ -236,50 +276,108 @@ impl Tailer {
     }
 
     /// True if a try later may find more.
-    fn run_hunt(&mut self, hunt: &Hunt) -> bool {
-        let Ok(mut near) = siblings(&hunt.path) else { return true };
-        let names: HashSet<PathBuf> = near.iter().map(|sibling| sibling.path.clone()).collect();
-        near.retain(|sibling| {
-            is_rotation_of(&hunt.path, &sibling.path)
-                && sibling.stat.size > 0
-                && sibling.stat.modified_ns >= hunt.since_ns
-                && (is_compressed_name(&sibling.path) || !self.walk.matches(&sibling.path))
-                && uncompressed(&sibling.path)
-                    .is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
-                && self.is_unknown(&sibling.stat.inode)
+    fn run_hunt(&mut self, hunt: &Hunt, names: &[PathBuf]) -> bool {
+        let mut near: Vec<Sibling> = names
+            .iter()
+            .filter(|path| {
+                is_rotation_of(&hunt.path, path)
+                    && (is_compressed_name(path) || !self.walk.matches(path))
+                    && uncompressed(path)
+                        .is_none_or(|plain| plain == hunt.path || !names.contains(&plain))
+            })
+            .filter_map(|path| Some(Sibling { path: path.clone(), stat: stat_path(path).ok()? }))
+            .collect();
+        near.retain(|Sibling { stat, .. }| {
+            stat.is_file
+                && stat.size > 0
+                && self.is_newer(stat, hunt)
+                && self.is_unknown(&stat.inode)
         });
-        near.sort_by_key(|sibling| sibling.stat.modified_ns);
-        let mut before: Vec<ReaderId> = self.ids_of(&hunt.path, false);
+        near.sort_by_key(|sibling| {
+            let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
+            (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
+        });
+        let mut before = self.ids_of(|reader| reader.stood_at(&hunt.path) && !reader.is_unbegun());
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {
                 Ok(Some(mut reader)) => {
                     reader.after.clone_from(&before);
-                    before.push(self.insert(reader));
+                    reader.hunted = true;
+                    let id = self.insert(reader);
+                    let later = |reader: &Reader| {
+                        reader.stood_at(&hunt.path)
+                            && reader.is_unbegun()
+                            && reader.seen_ns >= sibling.stat.modified_ns
+                    };
+                    self.let_go_first(id, later);
+                    before.push(id);
                 }
                 Ok(None) => {}
                 Err(_) => unfinished = true,
             }
         }
-        for id in self.ids_of(&hunt.path, true) {
-            if let Some(reader) = self.readers.get_mut(&id) {
-                reader.after.extend(before.iter().filter(|other| **other != id));
-            }
+        for id in before {
+            self.let_go_first(id, |reader| {
+                reader.at.as_deref() == Some(&hunt.path) && reader.path == hunt.path
+            });
         }
         unfinished
     }
 
-    fn ids_of(&self, path: &Path, current: bool) -> Vec<ReaderId> {
-        let ours = |reader: &Reader| {
-            reader.path == path && (reader.at.as_deref() == Some(path)) == current
-        };
-        self.readers.iter().filter(|(_, reader)| ours(reader)).map(|(id, _)| *id).collect()
+    /// Reader `id` comes before these.
+    pub(crate) fn let_go_first(&mut self, id: ReaderId, who: impl Fn(&Reader) -> bool) {
+        for (other, reader) in &mut self.readers {
+            if *other != id && who(reader) && !reader.after.contains(&id) {
+                reader.after.push(id);
+            }
+        }
     }
 
+    fn is_newer(&self, stat: &Stat, hunt: &Hunt) -> bool {
+        stat.modified_ns >= hunt.since_ns
+            || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
+    }
+
+    fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
+        self.readers.iter().filter(|(_, reader)| who(reader)).map(|(id, _)| *id).collect()
+    }
+
+    /// Nobody reads this inode now (it may hold something that was read before: see below).
     fn is_unknown(&self, inode: &Inode) -> bool {
-        !self.by_inode.contains_key(inode)
-            && !self.readers.values().any(|reader| reader.inode == *inode || home(reader) == *inode)
-            && !self.done.iter().any(|done| done.inode() == *inode)
+        let unpacked =
+            |reader: &Reader| matches!(reader.place, Place::Archive(_)) && reader.inode == *inode;
+        !self.by_inode.contains_key(inode) && !self.readers.values().any(unpacked)
+    }
+
+    /// Does the inode still hold a content of its own that we know? What has been added to a
+    /// finished one is taken up again by the search.
+    fn holds_its_own(&mut self, stat: &Stat, file: &File) -> io::Result<bool> {
+        for reader in
+            self.readers.values().filter(|reader| reader.is_missing() && home(reader) == stat.inode)
+        {
+            if reader.sought().is_some_and(|sought| sought.holds(file).unwrap_or(false)) {
+                return Ok(true);
+            }
+        }
+        for at in (0..self.done.len()).rev() {
+            let done = &self.done[at];
+            if done.inode() != stat.inode || !done.expected().holds(file)? {
+                continue;
+            }
+            if stat.size > done.position.offset.get() {
+                self.resume(at);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// A finished content has gone on: the search finds where.
+    fn resume(&mut self, at: usize) {
+        let done = self.done.remove(at);
+        self.insert(Reader::saved(&done.position, SEARCH_SCANS));
+        self.progress.rescan = true;
     }
 
     /// A reader for a rotated file that nobody has read; `None` if it is a copy of something
@@ -287,6 +385,9 @@ impl Tailer {
     fn take_up(&mut self, sibling: &Sibling) -> io::Result<Option<Reader>> {
         if !is_compressed_name(&sibling.path) {
             let file = File::open(&sibling.path)?;
+            if self.holds_its_own(&sibling.stat, &file)? {
+                return Ok(None);
+            }
             let reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
             if let Head::Record(first) = head_of(&file)?
                 && self.is_copy_of_known(&reader, &file, first)?
@@ -344,49 +445,39 @@ fn search_inode(
     Ok(None)
 }
 
-fn search_packed(expected: &Expected, packed: Vec<Sibling>) -> Search {
-    let mut outcome = Search::Nothing;
-    for sibling in packed {
-        if !Archive::is_readable_name(&sibling.path) {
-            continue;
-        }
-        match Archive::check(&sibling.path, Some(expected)) {
-            Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
-            Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
-            Verdict::Incomplete if matches!(outcome, Search::Nothing) => outcome = Search::Later,
-            Verdict::Incomplete | Verdict::Other => {}
-        }
-    }
-    outcome
-}
-
+/// Does this rotated file hold what `other` reads?
 fn is_copy_of(
     other: &Reader,
-    expected: &Expected,
     reader: &Reader,
     file: &File,
+    first: Fingerprint,
 ) -> io::Result<bool> {
+    let expected = other.sought().filter(|expected| expected.first == first);
     let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
-    match &other.place {
-        Place::Inode(original) if stands_at_its_path => {
-            // The copy may still be growing: what both have must be the same.
-            let common = reader.size.min(expected.offset);
-            let reopened;
-            let original = match original {
-                Some(file) => file,
-                None => {
-                    reopened = File::open(&other.path)?;
-                    &reopened
-                }
-            };
-            let (copy, original) = (tail_of(file, common)?, tail_of(original, common)?);
-            if copy == original {
-                return Ok(copy.is_some());
-            }
-            // The original may have been emptied a moment ago, which nobody has noticed yet.
-            expected.holds(file)
-        }
-        Place::Inode(_) if !other.is_copy => Ok(false),
-        _ => expected.holds(file),
+    let original = match (&other.place, &other.at) {
+        (Place::Inode(_), _) if other.is_copy => None,
+        (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
+        (Place::Inode(None), Some(at)) => match File::open(at) {
+            Ok(original) => Some(original),
+            Err(error) if super::walk::is_absent(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        },
+        _ => None,
+    };
+    let Some(original) = original else {
+        return expected.map_or(Ok(false), |expected| expected.holds(file));
+    };
+    let size = stat_file(file)?.size.max(reader.size);
+    let is_like_original = stands_at_its_path
+        && head_of(&original)? == Head::Record(first)
+        && stat_file(&original)?.size >= size
+        && tail_of(file, size)? == tail_of(&original, size)?;
+    if is_like_original {
+        return Ok(true);
+    }
+    // The original may have been emptied a moment ago, which nobody has noticed yet.
+    match expected {
+        Some(expected) => Ok(!expected.holds(&original)? && expected.holds(file)?),
+        None => Ok(false),
     }
 }

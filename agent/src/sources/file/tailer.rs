@@ -23,6 +23,9 @@ pub(crate) const SEARCH_SCANS: u32 = 3;
 /// Scans that wait for a compressed copy that is not whole yet.
 pub(crate) const PARTIAL_COPY_SCANS: u32 = 60;
 
+/// File times come from a clock that ticks more coarsely than ours.
+const CLOCK_SLACK_NS: i64 = 10_000_000;
+
 /// What one step did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -39,7 +42,8 @@ pub struct Progress {
 /// A base path beside which rotated files may stand that nobody has read.
 pub(crate) struct Hunt {
     pub(crate) path: PathBuf,
-    /// Files changed before this time were read or were old when we first came.
+    /// Files changed before this time were read or were old when we first came; `i64::MAX` if
+    /// nothing was ever read here: then only what was born since our start is new.
     pub(crate) since_ns: i64,
     pub(crate) tries_left: u32,
 }
@@ -68,6 +72,7 @@ pub struct Tailer {
     pub(crate) progress: Progress,
     pub(crate) found: Found,
     saved: Option<Saved>,
+    pub(crate) started_ns: i64,
     /// Nothing was ever saved: files that are there now may be begun at their end.
     pub(crate) first_start: bool,
 }
@@ -89,6 +94,7 @@ impl Tailer {
         Ok(Self {
             walk,
             first_start: saved.is_empty(),
+            started_ns: clock.now().micros().saturating_mul(1_000).saturating_sub(CLOCK_SLACK_NS),
             saved: Some(saved),
             options,
             source,
@@ -208,8 +214,8 @@ impl Tailer {
 
     /// Must this reader let others go first?
     pub(crate) fn is_blocked(&self, reader: &Reader) -> bool {
-        let hunted =
-            reader.at.as_ref().is_some_and(|at| self.hunts.iter().any(|hunt| hunt.path == *at));
+        let here = if reader.is_unbegun() { Some(&reader.path) } else { reader.at.as_ref() };
+        let hunted = here.is_some_and(|here| self.hunts.iter().any(|hunt| hunt.path == *here));
         hunted
             || reader
                 .after

@@ -69,7 +69,8 @@ fn wrong_batches_are_refused_and_change_nothing() {
         let batch = Batch { puts: vec![(key.as_bytes().to_vec(), vec![])], ..Batch::default() };
         assert!(matches!(refused(batch), SpoolError::ReservedKey(_)), "{key}");
     }
-    let long = Batch { puts: vec![(b"pos/a".to_vec(), vec![0; 65_537])], ..Batch::default() };
+    let long =
+        Batch { puts: vec![(b"pos/a".to_vec(), vec![0; 24 * 1024 + 1])], ..Batch::default() };
     assert!(matches!(refused(long), SpoolError::TooLarge { what: "value", .. }));
     assert!(matches!(spool.ack("nobody", 0, 0), Err(SpoolError::UnknownOutput(_))));
     spool.register_outputs(&["a"]).wait().unwrap();

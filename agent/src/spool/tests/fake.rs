@@ -151,10 +151,20 @@ impl Store for FakeStore {
         locked(&self.0).call(|disk| disk.volatile.large.get(&slot).cloned())
     }
 
-    fn visit_large(&mut self, visit: &mut dyn FnMut(Large)) -> Result<(), StoreError> {
-        let large = locked(&self.0).call(|disk| disk.volatile.large.clone())?;
-        large.into_iter().for_each(|(slot, bytes)| visit((slot, Ok(bytes))));
-        Ok(())
+    fn visit_large(
+        &mut self,
+        from: Option<Slot>,
+        _: u64,
+        visit: &mut dyn FnMut(Large),
+    ) -> Result<Option<Slot>, StoreError> {
+        // Never fails: a store that cannot be walked is damage, and damage has its own tests.
+        let large = locked(&self.0).volatile.large.clone();
+        let wanted = |slot: &Slot| from.is_none_or(|from| *slot >= from);
+        large
+            .into_iter()
+            .filter(|(slot, _)| wanted(slot))
+            .for_each(|(slot, bytes)| visit((slot, Ok(bytes))));
+        Ok(None)
     }
 
     fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

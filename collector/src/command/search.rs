@@ -1,0 +1,151 @@
+//! `custody-collector search`: asks a running collector.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use custody_config::shell::{Exit, Failure};
+use custody_event::EventView;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Arguments of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// The search line, as on the page: action:authentication.* outcome:failure "two words"
+    #[arg(value_name = "WORDS")]
+    query: Vec<String>,
+    /// Where the collector listens.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8600")]
+    collector: String,
+    /// A file that holds a token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The collector's data directory: its admin.token is used.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/custody-collector")]
+    data_dir: PathBuf,
+    /// Trust only the certificates in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// From when: 24h, 7d, 2026-01-31, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Until when.
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Events at most.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// One canonical event a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    title: Option<String>,
+    detail: Option<String>,
+}
+
+/// Asks, and shows what was found.
+///
+/// # Errors
+/// The collector cannot be reached or refuses, with what to do.
+pub fn search(args: &SearchArgs) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(ask(args))?;
+    let page: Page = serde_json::from_str(&answer)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for event in &page.events {
+        if args.json {
+            writeln!(out, "{}", event.get())?;
+        } else {
+            show(&EventView::read(event.get().as_bytes())?, &mut out)?;
+        }
+    }
+    out.flush()?;
+    Ok(if page.events.is_empty() { Exit::No } else { Exit::Good })
+}
+
+fn token(args: &SearchArgs) -> Result<String, Failure> {
+    let path = args.token_file.clone().unwrap_or_else(|| args.data_dir.join("admin.token"));
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        let what = format!(
+            "cannot read the token {} (name one with --token-file or --data-dir)",
+            path.display()
+        );
+        Failure::because(Exit::NoInput, what, error)
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn client(args: &SearchArgs) -> anyhow::Result<reqwest::Client> {
+    // Another part of the process may have been there first; then it is the same provider.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    if let Some(path) = &args.ca_file {
+        let pem = std::fs::read(path).map_err(|error| {
+            Failure::because(Exit::NoInput, format!("cannot read {}", path.display()), error)
+        })?;
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem)?);
+    }
+    Ok(builder.build()?)
+}
+
+async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
+    let mut url = reqwest::Url::parse(&args.collector)
+        .and_then(|base| base.join("/v1/events"))
+        .map_err(|error| Failure::because(Exit::Usage, "--collector is not a URL", error))?;
+    {
+        let mut pairs = url.query_pairs_mut();
+        pairs.append_pair("q", &args.query.join(" "));
+        pairs.append_pair("limit", &args.limit.to_string());
+        for (key, value) in [("from", &args.from), ("to", &args.to)] {
+            if let Some(value) = value {
+                pairs.append_pair(key, value);
+            }
+        }
+    }
+    let unreachable = |error| {
+        let what = format!(
+            "no collector answers at {} (is it running? is the URL right?)",
+            args.collector
+        );
+        Failure::because(Exit::Io, what, error)
+    };
+    let answer =
+        client(args)?.get(url).bearer_auth(token(args)?).send().await.map_err(unreachable)?;
+    let status = answer.status();
+    let text = answer.text().await.map_err(unreachable)?;
+    if status.is_success() {
+        return Ok(text);
+    }
+    let exit = if status.as_u16() == 400 { Exit::Usage } else { Exit::Io };
+    let said = serde_json::from_str::<Problem>(&text)
+        .ok()
+        .and_then(|problem| problem.detail.or(problem.title))
+        .unwrap_or(text);
+    Err(Failure::new(exit, format!("{status}: {said}")).into())
+}
+
+fn show(event: &EventView<'_>, out: &mut impl Write) -> std::io::Result<()> {
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let target =
+        event.targets.first().and_then(|target| target.name.as_deref().or(target.id.as_deref()));
+    writeln!(
+        out,
+        "{}  {:<16}  {:<28}  {:<8}  {:<15}  {:<20}  {}",
+        event.time,
+        or_dash(event.actor.name.as_deref()),
+        or_dash(event.action.as_deref()),
+        or_dash(event.outcome.as_deref()),
+        or_dash(event.source.ip.as_deref()),
+        or_dash(target),
+        or_dash(event.host.as_deref()),
+    )
+}

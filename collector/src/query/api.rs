@@ -1,0 +1,304 @@
+//! The query API: `GET /v1/events`, `GET /v1/events/{id}`, `GET /v1/stats`.
+//!
+//! A page is `{"events":[…],"next_cursor":…,"total":{"value":n,"exact":bool}}`; the events are
+//! the canonical bytes as the evidence log has them. Errors are problem+json.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use custody_event::{Clock, EventId, EventView};
+use http::{HeaderMap, HeaderValue, header};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::auth::{Authenticator, Principal, bearer};
+use super::filter::{Expr, Filter, Pattern};
+use super::keys::Key;
+use super::params;
+use super::problem::Problem;
+use crate::index::{
+    Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats, StatsRequest,
+    Total, terms,
+};
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct QueryState {
+    /// Finds events.
+    pub store: Arc<dyn EventStore>,
+    /// Knows tokens.
+    pub auth: Arc<dyn Authenticator>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Events before and after one, at most.
+pub const NEIGHBOURS: usize = 10;
+
+/// The API's routes.
+pub fn router(state: QueryState) -> Router {
+    Router::new()
+        .route("/v1/events", get(events))
+        .route("/v1/events/{id}", get(event))
+        .route("/v1/stats", get(stats))
+        .with_state(state)
+}
+
+/// Query parameters in their order, repeated ones too.
+type Pairs = Vec<(String, String)>;
+
+#[derive(Serialize)]
+struct PageBody {
+    events: Vec<Box<RawValue>>,
+    next_cursor: Option<String>,
+    total: Total,
+}
+
+#[derive(Serialize)]
+struct EventBody {
+    event: Box<RawValue>,
+    block: Place,
+    neighbours: Around<Box<RawValue>>,
+}
+
+/// Where an event stands in the evidence.
+#[derive(Debug, Clone, Serialize)]
+pub struct Place {
+    /// The agent.
+    pub agent: String,
+    /// The stream.
+    pub stream: String,
+    /// The block's number in it.
+    pub seq: u64,
+    /// The event's index in the block.
+    pub index: u32,
+    /// SHA-256 of the block's header.
+    pub header_hash: String,
+    /// When the collector took it.
+    pub received: String,
+    /// Is the block signed by its agent?
+    pub signed: bool,
+}
+
+/// What happened before and after, in the same session or on the same host; each oldest first.
+#[derive(Debug, Clone, Serialize)]
+pub struct Around<T> {
+    /// `session`, `host` or `all`: what the neighbours have in common.
+    pub by: &'static str,
+    /// Before.
+    pub before: Vec<T>,
+    /// After.
+    pub after: Vec<T>,
+}
+
+/// An event with all that is known of its place.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The event.
+    pub hit: Hit,
+    /// Where.
+    pub place: Place,
+    /// Around it.
+    pub around: Around<Hit>,
+}
+
+impl QueryState {
+    /// Who asks, if they may search.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let principal = bearer(headers)
+            .and_then(|token| self.auth.check(token))
+            .ok_or_else(Problem::unauthenticated)?;
+        if principal.may_search { Ok(principal) } else { Err(Problem::forbidden(&principal.name)) }
+    }
+
+    /// Asks the store where blocking is allowed.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn EventStore) -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || question(store.as_ref())).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Problem::internal("the search was broken off; the log says more")),
+        }
+    }
+
+    /// A page.
+    ///
+    /// # Errors
+    /// The index cannot answer.
+    pub async fn search(&self, request: SearchRequest) -> Result<Page, Problem> {
+        self.ask(move |store| store.search(&request)).await
+    }
+
+    /// Counts.
+    ///
+    /// # Errors
+    /// The index cannot answer.
+    pub async fn stats(&self, request: StatsRequest) -> Result<Stats, Problem> {
+        self.ask(move |store| store.stats(&request)).await
+    }
+
+    /// One event, its place and its neighbours.
+    ///
+    /// # Errors
+    /// No such id (404), or the index cannot answer.
+    pub async fn find(&self, id: &str) -> Result<Found, Problem> {
+        let id: EventId = id
+            .parse()
+            .map_err(|_| Problem::not_found("an event's id is 32 lower-case hex digits"))?;
+        self.ask(move |store| {
+            let Some((hit, block)) = store.find(id)? else { return Ok(None) };
+            let around = around(store, &hit)?;
+            let place = place(&block, &hit);
+            Ok(Some(Found { hit, place, around }))
+        })
+        .await?
+        .ok_or_else(|| {
+            Problem::not_found("there is no event of this id, or it is not searchable yet")
+        })
+    }
+}
+
+fn place(block: &OpenBlock, hit: &Hit) -> Place {
+    let header = &block.stored.block.header;
+    Place {
+        agent: header.agent.to_string(),
+        stream: header.stream.to_string(),
+        seq: header.seq.get(),
+        index: hit.key.index,
+        header_hash: block.stored.block.hash().to_string(),
+        received: block.stored.receipt.received.to_string(),
+        signed: block.stored.block.signature().is_some(),
+    }
+}
+
+fn around(store: &dyn EventStore, hit: &Hit) -> Result<Around<Hit>, IndexError> {
+    let (by, expr) = common(hit);
+    let near = |direction| {
+        let request = SearchRequest {
+            filter: Filter { expr: expr.clone(), ..Filter::default() },
+            limit: NEIGHBOURS,
+            after: Some(hit.key),
+            direction,
+            total: false,
+        };
+        store.search(&request).map(|page| page.hits)
+    };
+    let mut before = near(Direction::NewestFirst)?;
+    before.reverse();
+    Ok(Around { by, before, after: near(Direction::OldestFirst)? })
+}
+
+/// What neighbours must share with the event: its session, else its host.
+fn common(hit: &Hit) -> (&'static str, Expr) {
+    let Ok(event) = EventView::read(&hit.event) else { return ("all", Expr::default()) };
+    for (by, value) in [("session", &event.session.id), ("host", &event.host)] {
+        if let (Some(value), Some(key)) = (value, Key::from_name(by)) {
+            return (by, Expr::Value(key, Pattern::Exact(terms::folded_value(value))));
+        }
+    }
+    ("all", Expr::default())
+}
+
+async fn events(
+    State(state): State<QueryState>,
+    headers: HeaderMap,
+    Query(pairs): Query<Pairs>,
+) -> Result<Response, Problem> {
+    state.admit(&headers)?;
+    let request = params::search(&pairs, state.clock.now())?;
+    let page = state.search(request).await?;
+    let body = PageBody {
+        events: page.hits.iter().map(verbatim).collect::<Result<_, _>>()?,
+        next_cursor: page.next.map(|key| key.to_cursor()),
+        total: page.total,
+    };
+    json(&body)
+}
+
+async fn event(
+    State(state): State<QueryState>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    state.admit(&headers)?;
+    let found = state.find(&id).await?;
+    let list = |hits: &[Hit]| hits.iter().map(verbatim).collect::<Result<Vec<_>, _>>();
+    let body = EventBody {
+        event: verbatim(&found.hit)?,
+        block: found.place,
+        neighbours: Around {
+            by: found.around.by,
+            before: list(&found.around.before)?,
+            after: list(&found.around.after)?,
+        },
+    };
+    json(&body)
+}
+
+#[derive(Serialize)]
+struct StatsBody<'a> {
+    total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupBody<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spans: Option<Vec<SpanBody>>,
+}
+
+#[derive(Serialize)]
+struct GroupBody<'a> {
+    value: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct SpanBody {
+    start: String,
+    count: u64,
+}
+
+async fn stats(
+    State(state): State<QueryState>,
+    headers: HeaderMap,
+    Query(pairs): Query<Pairs>,
+) -> Result<Response, Problem> {
+    state.admit(&headers)?;
+    let request = params::stats(&pairs, state.clock.now())?;
+    let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());
+    let stats = state.stats(request).await?;
+    let groups = stats.groups.iter().map(|(value, count)| GroupBody { value, count: *count });
+    let spans = stats
+        .spans
+        .iter()
+        .map(|(start, count)| SpanBody { start: start.to_string(), count: *count });
+    json(&StatsBody {
+        total: stats.total,
+        groups: grouped.then(|| groups.collect()),
+        spans: spanned.then(|| spans.collect()),
+    })
+}
+
+/// The event's own bytes as a part of the answer.
+fn verbatim(hit: &Hit) -> Result<Box<RawValue>, Problem> {
+    let text = String::from_utf8(hit.event.clone())
+        .map_err(|_| Problem::internal("an event in the evidence log is not UTF-8"))?;
+    RawValue::from_string(text)
+        .map_err(|_| Problem::internal("an event in the evidence log is not JSON"))
+}
+
+fn json(body: &impl Serialize) -> Result<Response, Problem> {
+    let bytes = serde_json::to_vec(body)
+        .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
+    let mut response = bytes.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}

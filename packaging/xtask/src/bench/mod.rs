@@ -1,0 +1,85 @@
+//! `cargo xtask bench …`: figures beside their targets, and beside yardsticks of the same run,
+//! because machines differ and are noisy: a ratio says more than a figure.
+
+mod agent;
+mod collector;
+mod latency;
+mod load;
+mod queries;
+mod sheet;
+mod yardsticks;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// File → parse → durable spool → acknowledged by a collector on loopback.
+    Agent(agent::Args),
+    /// Blocks → evidence → index → queries.
+    Collector(collector::Args),
+}
+
+/// Where and how.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Measure so many times and show the median.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where files are written: a folder on the disk to be measured.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Seed of everything that is generated.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Common {
+    fn write_json(&self, figures: &serde_json::Value) -> anyhow::Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let mut text = serde_json::to_string_pretty(figures)?;
+        text.push('\n');
+        std::fs::write(path, text).with_context(|| path.display().to_string())
+    }
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Agent(args) => agent::run(args),
+        Command::Collector(args) => collector::run(args),
+    }
+}
+
+/// The machine, for whoever reads the figures later.
+fn machine() -> serde_json::Value {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    serde_json::json!({
+        "cores": cores,
+        "cpu": model.map_or("unknown", |(_, name)| name.trim()),
+        "kernel": kernel.trim(),
+    })
+}
+
+/// Bytes that a folder takes on the disk.
+fn disk_bytes(folder: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut total = 0;
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        total += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            total += disk_bytes(&entry.path())?;
+        }
+    }
+    Ok(total)
+}
