@@ -52,9 +52,9 @@ fn event(number: u64, random: &mut Random, out: &mut Vec<u8>) {
     draft.id(EventId(id));
     draft.time(Field::Time, time);
     draft.time(Field::Observed, time);
-    draft.text(Field::Host, &host);
-    draft.text(Field::ActorName, &user);
-    draft.text(Field::SourceIp, &ip);
+    draft.text(Field::Host, host.clone());
+    draft.text(Field::ActorName, user.clone());
+    draft.text(Field::SourceIp, ip.clone());
     draft.text(Field::OriginAgent, "0123456789abcdef0123456789abcdef");
     draft.text(Field::OriginInput, "auth");
     draft.text(Field::OriginPath, "/var/log/auth.log");
@@ -123,7 +123,7 @@ fn app(draft: &mut Draft<'_>, random: &mut Random, user: &str) -> String {
     draft.text(Field::OriginPack, "generic-json");
     draft.text(Field::OriginRule, "any");
     let session = format!("sess_{:08x}", random.below(1 << 20));
-    draft.text(Field::SessionId, &session);
+    draft.text(Field::SessionId, session.clone());
     let contact = random.below(100_000);
     let rare = if random.below(100_000) == 0 { "needle" } else { "hay" };
     format!(

@@ -4,6 +4,8 @@
 //! - [`ingest`]: blocks from agents, exactly once.
 //! - [`access`]: enrolled agents and tokens.
 //! - [`serve`]: HTTP and TLS.
+//! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
+//!   [`web`]: the search page.
 //! - [`command`]: what the program does when it is called; [`cli`]: how it is called.
 
 pub mod access;
@@ -16,3 +18,4 @@ pub mod serve;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
+pub mod web;

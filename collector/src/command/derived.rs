@@ -1,4 +1,4 @@
-//! Where the rooms that are derived from the evidence log are attached: index and query.
+//! Where the rooms that are derived from the evidence log are attached: index, query, web.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::index::{IndexOptions, Indexer};
 use crate::query::api::{self, QueryState};
 use crate::query::auth;
 use crate::store::BlockSource;
+use crate::web;
 
 /// What the derived rooms are given.
 pub struct Given<'a> {
@@ -64,7 +65,9 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = Arc::new(Readers(given.readers));
-    let routes = api::router(QueryState { store, auth, clock: given.clock });
+    let state = QueryState { store, auth, clock: given.clock };
+    let secure = given.config.tls.is_some();
+    let routes = api::router(state.clone()).merge(web::router(state, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
 }
 

@@ -42,7 +42,7 @@ mod segments;
 mod stats;
 pub mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use blocks::OpenBlock;
 pub use embedded::EmbeddedStore;

@@ -1,0 +1,212 @@
+//! The search page: rendered here, without a script.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /` | search: line, period, filters, rows, pages |
+//! | `GET /events/{id}` | one event: changes, record, fields, place in the evidence, neighbours |
+//! | `GET /login`, `POST /login`, `POST /logout` | a session for a token |
+//! | `GET /style.css` | the style |
+//!
+//! # What the page trusts
+//! Nothing that an event says: a log line may be written by an attacker. Every text goes through
+//! maud, which escapes it; characters that would move or hide others (controls, bidirectional
+//! overrides) are shown as what they are ([`text::visible`]); and should a text yet become
+//! markup, the content security policy lets no script run, no form go elsewhere and nothing be
+//! loaded.
+
+mod detail;
+mod form;
+mod page;
+mod session;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use maud::Markup;
+
+use crate::query::api::QueryState;
+use crate::query::params;
+use crate::query::problem::Problem;
+use session::{Sessions, set_cookie};
+
+/// What the page needs.
+#[derive(Clone)]
+pub struct WebState {
+    query: QueryState,
+    sessions: Arc<Sessions>,
+    /// The collector speaks TLS: the cookie goes over TLS only.
+    secure: bool,
+}
+
+/// The page's routes.
+pub fn router(query: QueryState, secure: bool) -> Router {
+    let state = WebState { query, sessions: Arc::default(), secure };
+    Router::new()
+        .route("/", get(search))
+        .route("/events/{id}", get(event))
+        .route("/login", get(login_page).post(login))
+        .route("/logout", post(logout))
+        .route("/style.css", get(style))
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
+        .with_state(state)
+}
+
+/// A login form holds a token and a path.
+const MAX_FORM_BYTES: usize = 16 * 1024;
+/// What an unsuccessful login waits, so that guesses are slow even if they are hopeless.
+const FAILED_LOGIN_DELAY: Duration = Duration::from_millis(500);
+
+const POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; \
+                      frame-ancestors 'none'";
+
+/// A page with the headers that all pages have.
+fn answer(status: StatusCode, markup: Markup) -> Response {
+    let mut response = (status, Html(markup.into_string())).into_response();
+    harden(response.headers_mut());
+    response
+}
+
+fn harden(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+fn redirect(to: &str) -> Response {
+    let mut response = Redirect::to(to).into_response();
+    harden(response.headers_mut());
+    response
+}
+
+impl WebState {
+    /// The name of who is logged in.
+    fn who(&self, headers: &HeaderMap) -> Option<String> {
+        let now = self.query.clock.monotonic();
+        let token = self.sessions.token(headers, now)?;
+        let principal = self.query.auth.check(&token)?;
+        principal.may_search.then_some(principal.name)
+    }
+}
+
+/// To the login, and after it back to where one wanted to go.
+fn to_login(uri: &Uri) -> Response {
+    let wanted = uri.path_and_query().map_or("/", |wanted| wanted.as_str());
+    redirect(&format!("/login?next={}", text::encode(wanted)))
+}
+
+async fn search(
+    State(state): State<WebState>,
+    headers: HeaderMap,
+    uri: Uri,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let Some(who) = state.who(&headers) else { return to_login(&uri) };
+    let form = form::Form::read(&pairs);
+    let now = state.query.clock.now();
+    let found = match params::search(&form.pairs(), now) {
+        Ok(request) => state.query.search(request).await,
+        Err(problem) => Err(problem),
+    };
+    let status = status_of(found.as_ref().err());
+    answer(status, page::search(&who, &form, &found))
+}
+
+async fn event(
+    State(state): State<WebState>,
+    headers: HeaderMap,
+    uri: Uri,
+    Path(id): Path<String>,
+) -> Response {
+    let Some(who) = state.who(&headers) else { return to_login(&uri) };
+    let found = state.query.find(&id).await;
+    let status = status_of(found.as_ref().err());
+    answer(status, detail::event(&who, &found))
+}
+
+fn status_of(problem: Option<&Problem>) -> StatusCode {
+    problem.map_or(StatusCode::OK, |problem| {
+        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    })
+}
+
+async fn login_page(Query(pairs): Query<Vec<(String, String)>>) -> Response {
+    answer(StatusCode::OK, page::login(local(field(&pairs, "next")), None))
+}
+
+fn field<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
+    pairs.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
+/// Only a path of this page: a login must not send anybody elsewhere.
+fn local(next: &str) -> &str {
+    let plain = next.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'\\');
+    if next.starts_with('/') && !next.starts_with("//") && plain { next } else { "/" }
+}
+
+/// A form sent from another site's page says so in this header.
+fn from_elsewhere(headers: &HeaderMap) -> bool {
+    headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site != "same-origin" && site != "none")
+}
+
+async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -> Response {
+    let Some(pairs) = form::read_body(&body).filter(|_| !from_elsewhere(&headers)) else {
+        let sentence = "the form could not be read; try again from this page";
+        return answer(StatusCode::BAD_REQUEST, page::login("/", Some(sentence)));
+    };
+    let next = local(field(&pairs, "next"));
+    let token = field(&pairs, "token").trim();
+    let known = state.query.auth.check(token).filter(|principal| principal.may_search);
+    if known.is_none() {
+        tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+        let sentence = "this token is not known, or may not search";
+        return answer(StatusCode::UNAUTHORIZED, page::login(next, Some(sentence)));
+    }
+    let mut secret = [0; 32];
+    if getrandom::fill(&mut secret).is_err() {
+        let sentence = "the system gives no random numbers; a login is not safe now";
+        return answer(StatusCode::INTERNAL_SERVER_ERROR, page::login(next, Some(sentence)));
+    }
+    let id = state.sessions.begin(token, state.query.clock.monotonic(), &secret);
+    with_cookie(redirect(next), &set_cookie(&id, state.secure))
+}
+
+async fn logout(State(state): State<WebState>, headers: HeaderMap) -> Response {
+    if !from_elsewhere(&headers) {
+        state.sessions.end(&headers);
+    }
+    with_cookie(redirect("/login"), &set_cookie("", state.secure))
+}
+
+fn with_cookie(mut response: Response, cookie: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+    response
+}
+
+async fn style() -> Response {
+    let mut response = include_str!("style.css").into_response();
+    let headers = response.headers_mut();
+    harden(headers);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+    response
+}
