@@ -56,7 +56,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 /// A hint that names the nearest, or lists all.
-pub(crate) fn hint<'a>(name: &str, known: &[&'a str]) -> Option<String> {
+pub(crate) fn hint(name: &str, known: &[&str]) -> Option<String> {
     match nearest(name, known.iter().copied()) {
         Some(nearest) => Some(format!("did you mean `{nearest}`?")),
         None if known.len() <= 24 && !known.is_empty() => {

@@ -113,10 +113,8 @@ impl Matcher {
         let mut searched = false;
         for number in &self.buckets[bucket] {
             let entry = &self.entries[usize::from(*number)];
-            let begins = |prefix: &Box<[u8]>| bytes.starts_with(prefix);
-            if !view.allowed[entry.at.pack]
-                || !(entry.prefixes.is_empty() || entry.prefixes.iter().any(begins))
-            {
+            let begins = || entry.prefixes.iter().any(|prefix| bytes.starts_with(prefix));
+            if !view.allowed[entry.at.pack] || !(entry.prefixes.is_empty() || begins()) {
                 continue;
             }
             if entry.needs_word {

@@ -352,10 +352,10 @@ fn words(text: &str) -> Vec<Vec<String>> {
         let is_word = character.is_ascii_alphanumeric();
         if starts_part {
             parts.push(vec![String::new()]);
-        } else if !is_word || (was_lower && character.is_ascii_uppercase()) {
-            if let Some(part) = parts.last_mut() {
-                part.push(String::new());
-            }
+        } else if (!is_word || (was_lower && character.is_ascii_uppercase()))
+            && let Some(part) = parts.last_mut()
+        {
+            part.push(String::new());
         }
         if is_word && let Some(word) = parts.last_mut().and_then(|part| part.last_mut()) {
             word.push(character.to_ascii_lowercase());

@@ -5,6 +5,13 @@
 //! address, a port, an outcome or a time; every disagreement must be listed in [`EXCUSED`] with
 //! its reason, and every line of that list must be needed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "helpers of tests; line numbers are small"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -101,18 +108,11 @@ fn compare(expected: &Value, event: &Value, zone_offset_s: i64) -> Vec<Checked> 
     check("timestamp", wanted, time.clone(), Some(same));
     let local = Timestamp::parse(&time).unwrap().plus_micros(zone_offset_s * 1_000_000);
     let partial = local.to_string()[4..19].to_owned();
-    check(
-        "timestamp_partial",
-        text(&expected["timestamp_partial"]).replace("--", "-"),
-        partial,
-        None,
-    );
+    check("timestamp_partial", text(&expected["timestamp_partial"]).replace("--", "-"), partial, None);
     let civil = local.civil();
-    let month =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-            [usize::from(civil.month) - 1];
-    let raw =
-        format!("{month} {} {:02}:{:02}:{:02}", civil.day, civil.hour, civil.minute, civil.second);
+    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+        [usize::from(civil.month) - 1];
+    let raw = format!("{month} {} {:02}:{:02}:{:02}", civil.day, civil.hour, civil.minute, civil.second);
     let wanted = text(&expected["timestamp_raw"]);
     if wanted.starts_with(char::is_alphabetic) {
         let wanted = wanted.split_whitespace().collect::<Vec<_>>().join(" ").replace(" 0", " ");
@@ -127,79 +127,119 @@ fn excused(stream: &str, line: &str, field: &str) -> Option<usize> {
     })
 }
 
+/// What the streams came to.
+#[derive(Default)]
+struct Tally {
+    /// Named, agreeing, excused by stream and field.
+    fields: BTreeMap<(&'static str, &'static str), (usize, usize, usize)>,
+    /// Records, and those that a rule knows, by stream.
+    records: BTreeMap<&'static str, (usize, usize)>,
+    problems: Vec<String>,
+    used: Vec<bool>,
+}
+
+impl Tally {
+    fn add(&mut self, stream: &'static str, record: &str, place: &str, checked: Checked) {
+        let counts = self.fields.entry((stream, checked.field)).or_default();
+        counts.0 += 1;
+        counts.1 += usize::from(checked.agrees);
+        if checked.agrees {
+            return;
+        }
+        match excused(stream, record, checked.field) {
+            Some(number) => {
+                counts.2 += 1;
+                self.used[number] = true;
+            }
+            None => self.problems.push(format!(
+                "{stream} {place} {}: expected {:?}, found {:?}: {record:.160}",
+                checked.field, checked.expected, checked.found
+            )),
+        }
+    }
+
+    fn print(&self) {
+        println!("{:<28} {:<18} {:>7} {:>7} {:>7}", "stream", "field", "named", "agree", "excused");
+        for ((stream, field), (named, agree, excused)) in &self.fields {
+            println!("{stream:<28} {field:<18} {named:>7} {agree:>7} {excused:>7}");
+        }
+        for (stream, (records, matched)) in &self.records {
+            println!("{stream:<28} {matched} of {records} labelled records known to a rule");
+        }
+    }
+}
+
+fn check_stream(stream: &'static str, folder: &Path, tally: &mut Tally) {
+    let (zone, offset_s) =
+        if stream.starts_with("crowdsec") { ("UTC", 0) } else { ("-02:00", -2 * 3600) };
+    let parser = parser(zone);
+    let mut scratch = Scratch::new();
+    let nginx = stream.starts_with("nginx");
+    let path = if nginx { "/var/log/nginx/access.log" } else { "/var/log/auth.log" };
+    let observed = Timestamp::parse("2024-03-01T12:00:00.000000Z").unwrap();
+    let envelope = Envelope { path: Some(path), ..Envelope::bare(observed) };
+    let expectations = std::fs::read_to_string(folder.join("expected.jsonl")).unwrap();
+    for expected in expectations.lines() {
+        let expected: Value = serde_json::from_str(expected).unwrap();
+        let file = text(&expected["file"]);
+        let bytes = std::fs::read(folder.join(&file)).unwrap();
+        let first = expected["line"].as_u64().unwrap() as usize;
+        let count = expected["lines"].as_u64().unwrap_or(1) as usize;
+        let content = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = content.lines().skip(first - 1).take(count).collect();
+        let record = lines.join("\n");
+        let mut out = Vec::new();
+        parser.parse(&mut scratch, &envelope, record.as_bytes(), Offset(0), None, &mut out);
+        custody_event::canon::check(&out).unwrap();
+        let event: Value = serde_json::from_slice(&out).unwrap();
+        let counts = tally.records.entry(stream).or_default();
+        counts.0 += 1;
+        counts.1 += usize::from(event["origin"]["rule"].is_string());
+        for checked in compare(&expected, &event, offset_s) {
+            tally.add(stream, &record, &format!("{file}:{first}"), checked);
+        }
+    }
+}
+
 #[test]
 fn labelled_logs_of_others_come_out_as_their_labels_say() {
     let Some(corpus) = corpus() else {
         println!("skipped: corpus absent");
         return;
     };
-    let observed = Timestamp::parse("2024-03-01T12:00:00.000000Z").unwrap();
-    let mut table: BTreeMap<(&str, &str), (usize, usize, usize)> = BTreeMap::new();
-    let mut known: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut problems = Vec::new();
-    let mut used = vec![false; EXCUSED.len()];
+    let mut tally = Tally { used: vec![false; EXCUSED.len()], ..Tally::default() };
     for stream in STREAMS {
-        let folder = corpus.join(stream);
-        let zone = if stream.starts_with("crowdsec") { "UTC" } else { "-02:00" };
-        let parser = parser(zone);
-        let mut scratch = Scratch::new();
-        let path = if stream.starts_with("nginx") {
-            "/var/log/nginx/access.log"
-        } else {
-            "/var/log/auth.log"
-        };
-        let envelope = Envelope { path: Some(path), ..Envelope::bare(observed) };
-        let expectations = std::fs::read_to_string(folder.join("expected.jsonl")).unwrap();
-        for expected in expectations.lines() {
-            let expected: Value = serde_json::from_str(expected).unwrap();
-            let file = text(&expected["file"]);
-            let bytes = std::fs::read(folder.join(&file)).unwrap();
-            let content = String::from_utf8_lossy(&bytes);
-            let first = expected["line"].as_u64().unwrap() as usize - 1;
-            let count = expected["lines"].as_u64().unwrap_or(1) as usize;
-            let lines: Vec<&str> = content.lines().skip(first).take(count).collect();
-            let record = lines.join("\n");
+        check_stream(stream, &corpus.join(stream), &mut tally);
+    }
+    tally.print();
+    let problems = &tally.problems;
+    assert!(problems.is_empty(), "{} disagreements\n{}", problems.len(), problems.join("\n"));
+    let idle: Vec<_> = EXCUSED.iter().zip(&tally.used).filter(|(_, used)| !**used).collect();
+    assert!(idle.is_empty(), "these excuses are not needed: {idle:?}");
+}
+
+/// Every line of the files, labelled or not: the system's logs must at least be decoded.
+#[test]
+fn every_line_of_the_systems_logs_is_decoded_and_most_are_known() {
+    let Some(corpus) = corpus() else {
+        println!("skipped: corpus absent");
+        return;
+    };
+    let parser = parser("UTC");
+    let mut scratch = Scratch::new();
+    let observed = Timestamp::parse("2024-03-01T12:00:00.000000Z").unwrap();
+    let envelope = Envelope::bare(observed);
+    for file in ["auth-ubuntu1204.log", "secure-rhel7.log", "test.log", "timestamp.log"] {
+        let bytes = std::fs::read(corpus.join("system/auth/input").join(file)).unwrap();
+        let content = String::from_utf8_lossy(&bytes);
+        for line in content.lines() {
             let mut out = Vec::new();
-            parser.parse(&mut scratch, &envelope, record.as_bytes(), Offset(0), None, &mut out);
-            custody_event::canon::check(&out).unwrap();
+            parser.parse(&mut scratch, &envelope, line.as_bytes(), Offset(0), None, &mut out);
             let event: Value = serde_json::from_slice(&out).unwrap();
-            let counts = known.entry(stream).or_default();
-            counts.0 += 1;
-            counts.1 += usize::from(event["origin"]["rule"].is_string());
-            let offset = if zone == "UTC" { 0 } else { -2 * 3600 };
-            for checked in compare(&expected, &event, offset) {
-                let counts = table.entry((stream, checked.field)).or_default();
-                counts.0 += 1;
-                counts.1 += usize::from(checked.agrees);
-                if checked.agrees {
-                    continue;
-                }
-                match excused(stream, &record, checked.field) {
-                    Some(number) => {
-                        counts.2 += 1;
-                        used[number] = true;
-                    }
-                    None => problems.push(format!(
-                        "{stream} {file}:{} {}: expected {:?}, found {:?}: {record:.160}",
-                        first + 1,
-                        checked.field,
-                        checked.expected,
-                        checked.found
-                    )),
-                }
-            }
+            assert_ne!(event["time_basis"], "received", "{line}");
+            assert!(event["service"].is_string() && event["origin"]["rule"].is_string(), "{line}");
         }
     }
-    println!("{:<28} {:<18} {:>7} {:>7} {:>7}", "stream", "field", "named", "agree", "excused");
-    for ((stream, field), (named, agree, excused)) in &table {
-        println!("{stream:<28} {field:<18} {named:>7} {agree:>7} {excused:>7}");
-    }
-    for (stream, (records, matched)) in &known {
-        println!("{stream:<28} {matched} of {records} labelled records known to a rule");
-    }
-    assert!(problems.is_empty(), "{} disagreements\n{}", problems.len(), problems.join("\n"));
-    let idle: Vec<_> = EXCUSED.iter().zip(&used).filter(|(_, used)| !**used).collect();
-    assert!(idle.is_empty(), "these excuses are not needed: {idle:?}");
 }
 
 /// Times of the corpus whose form is not one that this crate reads by itself: each needs a pack
@@ -229,10 +269,7 @@ fn times_of_many_programs_are_read_to_the_instant() {
         let left = TIMES_LEFT.iter().any(|(known, _)| *known == id);
         read += usize::from(same);
         if same == left {
-            problems.push(format!(
-                "{id} {} {:?}: {found:?}, expected {wanted}",
-                label["shape"], label["raw"]
-            ));
+            problems.push(format!("{id} {} {:?}: {found:?}, expected {wanted}", label["shape"], label["raw"]));
         }
     }
     println!("{read} of {} times read", lines.lines().count());
@@ -249,14 +286,8 @@ fn micros(time: &str) -> String {
 /// The time of a record that holds only this, read by a pack of one rule.
 fn read_time(raw: &str, zone: &str, now: &str) -> Option<String> {
     let forms = [
-        "%y%m%d %H:%M:%S",
-        "%d.%m.%Y %H:%M:%S",
-        "%m/%d/%Y, %I:%M:%S %p",
-        "%d-%m-%Y %H:%M:%S %z",
-        "%Y%m%d-%H:%M:%S",
-        "%m/%d/%Y - %H:%M:%S",
-        "%d/%b/%Y:%H:%M:%S %z",
-        "date=%Y-%m-%d time=%H:%M:%S",
+        "%y%m%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y, %I:%M:%S %p", "%d-%m-%Y %H:%M:%S %z",
+        "%Y%m%d-%H:%M:%S", "%m/%d/%Y - %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z", "date=%Y-%m-%d time=%H:%M:%S",
     ];
     let forms: Vec<String> = forms.iter().map(|form| format!("'{form}'")).collect();
     let pack = format!(
@@ -270,14 +301,7 @@ fn read_time(raw: &str, zone: &str, now: &str) -> Option<String> {
     let parser = set.select(&Select::Auto, settings).unwrap();
     let now = Timestamp::parse(&format!("{}.000000Z", now.trim_end_matches('Z'))).unwrap();
     let mut out = Vec::new();
-    parser.parse(
-        &mut Scratch::new(),
-        &Envelope::bare(now),
-        raw.as_bytes(),
-        Offset(0),
-        None,
-        &mut out,
-    );
+    parser.parse(&mut Scratch::new(), &Envelope::bare(now), raw.as_bytes(), Offset(0), None, &mut out);
     let event: Value = serde_json::from_slice(&out).unwrap();
     (event["time_basis"] != "received").then(|| text(&event["time"]))
 }

@@ -1,5 +1,11 @@
 //! Whatever the bytes are: one canonical event, whole, and never a panic.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests; digits are below 64"
+)]
+
 use std::collections::HashSet;
 
 use custody_event::{FileKey, MAX_RAW_BYTES, Offset, Timestamp, canon};
