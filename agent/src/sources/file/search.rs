@@ -276,7 +276,9 @@ impl Tailer {
                     reader.hunted = true;
                     let id = self.insert(reader);
                     let later = |reader: &Reader| {
-                        reader.stood_at(&hunt.path) && reader.is_unbegun() && reader.seen_ns >= sibling.stat.modified_ns
+                        (reader.stood_at(&hunt.path) || is_rotation_of(&hunt.path, &reader.path))
+                            && reader.is_unbegun()
+                            && reader.seen_ns >= sibling.stat.modified_ns
                     };
                     self.let_go_first(id, later);
                     before.push(id);
