@@ -1,5 +1,7 @@
 //! The custody output against a collector that answers by script: nothing is lost, whatever it says.
 
+#![allow(clippy::unwrap_used, reason = "a scripted collector is a test's helper")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -108,11 +108,18 @@ fn compare(expected: &Value, event: &Value, zone_offset_s: i64) -> Vec<Checked> 
     check("timestamp", wanted, time.clone(), Some(same));
     let local = Timestamp::parse(&time).unwrap().plus_micros(zone_offset_s * 1_000_000);
     let partial = local.to_string()[4..19].to_owned();
-    check("timestamp_partial", text(&expected["timestamp_partial"]).replace("--", "-"), partial, None);
+    check(
+        "timestamp_partial",
+        text(&expected["timestamp_partial"]).replace("--", "-"),
+        partial,
+        None,
+    );
     let civil = local.civil();
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-        [usize::from(civil.month) - 1];
-    let raw = format!("{month} {} {:02}:{:02}:{:02}", civil.day, civil.hour, civil.minute, civil.second);
+    let month =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+            [usize::from(civil.month) - 1];
+    let raw =
+        format!("{month} {} {:02}:{:02}:{:02}", civil.day, civil.hour, civil.minute, civil.second);
     let wanted = text(&expected["timestamp_raw"]);
     if wanted.starts_with(char::is_alphabetic) {
         let wanted = wanted.split_whitespace().collect::<Vec<_>>().join(" ").replace(" 0", " ");
@@ -269,7 +276,10 @@ fn times_of_many_programs_are_read_to_the_instant() {
         let left = TIMES_LEFT.iter().any(|(known, _)| *known == id);
         read += usize::from(same);
         if same == left {
-            problems.push(format!("{id} {} {:?}: {found:?}, expected {wanted}", label["shape"], label["raw"]));
+            problems.push(format!(
+                "{id} {} {:?}: {found:?}, expected {wanted}",
+                label["shape"], label["raw"]
+            ));
         }
     }
     println!("{read} of {} times read", lines.lines().count());
@@ -286,8 +296,14 @@ fn micros(time: &str) -> String {
 /// The time of a record that holds only this, read by a pack of one rule.
 fn read_time(raw: &str, zone: &str, now: &str) -> Option<String> {
     let forms = [
-        "%y%m%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y, %I:%M:%S %p", "%d-%m-%Y %H:%M:%S %z",
-        "%Y%m%d-%H:%M:%S", "%m/%d/%Y - %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z", "date=%Y-%m-%d time=%H:%M:%S",
+        "%y%m%d %H:%M:%S",
+        "%d.%m.%Y %H:%M:%S",
+        "%m/%d/%Y, %I:%M:%S %p",
+        "%d-%m-%Y %H:%M:%S %z",
+        "%Y%m%d-%H:%M:%S",
+        "%m/%d/%Y - %H:%M:%S",
+        "%d/%b/%Y:%H:%M:%S %z",
+        "date=%Y-%m-%d time=%H:%M:%S",
     ];
     let forms: Vec<String> = forms.iter().map(|form| format!("'{form}'")).collect();
     let pack = format!(
@@ -301,7 +317,14 @@ fn read_time(raw: &str, zone: &str, now: &str) -> Option<String> {
     let parser = set.select(&Select::Auto, settings).unwrap();
     let now = Timestamp::parse(&format!("{}.000000Z", now.trim_end_matches('Z'))).unwrap();
     let mut out = Vec::new();
-    parser.parse(&mut Scratch::new(), &Envelope::bare(now), raw.as_bytes(), Offset(0), None, &mut out);
+    parser.parse(
+        &mut Scratch::new(),
+        &Envelope::bare(now),
+        raw.as_bytes(),
+        Offset(0),
+        None,
+        &mut out,
+    );
     let event: Value = serde_json::from_slice(&out).unwrap();
     (event["time_basis"] != "received").then(|| text(&event["time"]))
 }

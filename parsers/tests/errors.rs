@@ -31,23 +31,67 @@ fn errors(text: &str) -> String {
 fn each_slip_names_its_line_its_column_and_the_remedy() {
     assert_eq!(errors(GOOD), "");
     for (from, to, expected) in [
-        ("actor.name: $who\n", "actor.nam: $who\n", "shop.yaml:10:7: `actor.nam` is no field that a rule sets (did you mean `actor.name`?)"),
+        (
+            "actor.name: $who\n",
+            "actor.nam: $who\n",
+            "shop.yaml:10:7: `actor.nam` is no field that a rule sets (did you mean `actor.name`?)",
+        ),
         ("$who\n", "$woh\n", "shop.yaml:10:19: unknown name `$woh`"),
-        ("'bought ${what}'", "'bought ${wat}'", "shop.yaml:12:21: unknown name `$wat` (did you mean `what`?)"),
+        (
+            "'bought ${what}'",
+            "'bought ${wat}'",
+            "shop.yaml:12:21: unknown name `$wat` (did you mean `what`?)",
+        ),
         ("(?<who>\\S+)$", "(?<who>\\S+$", "shop.yaml:6:35: bad pattern: unclosed group"),
         ("(?<who>", "(", "shop.yaml:6:12: a group without a name"),
-        ("sale.create", "Sale.Create", "shop.yaml:9:15: `Sale.Create` is not of the list of `action` (dotted, lower case"),
-        ("outcome: success", "outcome: succes", "shop.yaml:11:16: `succes` is not of the list of `outcome` (did you mean `success`?)"),
+        (
+            "sale.create",
+            "Sale.Create",
+            "shop.yaml:9:15: `Sale.Create` is not of the list of `action` (dotted, lower case",
+        ),
+        (
+            "outcome: success",
+            "outcome: succes",
+            "shop.yaml:11:16: `succes` is not of the list of `outcome` (did you mean `success`?)",
+        ),
         ("    when:", "    wenn:", "shop.yaml:7:5: "),
-        ("not: nothing", "nott: nothing", "shop.yaml:7:21: unknown test `nott` (did you mean `not`?)"),
-        ("[syslog?, json]", "[sislog, json]", "shop.yaml:3:10: unknown decoder `sislog` (did you mean `syslog`?)"),
+        (
+            "not: nothing",
+            "nott: nothing",
+            "shop.yaml:7:21: unknown test `nott` (did you mean `not`?)",
+        ),
+        (
+            "[syslog?, json]",
+            "[sislog, json]",
+            "shop.yaml:3:10: unknown decoder `sislog` (did you mean `syslog`?)",
+        ),
         ("version: 1", "version: one", "shop.yaml:2:10: "),
-        ("action: sale.create\n", "op: create\n", "shop.yaml:5:9: rule `sold` sets no `action` (or `drop: <reason>`)"),
-        ("      action: sale.create\n", "      action: sale.create\n      id: x\n", "shop.yaml:10:7: `id` is no field that a rule sets (the agent itself fills it)"),
-        ("    map: { actor.name:", "    map: { host:", "shop.yaml:13:12: a map of a field that the rule does not set"),
-        ("rules:\n", "rules:\n  - { id: sold, drop: x }\n", "shop.yaml:6:9: a second rule `sold` (ids are unique in a pack)"),
+        (
+            "action: sale.create\n",
+            "op: create\n",
+            "shop.yaml:5:9: rule `sold` sets no `action` (or `drop: <reason>`)",
+        ),
+        (
+            "      action: sale.create\n",
+            "      action: sale.create\n      id: x\n",
+            "shop.yaml:10:7: `id` is no field that a rule sets (the agent itself fills it)",
+        ),
+        (
+            "    map: { actor.name:",
+            "    map: { host:",
+            "shop.yaml:13:12: a map of a field that the rule does not set",
+        ),
+        (
+            "rules:\n",
+            "rules:\n  - { id: sold, drop: x }\n",
+            "shop.yaml:6:9: a second rule `sold` (ids are unique in a pack)",
+        ),
         ("rules:\n", "rulez:\n", "shop.yaml:4:1: "),
-        ("decode: [syslog?, json]\n", "decode: [syslog?, json]\ntime: { field: $when, formats: '%Q' }\n", "shop.yaml:4:32: unknown time directive `%Q`"),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: [syslog?, json]\ntime: { field: $when, formats: '%Q' }\n",
+            "shop.yaml:4:32: unknown time directive `%Q`",
+        ),
         ("$who\n", "$json.who\n", ""),
     ] {
         assert!(GOOD.contains(from), "{from}");
@@ -64,17 +108,26 @@ fn a_pack_without_tests_is_a_warning_and_an_unknown_pack_has_a_hint() {
     let source = PackSource { name: "shop.yaml".to_owned(), text };
     let set = PackSet::with_builtin(&[source]).unwrap();
     assert_eq!(set.warnings().len(), 1);
-    assert_eq!(set.warnings()[0].to_string(), "shop.yaml:1:7: a pack without tests (give its rules `tests:`)");
+    assert_eq!(
+        set.warnings()[0].to_string(),
+        "shop.yaml:1:7: a pack without tests (give its rules `tests:`)"
+    );
     let before = set.names().iter().position(|name| *name == "shop").unwrap();
-    assert_eq!(set.names()[before + 1], "generic-json", "an own pack is tried before the general ones");
-    let error = set.select(&Select::Names(vec!["sshdd".to_owned()]), Settings::default()).unwrap_err();
+    assert_eq!(
+        set.names()[before + 1],
+        "generic-json",
+        "an own pack is tried before the general ones"
+    );
+    let error =
+        set.select(&Select::Names(vec!["sshdd".to_owned()]), Settings::default()).unwrap_err();
     assert_eq!(error.to_string(), "no rule pack `sshdd` (did you mean `sshd`?)");
 }
 
 #[test]
 fn a_failing_test_says_where_it_stands_and_what_it_found() {
     let text = GOOD.replace("unmatched: true", "event: { actor.name: eve }");
-    let source = PackSource { name: "shop.yaml".to_owned(), text: text.replace("[syslog?, json]", "none") };
+    let source =
+        PackSource { name: "shop.yaml".to_owned(), text: text.replace("[syslog?, json]", "none") };
     let report = PackSet::load(&[source]).unwrap().run_tests();
     let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
     assert_eq!(failures, ["shop.yaml:16:18: `actor.name` is \"eva\", expected \"eve\""]);

@@ -61,6 +61,9 @@ pub(crate) struct Recovered {
     pub(crate) quarantined: Option<Quarantined>,
 }
 
+/// The store, opened afresh, and what was read of it.
+type LoadedStore = (Box<dyn Store>, Result<Loaded, StoreError>);
+
 /// Runs a store call; a panic is an error like any other.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call))
@@ -137,7 +140,7 @@ impl Context {
         &mut self,
         path: &Path,
         mut store: Box<dyn Store>,
-    ) -> Result<(Box<dyn Store>, Result<Loaded, StoreError>), StoreError> {
+    ) -> Result<LoadedStore, StoreError> {
         let mut loading = match guarded(|| Loading::begin(&mut *store)) {
             Ok(loading) => loading,
             Err(error) => return Ok((store, Err(error))),

@@ -50,12 +50,13 @@ pub(crate) fn event(spec: &Spec) -> Vec<u8> {
     draft.time(Field::Observed, time);
     draft.text(Field::ActorName, ACTORS[usize::from(spec.actor) % ACTORS.len()]);
     draft.text(Field::Action, ACTIONS[usize::from(spec.action) % ACTIONS.len()]);
-    draft.text(Field::Outcome, if spec.action % 2 == 0 { "success" } else { "failure" });
-    draft.text(Field::Host, if spec.actor % 2 == 0 { "web1" } else { "web-2.example.org" });
+    draft.text(Field::Outcome, if spec.action.is_multiple_of(2) { "success" } else { "failure" });
+    draft
+        .text(Field::Host, if spec.actor.is_multiple_of(2) { "web1" } else { "web-2.example.org" });
     draft.text(Field::SourceIp, IPS[usize::from(spec.ip) % IPS.len()]);
     draft.text(Field::OriginAgent, "a1");
     draft.text(Field::OriginInput, "test");
-    if spec.text % 3 == 0 {
+    if spec.text.is_multiple_of(3) {
         draft.text(Field::SessionId, format!("s{}", spec.actor));
         draft.detail("count", Detail::Int(i64::from(spec.text)));
         draft.target(Target {

@@ -161,9 +161,7 @@ fn local(next: &str) -> &str {
 
 /// A form sent from another site's page says so in this header.
 fn from_elsewhere(headers: &HeaderMap) -> bool {
-    headers
-        .get("sec-fetch-site")
-        .is_some_and(|site| site != "same-origin" && site != "none")
+    headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -> Response {

@@ -33,12 +33,7 @@ impl Sessions {
     }
 
     /// Begins a session; gives the cookie's text.
-    pub(super) fn begin(
-        &self,
-        token: &str,
-        now: Duration,
-        secret: &[u8; 32],
-    ) -> String {
+    pub(super) fn begin(&self, token: &str, now: Duration, secret: &[u8; 32]) -> String {
         let mut id = Vec::with_capacity(64);
         push_hex(secret, &mut id);
         let id = String::from_utf8(id).unwrap_or_default();

@@ -48,11 +48,7 @@ impl App {
             .collect();
         bench.log.append(&text_of(&specs), Receipt { held: vec![], received: now }).unwrap();
         let (store, indexer) = bench.indexed();
-        let query = QueryState {
-            store,
-            auth: Arc::new(OneToken),
-            clock: Arc::new(clock.clone()),
-        };
+        let query = QueryState { store, auth: Arc::new(OneToken), clock: Arc::new(clock.clone()) };
         let router = api::router(query.clone()).merge(super::router(query, false));
         Self { router, clock, _indexer: indexer, _bench: bench }
     }
@@ -85,7 +81,8 @@ impl App {
     async fn api(&self, path: &str) -> (StatusCode, serde_json::Value) {
         let (status, headers, body) = self.get(path, ("authorization", "Bearer good")).await;
         let kind = headers[header::CONTENT_TYPE].to_str().unwrap();
-        let expected = if status.is_success() { "application/json" } else { "application/problem+json" };
+        let expected =
+            if status.is_success() { "application/json" } else { "application/problem+json" };
         assert_eq!(kind, expected, "{path}");
         (status, serde_json::from_str(&body).unwrap())
     }

@@ -20,15 +20,14 @@ use std::process::Command;
 use custody_tests::logfile::Form;
 use custody_tests::process::{Said, run};
 use custody_tests::wait::until;
-use custody_tests::{Agent, AgentSpec, Collector, Evidence, LogFile, World, agent, collector, http};
+use custody_tests::{
+    Agent, AgentSpec, Collector, Evidence, LogFile, World, agent, collector, http,
+};
 
 /// A good configuration, to be spoiled.
 fn good(world: &World) -> String {
-    let spec = AgentSpec::new(
-        &world.path("app.log"),
-        "http://127.0.0.1:1",
-        &world.path("enroll.token"),
-    );
+    let spec =
+        AgentSpec::new(&world.path("app.log"), "http://127.0.0.1:1", &world.path("enroll.token"));
     spec.yaml(&world.path("agent"), &world.path("agent.sock"))
 }
 
@@ -112,8 +111,7 @@ fn a_file_that_cannot_be_read_is_named() {
     run_collector(&["--config", &missing.display().to_string()])
         .expect(66, &["nowhere.yaml", "No such file"]);
     let log = world.path("nowhere.log");
-    Agent::cli(&["preview".as_ref(), log.as_os_str()])
-        .expect(66, &["nowhere.log", "No such file"]);
+    Agent::cli(&["preview".as_ref(), log.as_os_str()]).expect(66, &["nowhere.log", "No such file"]);
 }
 
 #[test]

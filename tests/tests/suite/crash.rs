@@ -41,8 +41,7 @@ fn every_line_is_held_exactly_once_while_both_are_killed_and_the_log_rotates() {
     let size = if is_long() { LONG } else { SHORT };
     let mut rng = world.rng();
     let mut collector = Collector::started(&world, "collector");
-    let mut log =
-        LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
     let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     let mut agent = Agent::started(&world, "agent", &spec);
 

@@ -28,8 +28,7 @@ fn an_agent_whose_disk_is_full_waits_says_so_and_goes_on_by_itself() {
     let Some(disk) = SmallDisk::mount(&world, "disk", DISK_MIB) else { return };
     let mut rng = world.rng();
     let collector = Collector::started(&world, "collector");
-    let mut log =
-        LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
     let mut spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     spec.spool_max_bytes = 16 << 20;
     spec.free_space_floor = FLOOR;

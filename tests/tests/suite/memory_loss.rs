@@ -19,8 +19,7 @@ impl Scene {
     fn begin(world: &World) -> Self {
         let mut rng = world.rng();
         let collector = Collector::started(world, "collector");
-        let log =
-            LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
+        let log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
         let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
         let agent = Agent::started(world, "agent", &spec);
         Self { collector, agent, log, rng }
@@ -63,9 +62,14 @@ impl Scene {
         tally.expect_others(others);
         tally.expect_balanced_books();
         tally.expect_no_gaps();
-        assert!(tally.streams() > 1 && tally.held > 0, "nothing was forgotten: {}", tally.summary());
+        assert!(
+            tally.streams() > 1 && tally.held > 0,
+            "nothing was forgotten: {}",
+            tally.summary()
+        );
         let found = query::all(&self.collector, "input:app").len() as u64;
-        let expected = self.log.written() + others.iter().map(|(_, count)| *count as u64).sum::<u64>();
+        let expected =
+            self.log.written() + others.iter().map(|(_, count)| *count as u64).sum::<u64>();
         assert_eq!(found, expected, "a search counts each line once");
         assert_eq!(self.agent.stop().code(), Some(0));
         assert_eq!(self.collector.stop().code(), Some(0));

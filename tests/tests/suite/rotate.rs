@@ -55,8 +55,7 @@ fn several_rotations_while_the_agent_is_down_are_all_read() {
     let world = World::new("rotate_several");
     let collector = Collector::started(&world, "collector");
     let mut rng = world.rng();
-    let mut log =
-        LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(rng.bits()));
     let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     let mut agent = Agent::started(&world, "agent", &spec);
     for _ in 0..2 {

@@ -22,8 +22,7 @@ fn a_collector_that_is_away_costs_no_line_and_no_memory_and_status_says_so() {
     };
     let mut rng = world.rng();
     let mut collector = Collector::started(&world, "collector");
-    let mut log =
-        LogFile::create(&world.path("logs/app.log"), Form::Noisy, Rng::new(rng.bits()));
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Noisy, Rng::new(rng.bits()));
     let mut spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     spec.spool_max_bytes = spool;
     let mut agent = Agent::started(&world, "agent", &spec);

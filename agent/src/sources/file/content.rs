@@ -197,8 +197,9 @@ impl Archive {
             }
             match archive.tail_at(expected.offset) {
                 Ok(Some(tail)) if tail == expected.tail => {}
-                Ok(Some(_)) => return Verdict::Other,
-                Ok(None) | Err(_) => return Verdict::Incomplete,
+                // Whole, but something else, or shorter than what was read.
+                Ok(_) => return Verdict::Other,
+                Err(_) => return Verdict::Incomplete,
             }
         }
         match archive.run_out() {

@@ -10,6 +10,7 @@ use super::content::{Head, head_of, read_at, tail_of};
 use super::cut::SKIP_LINE;
 use super::names::{family, is_compressed_name, is_rotation_of, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
+use super::search::siblings;
 use super::stat::{Inode, Stat, stat_file};
 use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
@@ -58,21 +59,32 @@ impl Tailer {
         let ids: Vec<ReaderId> = self.readers.keys().copied().rev().collect();
         for id in ids {
             let Some(mut reader) = self.readers.remove(&id) else { continue };
-            match (&reader.place, places.get(&reader.inode)) {
-                (Place::Missing(missing), Some(here)) if !missing.not_at_home => {
-                    if !self.take_home(id, &mut reader, here) {
-                        unreadable.insert(id);
-                    }
+            match places.get(&reader.inode) {
+                Some(here) if !self.seen_at(id, &mut reader, here) => {
+                    unreadable.insert(id);
                 }
-                (Place::Inode(_), Some(here)) => stands(&mut reader, here),
-                (Place::Inode(_), None) if !found.is_blind_for(&reader.path) => {
-                    self.vanished(&mut reader)
+                None if matches!(reader.place, Place::Inode(_))
+                    && !found.is_blind_for(&reader.path) =>
+                {
+                    self.vanished(&mut reader);
                 }
                 _ => {}
             }
             self.readers.insert(id, reader);
         }
         unreadable
+    }
+
+    /// A reader's inode stands at paths of ours. False if its file cannot be opened now.
+    fn seen_at(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
+        match &reader.place {
+            Place::Missing(missing) if !missing.not_at_home => self.take_home(id, reader, here),
+            Place::Inode(_) => {
+                stands(reader, here);
+                true
+            }
+            _ => true,
+        }
     }
 
     /// The inode of a saved position stands at a path of ours: is its content still there? False
@@ -111,8 +123,10 @@ impl Tailer {
 
     /// No pattern finds the file any more. An open one is read on; a closed one must be found.
     fn vanished(&mut self, reader: &mut Reader) {
-        reader.at = None;
-        if matches!(reader.place, Place::Inode(None)) && reader.known.is_some() {
+        if reader.at.take().is_some() {
+            self.hunt(reader.path.clone());
+        }
+        if matches!(reader.place, Place::Inode(None)) && !reopened_beside(reader) {
             self.by_inode.remove(&reader.inode);
             reader.place = Place::Missing(Missing {
                 tries: 0,
@@ -214,7 +228,7 @@ impl Tailer {
             }
             let first = self.first_start;
             if let Some(reader) = self.readers.get_mut(&id) {
-                reader.hunted |= first || stat.size > 0;
+                reader.hunted |= stat.size > 0;
             }
             if stat.size > 0 && !first {
                 self.hunt(path.to_path_buf());
@@ -321,6 +335,24 @@ impl Tailer {
         let since_ns = readers.chain(done).max().unwrap_or(i64::MAX);
         self.hunts.push(Hunt { path, since_ns, tries_left: SEARCH_SCANS });
     }
+}
+
+/// Opens a file again that has no name of its own yet and was renamed while it was closed.
+fn reopened_beside(reader: &mut Reader) -> bool {
+    if reader.known.is_some() {
+        return false;
+    }
+    let near = siblings(&reader.path).unwrap_or_default();
+    let opened =
+        near.iter().filter(|sibling| sibling.stat.inode == reader.inode).find_map(|sibling| {
+            let file = File::open(&sibling.path).ok()?;
+            let stat = stat_file(&file).ok()?;
+            (stat.inode == reader.inode).then_some((file, stat))
+        });
+    let Some((file, stat)) = opened else { return false };
+    reader.place = Place::Inode(Some(file));
+    reader.see(&stat);
+    true
 }
 
 enum Revived {

@@ -306,7 +306,7 @@ impl Tailer {
                     reader.hunted = true;
                     let id = self.insert(reader);
                     let later = |reader: &Reader| {
-                        reader.stood_at(&hunt.path)
+                        (reader.stood_at(&hunt.path) || is_rotation_of(&hunt.path, &reader.path))
                             && reader.is_unbegun()
                             && reader.seen_ns >= sibling.stat.modified_ns
                     };

@@ -9,6 +9,7 @@ use custody_event::position::Fingerprint;
 use custody_event::{Clock, FileIdentity, Offset, Timestamp};
 
 use super::cut::FINISHED;
+use super::names::path_from_text;
 use super::reader::{Done, Place, Reader, ReaderId};
 use super::stat::Inode;
 use super::walk::{Found, Walk};
@@ -160,11 +161,17 @@ impl Tailer {
         saved.retain(|position| !is_marker(position));
         saved.sort_by_key(|position| position.modified_ns);
         for position in saved {
+            self.hunt(path_from_text(&position.path));
             if position.segment == FINISHED {
                 self.done.push(Done::of(position));
             } else {
                 self.insert(Reader::saved(&position, SEARCH_SCANS));
             }
+        }
+        // Siblings of what was read last may be newer than it.
+        let paths: Vec<PathBuf> = self.hunts.drain(..).map(|hunt| hunt.path).collect();
+        for path in paths {
+            self.hunt(path);
         }
         if self.first_start && self.options.start == Start::End {
             let position = marker(self.clock.now());
