@@ -166,7 +166,7 @@ pub struct SourceStatus {
     pub kind: String,
     /// Counts since the agent started.
     pub since_start: SourceCounts,
-    /// The books since the stream began.
+    /// The books since the agent began to keep them.
     pub book: SourceBook,
     /// Files held open.
     pub files: u64,

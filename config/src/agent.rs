@@ -254,7 +254,7 @@ impl Default for CustodyOutputConfig {
             tls: ClientTls::default(),
             compression: Compression::None,
             timeout: Period::seconds(30),
-            max_backoff: Period::seconds(60),
+            max_backoff: Period::seconds(10),
             in_flight: 4,
             insecure: false,
         }

@@ -112,7 +112,7 @@ fn defaults_are_those_of_the_design() {
     let OutputConfig::Custody(output) = &loaded.outputs[0];
     assert_eq!(
         (output.timeout, output.max_backoff, output.in_flight),
-        (Period::seconds(30), Period::seconds(60), 4)
+        (Period::seconds(30), Period::seconds(10), 4)
     );
 
     let loaded = collector("").expect("an empty file is enough").value;

@@ -52,7 +52,9 @@ const SIGNATURE_BYTES: usize = 64;
 /// What is signed is this, then the header's bytes.
 pub const SIGNATURE_CONTEXT: &[u8] = b"custody block header v1\n";
 
-/// How far one source's books have come, since the stream began: read = stored + filtered + gap.
+/// How far one source's books have come since the agent began to keep them: read = stored +
+/// filtered + gap. They go on in the streams that continue one another, so that what a block adds
+/// is the difference to the block of that source before it, over the end of a stream as well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceBook {

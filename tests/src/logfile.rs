@@ -77,6 +77,13 @@ impl LogFile {
         self.next
     }
 
+    /// Numbered lines that are whole on disk: `append` may have kept some back.
+    #[must_use]
+    pub fn on_disk(&self) -> u64 {
+        let kept_back = self.rest.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.next.saturating_sub(kept_back)
+    }
+
     /// Bytes written so far, over all rotations.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -42,7 +42,10 @@ pub struct Record {
 struct Stream {
     chain: Chain,
     books: BTreeMap<String, SourceBook>,
+    /// Events whose source had no book yet: of each source, those of its first blocks.
     stored: BTreeMap<String, u64>,
+    /// What the books stood at where the stream began: not zero where it continues another.
+    begun_at: BTreeMap<String, u64>,
 }
 
 /// Everything in one collector's evidence, or as far as it has been followed.
@@ -100,11 +103,11 @@ impl Tally {
             chain: Chain::new(header.stream),
             books: BTreeMap::new(),
             stored: BTreeMap::new(),
+            begun_at: BTreeMap::new(),
         });
         assert_eq!(stream.chain.place(header.seq), custody_evidence::Place::Next, "{header:?}");
         stream.chain.check(&frame.block).unwrap();
         stream.chain.advance(&frame.block);
-        stream.books.extend(header.books.clone());
         for (index, bytes) in opened.events() {
             let event = EventView::read(bytes).unwrap();
             let input = event.origin.input.as_deref().unwrap_or_default().to_owned();
@@ -120,6 +123,12 @@ impl Tally {
                     None => self.others.push(record(&event, raw, bytes)),
                 }
             }
+        }
+        for (source, book) in &header.books {
+            let stored = stream.stored.get(source).copied().unwrap_or_default();
+            let begun_at = book.stored.checked_sub(stored).expect("a book counts its events");
+            stream.begun_at.entry(source.clone()).or_insert(begun_at);
+            stream.books.insert(source.clone(), *book);
         }
     }
 
@@ -185,7 +194,8 @@ impl Tally {
         );
     }
 
-    /// Every stream's books balance, say what the stream holds, and know of no gap.
+    /// Every stream's books balance, count what the stream holds (from where the stream before it
+    /// stood, if it continues one), and know of no gap.
     ///
     /// # Panics
     /// With the book that is wrong.
@@ -195,7 +205,10 @@ impl Tally {
             for (source, book) in &stream.books {
                 let events = stream.stored.get(source).copied().unwrap_or_default();
                 assert!(book.is_balanced(), "stream {id}, {source}: {book:?}");
-                assert_eq!(book.stored, events, "stream {id}, {source}: {book:?}");
+                let begun_at = stream.begun_at.get(source).copied().unwrap_or_default();
+                assert_eq!(book.stored - begun_at, events, "stream {id}, {source}: {book:?}");
+                let continues = self.own("agent.stream.begin").len();
+                assert!(begun_at == 0 || continues > 0, "stream {id}, {source}: {begun_at}");
                 assert_eq!(book.gap, 0, "stream {id}, {source}: {book:?}");
             }
         }

@@ -1,7 +1,7 @@
 //! `custody-agent spool`: what is in the spool of an agent that is not running.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use custody_config::shell::{Exit, Failure};
@@ -9,7 +9,7 @@ use custody_event::Block;
 use custody_event::block::Entry;
 
 use super::{ConfigArgs, print};
-use crate::spool::{Inspector, inspect};
+use crate::spool::{Inspector, OpenError, StoreError, inspect};
 
 /// Arguments of `spool`.
 #[derive(Debug, Args)]
@@ -48,7 +48,7 @@ pub(super) fn run(args: &SpoolArgs) -> anyhow::Result<Exit> {
         SpoolCommand::Ls { config, dead: false } => list(&mut open(config)?, &mut out),
         SpoolCommand::Ls { config, dead: true } => list_dead(&mut open(config)?, &mut out),
         SpoolCommand::Cat { config, seq } => cat(&mut open(config)?, *seq, &mut out),
-        SpoolCommand::Verify { config } => verify(&mut open(config)?, &mut out),
+        SpoolCommand::Verify { config } => verify(config, &mut out),
     }?;
     out.flush()?;
     Ok(exit)
@@ -56,9 +56,14 @@ pub(super) fn run(args: &SpoolArgs) -> anyhow::Result<Exit> {
 
 fn open(config: &ConfigArgs) -> anyhow::Result<Inspector> {
     let path = spool_path(config)?;
-    inspect(&path, crate::spool::trailing_crc).map_err(|error| {
-        Failure::because(Exit::Io, format!("cannot look into {}", path.display()), error).into()
-    })
+    inspect(&path, crate::spool::trailing_crc).map_err(|error| cannot_look(&path, error))
+}
+
+fn cannot_look(
+    path: &Path,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> anyhow::Error {
+    Failure::because(Exit::Io, format!("cannot look into {}", path.display()), error).into()
 }
 
 /// With `--data-dir` no configuration is needed.
@@ -124,29 +129,57 @@ fn cat(spool: &mut Inspector, only: Option<u64>, out: &mut impl Write) -> anyhow
     Ok(Exit::Good)
 }
 
-fn verify(spool: &mut Inspector, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let report = spool.verify()?;
-    let mut problems = report.problems.clone();
-    let mut chain: Option<custody_evidence::Chain> = None;
-    let (mut blocks, mut events) = (0_u64, 0_u64);
-    for entry in spool.blocks()? {
-        let checked = spool
-            .read(entry.seq)?
-            .ok_or_else(|| "it is missing".to_owned())
-            .and_then(|bytes| check_block(&bytes, &mut chain));
-        match checked {
-            Ok(count) => {
-                blocks += 1;
-                events += u64::from(count);
-            }
-            Err(error) => problems.push(format!("block {}: {error}", entry.seq)),
-        }
+fn verify(config: &ConfigArgs, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let path = spool_path(config)?;
+    let mut verified = Verified::default();
+    let walked = match inspect(&path, crate::spool::trailing_crc) {
+        Ok(mut spool) => verified.walk(&mut spool),
+        Err(OpenError::Store { error, .. }) => Err(error),
+        Err(error) => return Err(cannot_look(&path, error)),
+    };
+    match walked {
+        Err(error) if error.is_environment() => return Err(cannot_look(&path, error)),
+        Err(error) => verified.problems.push(format!(
+            "{error}: at its next start the agent puts this store aside, says so in a gap event, \
+             and reads again what it can"
+        )),
+        Ok(()) => {}
     }
-    for problem in &problems {
+    for problem in &verified.problems {
         writeln!(out, "{problem}")?;
     }
+    let Verified { blocks, events, problems } = &verified;
     writeln!(out, "{blocks} blocks, {events} events verified; {} problems", problems.len())?;
     Ok(if problems.is_empty() { Exit::Good } else { Exit::No })
+}
+
+/// What `spool verify` has found so far.
+#[derive(Default)]
+struct Verified {
+    blocks: u64,
+    events: u64,
+    problems: Vec<String>,
+}
+
+impl Verified {
+    fn walk(&mut self, spool: &mut Inspector) -> Result<(), StoreError> {
+        self.problems = spool.verify()?.problems;
+        let mut chain: Option<custody_evidence::Chain> = None;
+        for entry in spool.blocks()? {
+            let checked = spool
+                .read(entry.seq)?
+                .ok_or_else(|| "it is missing".to_owned())
+                .and_then(|bytes| check_block(&bytes, &mut chain));
+            match checked {
+                Ok(count) => {
+                    self.blocks += 1;
+                    self.events += u64::from(count);
+                }
+                Err(error) => self.problems.push(format!("block {}: {error}", entry.seq)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn check_block(bytes: &[u8], chain: &mut Option<custody_evidence::Chain>) -> Result<u32, String> {

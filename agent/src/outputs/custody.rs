@@ -71,6 +71,8 @@ pub struct CustodyOutput {
     endpoint: usize,
     backoff: Backoff,
     token: Option<Arc<str>>,
+    /// One beyond the last block that was sent at least once in this run.
+    sent_end: u64,
 }
 
 /// What to do after a window broke.
@@ -104,6 +106,7 @@ impl CustodyOutput {
             endpoint: 0,
             backoff,
             token: None,
+            sent_end: 0,
         }
     }
 
@@ -159,6 +162,7 @@ impl CustodyOutput {
             }
             Err(reason) => {
                 self.trouble("no token", &reason);
+                self.endpoint = self.endpoint.wrapping_add(1);
                 self.wait_after_failure().await;
                 None
             }
@@ -174,6 +178,7 @@ impl CustodyOutput {
             let end = durable.borrow_and_update().next_seq;
             while let Some(seq) = window.wants(end) {
                 let post = self.post(seq, &token).await?;
+                self.sent_end = self.sent_end.max(seq + 1);
                 let client = self.client.clone();
                 window.send(async move { post.send(&client).await });
             }
@@ -265,10 +270,13 @@ impl CustodyOutput {
             self.wait(wait).await;
             return Next::Resume(seq);
         }
-        if expected > durable_end {
+        if expected > self.sent_end {
+            // Who sent it those blocks? An agent with this name whose state was put back since:
+            // theirs may hold other events than ours.
             return Next::End(Ended::NewStream {
                 reason: format!(
-                    "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
+                    "the collector has {expected} blocks, of {durable_end} here only {} were sent",
+                    self.sent_end
                 ),
             });
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use custody_event::SourceBook;
 
-/// Every source's book since the stream began.
+/// Every source's book since the agent began to keep books. A new stream continues them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Books {
     by_source: BTreeMap<String, SourceBook>,

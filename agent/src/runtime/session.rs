@@ -1,5 +1,6 @@
 //! One configuration at work on one stream.
 
+use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(crate) struct Session {
     shared: Shared,
     pipe: Pipe,
     delivery: Delivery,
+    /// The log has said that the spool takes nothing.
+    spool_waits: Cell<bool>,
 }
 
 impl Session {
@@ -62,7 +65,7 @@ impl Session {
                     sources = config.value.sources.len(), outputs = config.value.outputs.len(),
                     stream = stream.to_hex().as_str(); "at work"
                 );
-                Ok(Self { shared: shared.clone(), pipe, delivery })
+                Ok(Self { shared: shared.clone(), pipe, delivery, spool_waits: Cell::new(false) })
             }
             Err(error) => {
                 pipe.finish(None, shared)?;
@@ -116,7 +119,9 @@ impl Session {
     /// Has something happened that ends the session?
     fn look(&self) -> Option<End> {
         let gaps: Vec<OwnAct> = self.shared.spool.take_incidents().iter().map(gap_of).collect();
-        if let Some(reason) = self.shared.spool.stats().needs_restream {
+        let stats = self.shared.spool.stats();
+        self.say_whether_spool_waits(stats.waiting.as_deref());
+        if let Some(reason) = stats.needs_restream {
             return Some(End::NewStream(reason, gaps));
         }
         for gap in gaps {
@@ -130,6 +135,20 @@ impl Session {
             return Some(End::Stop);
         }
         None
+    }
+
+    /// Once when it begins to wait, once when it goes on.
+    fn say_whether_spool_waits(&self, why: Option<&str>) {
+        if why.is_some() == self.spool_waits.get() {
+            return;
+        }
+        self.spool_waits.set(why.is_some());
+        match why {
+            Some(why) => {
+                log::warn!("the spool takes nothing now, sources wait and nothing is lost: {why}")
+            }
+            None => log::info!("the spool takes events again"),
+        }
     }
 
     /// Loads the configuration and builds all that can be built without being at work; keeps the
@@ -216,6 +235,7 @@ impl Reporter {
 
 fn source_status(view: &SourceView) -> SourceStatus {
     let state = view.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let state = state.looked_at_now();
     SourceStatus {
         id: view.id.clone(),
         kind: "file".into(),

@@ -13,6 +13,7 @@
 
 pub mod file;
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use custody_event::{FileIdentity, Offset, Timestamp};
@@ -168,4 +169,35 @@ pub struct SourceState {
     pub behind_bytes: u64,
     /// The newest trouble, with its remedy.
     pub trouble: Option<String>,
+    /// How large each file was at the last look, where it stood.
+    #[serde(skip)]
+    pub sizes: Vec<SeenSize>,
+}
+
+/// A file at the last look. A source that waits for a full spool does not look; whoever asks for
+/// its state does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenSize {
+    /// Where it stood.
+    pub path: std::path::PathBuf,
+    /// Its inode's number: another file may stand there now.
+    pub ino: u64,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl SourceState {
+    /// Adds to `behind_bytes` what the files have grown by since the last look.
+    #[must_use]
+    pub fn looked_at_now(mut self) -> Self {
+        for seen in &self.sizes {
+            let now = std::fs::metadata(&seen.path);
+            if let Ok(now) = now.as_ref()
+                && now.ino() == seen.ino
+            {
+                self.behind_bytes += now.len().saturating_sub(seen.size);
+            }
+        }
+        self
+    }
 }

@@ -496,7 +496,14 @@ impl SpoolHandle {
             let state = self.shared.state();
             stats.queued_bytes = state.queued_bytes;
             stats.full_since_unix_ms = state.full_since_unix_ms;
-            stats.waiting.clone_from(&state.pause);
+            stats.waiting = state.pause.clone().or_else(|| {
+                state.full_since_unix_ms.map(|_| {
+                    format!(
+                        "{} of {} bytes (spool.max_bytes) wait for an output",
+                        state.held_bytes, self.shared.options.max_bytes
+                    )
+                })
+            });
             stats.needs_restream.clone_from(&state.needs_restream);
         }
         let busy_ms = self.shared.busy_since_ms.load(Ordering::Relaxed);

@@ -783,7 +783,7 @@ impl Core {
 
 fn in_doubt(error: StoreError) -> StoreError {
     match error {
-        StoreError::Full(text) => StoreError::Io(format!("disk full: {text}")),
+        StoreError::Full(text) => StoreError::Io(format!("no disk space: {text}")),
         other => other,
     }
 }

@@ -152,7 +152,7 @@ pub trait StoreFactory: Send {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// No space; nothing else is wrong.
-    #[error("disk full: {0}")]
+    #[error("no disk space: {0}")]
     Full(String),
     /// Somebody else holds the store's own lock.
     #[error("store locked: {0}")]

@@ -1,13 +1,16 @@
 //! `custody-collector search`: asks a running collector.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+
 use custody_config::shell::{Exit, Failure};
 use custody_event::EventView;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::ConfigArgs;
 
 /// Arguments of `search`.
 #[derive(Debug, Args)]
@@ -15,15 +18,18 @@ pub struct SearchArgs {
     /// The search line, as on the page: action:authentication.* outcome:failure "two words"
     #[arg(value_name = "WORDS")]
     query: Vec<String>,
-    /// Where the collector listens.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8600")]
-    collector: String,
+    /// The collector's address; without it, where the configuration says that it listens.
+    #[arg(long, value_name = "URL")]
+    collector: Option<String>,
+    /// The collector's configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// A file that holds a token.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The collector's data directory: its admin.token is used.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/custody-collector")]
-    data_dir: PathBuf,
+    /// The collector's data directory, where its admin.token is.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Trust only the certificates in this PEM file.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -72,9 +78,31 @@ pub fn search(args: &SearchArgs) -> anyhow::Result<Exit> {
     Ok(if page.events.is_empty() { Exit::No } else { Exit::Good })
 }
 
-fn token(args: &SearchArgs) -> Result<String, Failure> {
-    let path = args.token_file.clone().unwrap_or_else(|| args.data_dir.join("admin.token"));
-    let text = std::fs::read_to_string(&path).map_err(|error| {
+/// Where to ask, and with which token.
+struct Whom {
+    url: String,
+    token_file: PathBuf,
+}
+
+impl Whom {
+    fn of(args: &SearchArgs) -> Result<Self, Failure> {
+        let here = ConfigArgs {
+            config: args.config.clone(),
+            data_dir: args.data_dir.clone(),
+            ..ConfigArgs::default()
+        };
+        let config = here.load()?.value;
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let url =
+            args.collector.clone().unwrap_or_else(|| format!("{scheme}://{}", config.listen.get()));
+        let token_file =
+            args.token_file.clone().unwrap_or_else(|| config.data_dir.get().join("admin.token"));
+        Ok(Self { url, token_file })
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
         let what = format!(
             "cannot read the token {} (name one with --token-file or --data-dir)",
             path.display()
@@ -98,7 +126,8 @@ fn client(args: &SearchArgs) -> anyhow::Result<reqwest::Client> {
 }
 
 async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
-    let mut url = reqwest::Url::parse(&args.collector)
+    let whom = Whom::of(args)?;
+    let mut url = reqwest::Url::parse(&whom.url)
         .and_then(|base| base.join("/v1/events"))
         .map_err(|error| Failure::because(Exit::Usage, "--collector is not a URL", error))?;
     {
@@ -112,14 +141,16 @@ async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
         }
     }
     let unreachable = |error| {
-        let what = format!(
-            "no collector answers at {} (is it running? is the URL right?)",
-            args.collector
-        );
+        let what =
+            format!("no collector answers at {} (is it running? is the URL right?)", whom.url);
         Failure::because(Exit::Io, what, error)
     };
-    let answer =
-        client(args)?.get(url).bearer_auth(token(args)?).send().await.map_err(unreachable)?;
+    let answer = client(args)?
+        .get(url)
+        .bearer_auth(read_token(&whom.token_file)?)
+        .send()
+        .await
+        .map_err(unreachable)?;
     let status = answer.status();
     let text = answer.text().await.map_err(unreachable)?;
     if status.is_success() {

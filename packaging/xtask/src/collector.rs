@@ -101,7 +101,7 @@ impl Collector {
             .arg("search")
             .arg("--data-dir")
             .arg(&self.data_dir)
-            .args(["--listen", &self.address.to_string()])
+            .args(["--collector", &format!("http://{}", self.address)])
             .arg(line)
             .stdin(Stdio::null())
             .output()

@@ -271,12 +271,12 @@ fn a_damaged_spool_is_put_aside_told_as_a_gap_and_costs_no_line() {
     // Into the middle of what was written last, where blocks are.
     let store = until("the store's file", world.patience(), || store_file(&agent.data_dir));
     let written = used_bytes(&store);
-    for part in [3, 2] {
-        damage(&store, written - written / part);
+    for sixteenth in 4..16 {
+        damage(&store, written / 16 * sixteenth);
     }
     let said = verify();
     assert_ne!(said.code, Some(0), "{said:#?}");
-    said.expect(1, &["block"]);
+    said.expect(1, &["damaged", "problems"]);
 
     collector.start();
     collector.wait_ready();

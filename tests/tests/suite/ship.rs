@@ -344,9 +344,9 @@ fn status_and_search_can_be_typed() {
     Agent::cli(&["status", "--socket", "/nowhere/admin.sock"]).expect(74, &["no agent answers"]);
 
     let data_dir = collector.data_dir.display().to_string();
-    let address = collector.address.to_string();
+    let url = collector.url();
     let search = |line: &str| {
-        Collector::cli(&["search", "--data-dir", &data_dir, "--listen", &address, line])
+        Collector::cli(&["search", "--data-dir", &data_dir, "--collector", &url, line])
     };
     search(&word(50)).expect(0, &[&word(50)]);
     let nothing = search("n999999999");

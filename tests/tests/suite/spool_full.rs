@@ -18,7 +18,7 @@ fn a_collector_that_is_away_costs_no_line_and_no_memory_and_status_says_so() {
     let (away, spool, lines) = if is_long() {
         (Duration::from_secs(60), 16 << 20, 400_000)
     } else {
-        (Duration::from_secs(10), 2 << 20, 50_000)
+        (Duration::from_secs(10), 4 << 20, 100_000)
     };
     let mut rng = world.rng();
     let mut collector = Collector::started(&world, "collector");

@@ -11,7 +11,7 @@ use super::content::{Archive, Expected};
 use super::cut::FINISHED;
 use super::names::{path_from_text, path_text};
 use super::stat::{Inode, Stat};
-use crate::sources::{FilePosition, FileRef};
+use crate::sources::{FilePosition, FileRef, SeenSize};
 
 /// Names a reader within one run; older readers have smaller numbers.
 pub(crate) type ReaderId = u64;
@@ -218,6 +218,14 @@ impl Reader {
                 self.held || self.back_off.0 > 0 || self.idle == Some((self.size, self.seen_ns))
             }
         }
+    }
+
+    pub(crate) fn seen_size(&self) -> Option<SeenSize> {
+        matches!(self.place, Place::Inode(_)).then(|| SeenSize {
+            path: self.path.clone(),
+            ino: self.inode.ino,
+            size: self.size,
+        })
     }
 
     pub(crate) fn behind(&self) -> u64 {

@@ -146,6 +146,7 @@ impl Tailer {
             files: u64::try_from(open).unwrap_or(u64::MAX),
             behind_bytes: self.readers.values().map(Reader::behind).fold(0, u64::saturating_add),
             trouble: self.troubles.values().next().cloned(),
+            sizes: self.readers.values().filter_map(Reader::seen_size).collect(),
         }
     }
 

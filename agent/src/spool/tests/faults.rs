@@ -109,7 +109,9 @@ fn a_full_disk_is_waited_out_with_reads_and_acknowledgements_going_on() {
     }
     disk.lock().unwrap().full = true;
     let ticket = spool.append(batch(4, 100)).unwrap();
-    until("the reason", || spool.stats().waiting.is_some_and(|why| why.starts_with("disk full")));
+    until("the reason", || {
+        spool.stats().waiting.is_some_and(|why| why.starts_with("no disk space"))
+    });
     assert!(spool.would_block(100) && spool.stats().full_since_unix_ms.is_some());
     assert_eq!(spool.read(1).wait().unwrap().unwrap(), block(1, 0, 100));
     assert!(spool.value(b"pos/a").wait().unwrap().is_some());

@@ -150,8 +150,8 @@ impl Act {
             out,
             "{{\"time\":\"{}\",\"level\":\"info\",\"event\":\"{}\",\"user\":\"{}@example.com\",\"user_id\":{},\
              \"ip\":\"{}\",\"result\":\"{}\",\"resource\":\"contact\",\"resource_id\":\"c-{:06}\",\
-             \"session_id\":\"{salt:016x}\",\"request_id\":\"{:016x}\",\"old_value\":\"+49 30 {:06}\",\
-             \"new_value\":\"+49 30 {:06}\",\"duration_ms\":{},\"message\":\"record changed by form\"}}",
+             \"session_id\":\"{salt:016x}\",\"old_value\":\"+49 30 {:06}\",\
+             \"new_value\":\"+49 30 {:06}\",\"message\":\"record changed by form\"}}",
             self.time,
             choose(&EVENTS, salt >> 4),
             self.user,
@@ -159,10 +159,8 @@ impl Act {
             self.ip,
             self.result(),
             salt % 1_000_000,
-            salt.rotate_left(23),
             (salt >> 16) % 1_000_000,
             (salt >> 24) % 1_000_000,
-            salt % 900,
         )
     }
 }
