@@ -31,12 +31,17 @@ pub fn find(
     reread: &[String],
 ) -> anyhow::Result<Found> {
     let mut acts = Vec::new();
+    if opened.needs_restream.is_none() {
+        finish_rereading(spool)?;
+    }
+    // Without word of what was lost (the process ended between putting the store aside and this),
+    // all counts as lost.
+    let mut lost = opened.needs_restream.is_some() && opened.rolled_back.is_none();
     if let Some(quarantined) = &opened.quarantined {
         acts.push(quarantine_gap(quarantined));
-        if !quarantined.lost_seqs.is_empty() {
-            forget_positions(spool, reread)?;
-        }
+        lost = !quarantined.lost_seqs.is_empty();
     }
+    let reread = if lost { reread } else { &[] };
     if let Some(rolled_back) = &opened.rolled_back {
         acts.push(rollback_gap(rolled_back));
     }
@@ -55,7 +60,7 @@ pub fn find(
             None => "the spool has lost the stream's last block".into(),
         },
     };
-    let (state, act) = begin_anew(spool, saved.as_ref(), identity, clock, &reason)?;
+    let (state, act) = begin_anew(spool, saved.as_ref(), identity, clock, &reason, reread)?;
     acts.push(act);
     Ok(Found { state, acts })
 }
@@ -86,7 +91,8 @@ fn state_of_last_block(
     }))
 }
 
-/// Begins a new stream with everything in the spool that has not been delivered.
+/// Begins a new stream with everything in the spool that has not been delivered. Sources in
+/// `reread` are read again from their beginning.
 ///
 /// # Errors
 /// The spool cannot be read or written.
@@ -96,12 +102,16 @@ pub fn begin_anew(
     identity: &Arc<AgentIdentity>,
     clock: &Arc<dyn Clock>,
     reason: &str,
+    reread: &[String],
 ) -> anyhow::Result<(StreamState, OwnAct)> {
     let begun = StreamState::begin(random_stream()?);
     log::warn!(stream = begun.stream.to_hex().as_str(); "a new stream begins: {reason}");
     let last_hash = Arc::new(Mutex::new(Digest::ZERO));
     let map = mover(&begun, identity, clock, &last_hash);
-    let puts = vec![(StreamState::KEY.to_vec(), serde_json::to_vec(&begun)?)];
+    let mut puts = vec![(StreamState::KEY.to_vec(), serde_json::to_vec(&begun)?)];
+    if !reread.is_empty() {
+        puts.push((REREAD_KEY.to_vec(), serde_json::to_vec(reread)?));
+    }
     let restreamed = spool.restream(map, puts).wait()?;
     let state = StreamState {
         next_seq: Seq(restreamed.next_seq),
@@ -110,6 +120,7 @@ pub fn begin_anew(
     };
     let put = (StreamState::KEY.to_vec(), serde_json::to_vec(&state)?);
     spool.append(Batch { block: None, puts: vec![put], deletes: Vec::new() })?.wait()?;
+    finish_rereading(spool)?;
     let previous = previous.map_or_else(|| "unknown".to_owned(), |state| state.stream.to_hex());
     Ok((state, OwnAct::StreamBegun { previous, reason: reason.to_owned() }))
 }
@@ -150,14 +161,20 @@ fn random_stream() -> anyhow::Result<StreamId> {
     Ok(StreamId(id))
 }
 
+/// Spool key of the sources whose positions are yet to be forgotten. It is written in the batch that
+/// switches to the new stream, so that a crash after it does not forget to forget.
+const REREAD_KEY: &[u8] = b"reread";
+
 /// Blocks were lost: the sources that can be read again are, and the collector leaves out what it
 /// has already.
-fn forget_positions(spool: &SpoolHandle, sources: &[String]) -> anyhow::Result<()> {
-    let mut deletes = Vec::new();
+fn finish_rereading(spool: &SpoolHandle) -> anyhow::Result<()> {
+    let Some(value) = spool.value(REREAD_KEY).wait()? else { return Ok(()) };
+    let sources: Vec<String> =
+        serde_json::from_slice(&value).context("the spool's list of sources to read again")?;
+    let mut deletes = vec![REREAD_KEY.to_vec()];
     for source in sources {
-        deletes.extend(
-            spool.scan_prefix(&position_prefix(source)).wait()?.into_iter().map(|(key, _)| key),
-        );
+        let positions = spool.scan_prefix(&position_prefix(&source)).wait()?;
+        deletes.extend(positions.into_iter().map(|(key, _)| key));
     }
     spool.append(Batch { block: None, puts: Vec::new(), deletes })?.wait()?;
     Ok(())

@@ -189,14 +189,16 @@ fn sessions(
                 });
                 config = *loaded;
             }
-            End::NewStream(reason, gaps) => {
+            End::NewStream { reason, gaps, lost } => {
                 acts.extend(gaps);
+                let reread = if lost { build::rereadable(&config.value) } else { Vec::new() };
                 let (begun, act) = stream::begin_anew(
                     &shared.spool,
                     Some(&state),
                     &shared.identity,
                     &shared.clock,
                     &reason,
+                    &reread,
                 )?;
                 shared.generation = shared.spool.stats().generation;
                 state = begun;

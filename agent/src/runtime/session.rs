@@ -26,8 +26,15 @@ pub(crate) enum End {
     Stop,
     /// A new configuration has been loaded and can be built.
     Reload(Box<Loaded<AgentConfig>>),
-    /// The stream cannot go on; these gaps are to be told in the new one.
-    NewStream(String, Vec<OwnAct>),
+    /// The stream cannot go on.
+    NewStream {
+        /// Why.
+        reason: String,
+        /// To be told in the new one.
+        gaps: Vec<OwnAct>,
+        /// Blocks were lost: what can be read again is.
+        lost: bool,
+    },
 }
 
 /// A running session.
@@ -37,6 +44,8 @@ pub(crate) struct Session {
     delivery: Delivery,
     /// The log has said that the spool takes nothing.
     spool_waits: Cell<bool>,
+    /// The spool lost blocks since this session began.
+    lost_blocks: Cell<bool>,
 }
 
 impl Session {
@@ -65,7 +74,13 @@ impl Session {
                     sources = config.value.sources.len(), outputs = config.value.outputs.len(),
                     stream = stream.to_hex().as_str(); "at work"
                 );
-                Ok(Self { shared: shared.clone(), pipe, delivery, spool_waits: Cell::new(false) })
+                Ok(Self {
+                    shared: shared.clone(),
+                    pipe,
+                    delivery,
+                    spool_waits: Cell::new(false),
+                    lost_blocks: Cell::new(false),
+                })
             }
             Err(error) => {
                 pipe.finish(None, shared)?;
@@ -84,7 +99,7 @@ impl Session {
         let end = self.watch(loader, signals, service);
         let last = match &end {
             End::Stop => Some(OwnAct::Stopped { reason: "asked to stop".into() }),
-            End::Reload(_) | End::NewStream(..) => None,
+            End::Reload(_) | End::NewStream { .. } => None,
         };
         if matches!(end, End::Stop) {
             service.stopping("writing what was read");
@@ -118,17 +133,22 @@ impl Session {
 
     /// Has something happened that ends the session?
     fn look(&self) -> Option<End> {
-        let gaps: Vec<OwnAct> = self.shared.spool.take_incidents().iter().map(gap_of).collect();
+        let incidents = self.shared.spool.take_incidents();
+        if incidents.iter().any(lost_blocks) {
+            self.lost_blocks.set(true);
+        }
+        let gaps: Vec<OwnAct> = incidents.iter().map(gap_of).collect();
+        let lost = self.lost_blocks.get();
         let stats = self.shared.spool.stats();
         self.say_whether_spool_waits(stats.waiting.as_deref());
         if let Some(reason) = stats.needs_restream {
-            return Some(End::NewStream(reason, gaps));
+            return Some(End::NewStream { reason, gaps, lost });
         }
         for gap in gaps {
             self.pipe.own(gap);
         }
         if let Some(Ended::NewStream { reason }) = self.delivery.ended() {
-            return Some(End::NewStream(reason, Vec::new()));
+            return Some(End::NewStream { reason, gaps: Vec::new(), lost });
         }
         if self.pipe.is_broken() {
             log::error!("a part of the agent has ended by itself; it stops");
@@ -169,6 +189,13 @@ impl Session {
                 None
             }
         }
+    }
+}
+
+fn lost_blocks(incident: &Incident) -> bool {
+    match incident {
+        Incident::Quarantined(quarantined) => !quarantined.lost_seqs.is_empty(),
+        Incident::RolledBack(_) => false,
     }
 }
 
