@@ -31,16 +31,11 @@ pub fn find(
     reread: &[String],
 ) -> anyhow::Result<Found> {
     let mut acts = Vec::new();
-    if opened.needs_restream.is_none() {
-        finish_rereading(spool)?;
-    }
-    // Without word of what was lost (the process ended between putting the store aside and this),
-    // all counts as lost.
-    let mut lost = opened.needs_restream.is_some() && opened.rolled_back.is_none();
     if let Some(quarantined) = &opened.quarantined {
         acts.push(quarantine_gap(quarantined));
-        lost = !quarantined.lost_seqs.is_empty();
     }
+    // A damaged store cannot say which blocks it held last, so all may have been lost.
+    let lost = opened.needs_restream.is_some() && opened.rolled_back.is_none();
     let reread = if lost { reread } else { &[] };
     if let Some(rolled_back) = &opened.rolled_back {
         acts.push(rollback_gap(rolled_back));
@@ -92,7 +87,8 @@ fn state_of_last_block(
 }
 
 /// Begins a new stream with everything in the spool that has not been delivered. Sources in
-/// `reread` are read again from their beginning.
+/// `reread` are read again from their beginning: at once where the spool is empty, else after a
+/// further new stream, see [`to_reread`].
 ///
 /// # Errors
 /// The spool cannot be read or written.
@@ -120,7 +116,9 @@ pub fn begin_anew(
     };
     let put = (StreamState::KEY.to_vec(), serde_json::to_vec(&state)?);
     spool.append(Batch { block: None, puts: vec![put], deletes: Vec::new() })?.wait()?;
-    finish_rereading(spool)?;
+    if restreamed.next_seq == 0 {
+        forget_positions(spool, reread)?;
+    }
     let previous = previous.map_or_else(|| "unknown".to_owned(), |state| state.stream.to_hex());
     Ok((state, OwnAct::StreamBegun { previous, reason: reason.to_owned() }))
 }
@@ -161,19 +159,29 @@ fn random_stream() -> anyhow::Result<StreamId> {
     Ok(StreamId(id))
 }
 
-/// Spool key of the sources whose positions are yet to be forgotten. It is written in the batch that
-/// switches to the new stream, so that a crash after it does not forget to forget.
+/// Spool key of the sources that are to be read again, in a stream of their own: the collector
+/// leaves out what *older streams* of the host have delivered. It is written in the batch that
+/// switches to the stream of the saved blocks, so that no crash forgets it.
 const REREAD_KEY: &[u8] = b"reread";
 
-/// Blocks were lost: the sources that can be read again are, and the collector leaves out what it
-/// has already.
-fn finish_rereading(spool: &SpoolHandle) -> anyhow::Result<()> {
-    let Some(value) = spool.value(REREAD_KEY).wait()? else { return Ok(()) };
-    let sources: Vec<String> =
-        serde_json::from_slice(&value).context("the spool's list of sources to read again")?;
+/// Sources that are to be read again once every block in the spool is delivered.
+///
+/// # Errors
+/// The spool cannot be read.
+pub fn to_reread(spool: &SpoolHandle) -> anyhow::Result<Vec<String>> {
+    match spool.value(REREAD_KEY).wait()? {
+        None => Ok(Vec::new()),
+        Some(value) => {
+            serde_json::from_slice(&value).context("the spool's list of sources to read again")
+        }
+    }
+}
+
+/// Forgets the positions of `sources` and that they were to be read again.
+fn forget_positions(spool: &SpoolHandle, sources: &[String]) -> anyhow::Result<()> {
     let mut deletes = vec![REREAD_KEY.to_vec()];
     for source in sources {
-        let positions = spool.scan_prefix(&position_prefix(&source)).wait()?;
+        let positions = spool.scan_prefix(&position_prefix(source)).wait()?;
         deletes.extend(positions.into_iter().map(|(key, _)| key));
     }
     spool.append(Batch { block: None, puts: Vec::new(), deletes })?.wait()?;
@@ -187,7 +195,8 @@ pub fn quarantine_gap(quarantined: &Quarantined) -> OwnAct {
     OwnAct::Gap {
         code: "spool_damaged".into(),
         text: format!(
-            "The spool was damaged ({}) and is kept at {}; {} blocks were saved, {lost} could not be read.",
+            "The spool was damaged ({}) and is kept at {}; {} blocks were saved, {lost} are known to be lost. \
+             Files that are still there are read again.",
             quarantined.reason,
             quarantined.path.display(),
             quarantined.salvaged_blocks,

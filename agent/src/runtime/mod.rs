@@ -148,6 +148,25 @@ impl RunMark {
     }
 }
 
+/// A new stream; the spool's cursors are of it from then on.
+fn begin_anew(
+    shared: &mut Shared,
+    previous: Option<&StreamState>,
+    reason: &str,
+    reread: &[String],
+) -> anyhow::Result<(StreamState, OwnAct)> {
+    let begun = stream::begin_anew(
+        &shared.spool,
+        previous,
+        &shared.identity,
+        &shared.clock,
+        reason,
+        reread,
+    )?;
+    shared.generation = shared.spool.stats().generation;
+    Ok(begun)
+}
+
 fn sessions(
     loader: &Loader,
     mut config: Loaded<AgentConfig>,
@@ -168,7 +187,16 @@ fn sessions(
         after_crash,
     });
     loop {
-        let session = Session::start(&config, shared, state, std::mem::take(&mut acts))?;
+        let reread = stream::to_reread(&shared.spool)?;
+        if !reread.is_empty() && shared.spool.stats().blocks == 0 {
+            const WHY: &str = "files are read again, for the spool lost blocks";
+            let act;
+            (state, act) = begin_anew(shared, Some(&state), WHY, &reread)?;
+            acts.push(act);
+            continue;
+        }
+        let hold = !reread.is_empty();
+        let session = Session::start(&config, shared, state, std::mem::take(&mut acts), hold)?;
         service.ready(&format!(
             "{} sources, {} outputs",
             config.value.sources.len(),
@@ -189,19 +217,12 @@ fn sessions(
                 });
                 config = *loaded;
             }
+            End::Reread => {}
             End::NewStream { reason, gaps, lost } => {
                 acts.extend(gaps);
                 let reread = if lost { build::rereadable(&config.value) } else { Vec::new() };
-                let (begun, act) = stream::begin_anew(
-                    &shared.spool,
-                    Some(&state),
-                    &shared.identity,
-                    &shared.clock,
-                    &reason,
-                    &reread,
-                )?;
-                shared.generation = shared.spool.stats().generation;
-                state = begun;
+                let act;
+                (state, act) = begin_anew(shared, Some(&state), &reason, &reread)?;
                 acts.push(act);
             }
         }

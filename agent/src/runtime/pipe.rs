@@ -1,6 +1,6 @@
 //! The pipeline's threads: workers, committer, releaser, and one for each source.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,12 +45,13 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    /// Starts all threads. `acts` are the stream's next events.
+    /// Starts all threads. `acts` are the stream's next events. Sources that are held do not read.
     pub(crate) fn start(
         config: &AgentConfig,
         shared: &Shared,
         state: StreamState,
         acts: Vec<OwnAct>,
+        hold_sources: bool,
     ) -> anyhow::Result<Self> {
         let contexts = Arc::new(build::contexts(config, shared)?);
         let files = file_sources(config, shared)?;
@@ -77,7 +78,12 @@ impl Pipe {
         for act in acts {
             intake.put(Entry::Own(act))?;
         }
-        let source_threads = start_sources(files, shared, &sources, &intake, &stop)?;
+        let source_threads = if hold_sources {
+            sources.iter().for_each(say_held);
+            Vec::new()
+        } else {
+            start_sources(files, shared, &sources, &intake, &stop)?
+        };
         Ok(Self { gate, sources, intake, stop, source_threads, threads, committer })
     }
 
@@ -146,6 +152,14 @@ fn spawn_closer(pipe: &Pipe, shared: &Shared) -> anyhow::Result<StopToken> {
 
 fn view(context: &SourceContext) -> SourceView {
     SourceView { id: context.id.clone(), counters: Arc::default(), state: Arc::default() }
+}
+
+fn say_held(source: &SourceView) {
+    let mut state = source.state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.trouble = Some(
+        "the spool was damaged: what was saved of it is delivered first, then files are read again"
+            .into(),
+    );
 }
 
 fn file_sources(config: &AgentConfig, shared: &Shared) -> anyhow::Result<Vec<FileSource>> {

@@ -26,6 +26,8 @@ pub(crate) enum End {
     Stop,
     /// A new configuration has been loaded and can be built.
     Reload(Box<Loaded<AgentConfig>>),
+    /// All saved blocks are delivered: what was lost can be read again.
+    Reread,
     /// The stream cannot go on.
     NewStream {
         /// Why.
@@ -46,6 +48,8 @@ pub(crate) struct Session {
     spool_waits: Cell<bool>,
     /// The spool lost blocks since this session began.
     lost_blocks: Cell<bool>,
+    /// Sources wait until the blocks in the spool are delivered.
+    hold_sources: bool,
 }
 
 impl Session {
@@ -54,12 +58,13 @@ impl Session {
         shared: &Shared,
         state: StreamState,
         acts: Vec<OwnAct>,
+        hold_sources: bool,
     ) -> anyhow::Result<Self> {
         for warning in &config.warnings {
             log::warn!("{warning}");
         }
         let stream = state.stream;
-        let pipe = Pipe::start(&config.value, shared, state, acts)?;
+        let pipe = Pipe::start(&config.value, shared, state, acts, hold_sources)?;
         let views = pipe.sources.clone();
         let gate = Arc::clone(&pipe.gate);
         let reporter = Reporter::new(config, shared, stream.to_hex(), views, gate);
@@ -80,6 +85,7 @@ impl Session {
                     delivery,
                     spool_waits: Cell::new(false),
                     lost_blocks: Cell::new(false),
+                    hold_sources,
                 })
             }
             Err(error) => {
@@ -99,7 +105,7 @@ impl Session {
         let end = self.watch(loader, signals, service);
         let last = match &end {
             End::Stop => Some(OwnAct::Stopped { reason: "asked to stop".into() }),
-            End::Reload(_) | End::NewStream { .. } => None,
+            End::Reload(_) | End::Reread | End::NewStream { .. } => None,
         };
         if matches!(end, End::Stop) {
             service.stopping("writing what was read");
@@ -134,7 +140,7 @@ impl Session {
     /// Has something happened that ends the session?
     fn look(&self) -> Option<End> {
         let incidents = self.shared.spool.take_incidents();
-        if incidents.iter().any(lost_blocks) {
+        if incidents.iter().any(may_have_lost_blocks) {
             self.lost_blocks.set(true);
         }
         let gaps: Vec<OwnAct> = incidents.iter().map(gap_of).collect();
@@ -146,6 +152,9 @@ impl Session {
         }
         for gap in gaps {
             self.pipe.own(gap);
+        }
+        if self.hold_sources && stats.blocks == 0 {
+            return Some(End::Reread);
         }
         if let Some(Ended::NewStream { reason }) = self.delivery.ended() {
             return Some(End::NewStream { reason, gaps: Vec::new(), lost });
@@ -192,9 +201,10 @@ impl Session {
     }
 }
 
-fn lost_blocks(incident: &Incident) -> bool {
+fn may_have_lost_blocks(incident: &Incident) -> bool {
     match incident {
-        Incident::Quarantined(quarantined) => !quarantined.lost_seqs.is_empty(),
+        // A damaged store cannot say which blocks it held last.
+        Incident::Quarantined(_) => true,
         Incident::RolledBack(_) => false,
     }
 }
