@@ -325,13 +325,27 @@ impl Tailer {
         unfinished
     }
 
-    /// Reader `id` comes before these.
+    /// Reader `id` comes before these; but nobody ever waits, over others, for himself: what was
+    /// known first stands.
     pub(crate) fn let_go_first(&mut self, id: ReaderId, who: impl Fn(&Reader) -> bool) {
+        let earlier = self.all_before(id);
         for (other, reader) in &mut self.readers {
-            if *other != id && who(reader) && !reader.after.contains(&id) {
+            if !earlier.contains(other) && who(reader) && !reader.after.contains(&id) {
                 reader.after.push(id);
             }
         }
+    }
+
+    /// Whom reader `id` waits for, directly or over others, and itself.
+    fn all_before(&self, id: ReaderId) -> HashSet<ReaderId> {
+        let mut all = HashSet::new();
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            if all.insert(id) {
+                open.extend(self.readers.get(&id).into_iter().flat_map(|reader| &reader.after));
+            }
+        }
+        all
     }
 
     fn is_newer(&self, stat: &Stat, hunt: &Hunt) -> bool {
