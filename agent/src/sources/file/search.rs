@@ -11,17 +11,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use custody_event::position::Fingerprint;
-
-use super::content::{Archive, Expected, Head, Verdict, head_of, len64, tail_len, tail_of};
+use super::content::{Archive, Expected, Form, len64, tail_len};
 use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
 use super::reader::{Missing, Place, Reader, ReaderId};
-use super::stat::{Inode, Stat, stat_file, stat_path};
-use super::tailer::{Hunt, PARTIAL_COPY_SCANS, SEARCH_SCANS, Tailer};
+use super::stat::{Inode, Stat, stat_path};
+use super::tailer::{Hunt, PARTIAL_COPY_SCANS, Tailer};
 use crate::sources::{Outlet, Stopped};
 
-/// A copy may carry a modification time that was cut to whole seconds.
-const TIME_SLACK_NS: i64 = 2_000_000_000;
 /// Scans after which a copy that is damaged behind the offset is read as far as it goes.
 const DAMAGED_SCANS: u32 = 5;
 
@@ -31,7 +27,7 @@ pub(crate) struct Sibling {
     pub(crate) stat: Stat,
 }
 
-enum Search {
+pub(crate) enum Search {
     Plain(PathBuf, File, Stat),
     Packed(PathBuf, Stat),
     /// A copy that is not whole yet.
@@ -39,6 +35,15 @@ enum Search {
     /// A copy that is damaged behind the offset.
     Damaged(PathBuf, Stat),
     Nothing,
+}
+
+impl Search {
+    pub(crate) fn found(form: Form, sibling: Sibling) -> Self {
+        match form {
+            Form::Plain(file) => Self::Plain(sibling.path, file, sibling.stat),
+            Form::Packed(path) => Self::Packed(path, sibling.stat),
+        }
+    }
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -124,6 +129,7 @@ impl Tailer {
     fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {
         if let Some(other) = self.by_inode.get(&stat.inode).copied() {
             self.remove(other);
+            self.let_go_first(id, |reader| reader.after.contains(&other));
         }
         self.left_alone.remove(&stat.inode);
         reader.is_copy = stat.inode != home(&reader);
@@ -169,96 +175,13 @@ impl Tailer {
             // holds it is found as a new file.
             return Ok(Search::Nothing);
         }
-        // A copy is no older than the last look at the original.
-        near.retain(|sibling| {
-            sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns
-        });
-        let (packed, mut plain): (Vec<Sibling>, Vec<Sibling>) =
-            near.into_iter().partition(|sibling| is_compressed_name(&sibling.path));
-        plain.sort_by_key(|sibling| {
-            std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
-        });
-        for sibling in plain {
-            if sibling.stat.inode == home(reader) || sibling.stat.size < expected.offset {
-                continue;
-            }
-            let file = File::open(&sibling.path)?;
-            let is_it = expected.holds(&file)? && head_of(&file)? != Head::Incomplete;
-            if is_it && !self.is_finished(&expected, |other| other.holds(&file).unwrap_or(false)) {
-                return Ok(Search::Plain(sibling.path, file, sibling.stat));
-            }
-        }
-        Ok(self.search_packed(&expected, packed))
-    }
-
-    /// Is this file the remains of another content that began alike and was read further?
-    fn is_finished(&self, expected: &Expected, holds: impl Fn(&Expected) -> bool) -> bool {
-        let mut done = self.done.iter().map(super::reader::Done::expected);
-        done.any(|other| {
-            other.first == expected.first && other.offset > expected.offset && holds(&other)
-        })
-    }
-
-    fn search_packed(&self, expected: &Expected, packed: Vec<Sibling>) -> Search {
-        let mut outcome = Search::Nothing;
-        for sibling in packed {
-            if !Archive::is_readable_name(&sibling.path) {
-                continue;
-            }
-            let holds = |other: &Expected| {
-                matches!(Archive::check(&sibling.path, Some(other)), Verdict::Continues { .. })
-            };
-            match Archive::check(&sibling.path, Some(expected)) {
-                Verdict::Continues { .. } if self.is_finished(expected, holds) => {}
-                Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
-                Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
-                Verdict::Incomplete if matches!(outcome, Search::Nothing) => {
-                    outcome = Search::Later
-                }
-                Verdict::Incomplete | Verdict::Other => {}
-            }
-        }
-        outcome
+        self.search_copies(reader, &expected, near)
     }
 
     /// Nobody reads this inode under a name of its own.
     fn is_free(&self, inode: &Inode) -> bool {
         let owner = self.by_inode.get(inode).and_then(|id| self.readers.get(id));
         owner.is_none_or(|owner| owner.known.is_none())
-    }
-
-    /// Is this new file a copy of what another reader reads or has read?
-    pub(crate) fn is_copy_of_known(
-        &mut self,
-        reader: &Reader,
-        file: &File,
-        first: Fingerprint,
-    ) -> io::Result<bool> {
-        for other in self.readers.values() {
-            let related = home(other) != reader.inode && is_rotation_of(&other.path, &reader.path);
-            if related && !other.held && is_copy_of(other, reader, file, first)? {
-                return Ok(true);
-            }
-        }
-        let mut grown = None;
-        for (at, done) in self.done.iter().enumerate() {
-            let expected = done.expected();
-            let stands = || self.found.files.values().any(|stat| stat.inode == done.inode());
-            let related = expected.first == first
-                && done.inode() != reader.inode
-                && is_rotation_of(&done.path, &reader.path);
-            if !related || !expected.holds(file)? || (reader.size > expected.offset && stands()) {
-                continue;
-            }
-            if reader.size <= expected.offset {
-                return Ok(true);
-            }
-            grown = Some(at);
-        }
-        if let Some(at) = grown {
-            self.resume(at);
-        }
-        Ok(grown.is_some())
     }
 
     /// Takes up rotated files beside the hunted paths, the oldest first.
@@ -363,80 +286,6 @@ impl Tailer {
             |reader: &Reader| matches!(reader.place, Place::Archive(_)) && reader.inode == *inode;
         !self.by_inode.contains_key(inode) && !self.readers.values().any(unpacked)
     }
-
-    /// Does the inode still hold a content of its own that we know? What has been added to a
-    /// finished one is taken up again by the search.
-    fn holds_its_own(&mut self, stat: &Stat, file: &File) -> io::Result<bool> {
-        for reader in
-            self.readers.values().filter(|reader| reader.is_missing() && home(reader) == stat.inode)
-        {
-            if reader.sought().is_some_and(|sought| sought.holds(file).unwrap_or(false)) {
-                return Ok(true);
-            }
-        }
-        for at in (0..self.done.len()).rev() {
-            let done = &self.done[at];
-            if done.inode() != stat.inode || !done.expected().holds(file)? {
-                continue;
-            }
-            if stat.size > done.position.offset.get() {
-                self.resume(at);
-            }
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// A finished content has gone on: the search finds where.
-    fn resume(&mut self, at: usize) {
-        let done = self.done.remove(at);
-        self.insert(Reader::saved(&done.position, SEARCH_SCANS));
-        self.progress.rescan = true;
-    }
-
-    /// A reader for a rotated file that nobody has read; `None` if it is a copy of something
-    /// that was read; an error if that cannot be said yet.
-    fn take_up(&mut self, sibling: &Sibling) -> io::Result<Option<Reader>> {
-        if !is_compressed_name(&sibling.path) {
-            let file = File::open(&sibling.path)?;
-            if self.holds_its_own(&sibling.stat, &file)? {
-                return Ok(None);
-            }
-            let reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
-            if let Head::Record(first) = head_of(&file)?
-                && self.is_copy_of_known(&reader, &file, first)?
-            {
-                return Ok(None);
-            }
-            return Ok(Some(Reader { place: Place::Inode(Some(file)), ..reader }));
-        }
-        if !Archive::is_readable_name(&sibling.path) {
-            return Ok(None);
-        }
-        let first = Archive::first_record(&sibling.path).ok_or(io::ErrorKind::UnexpectedEof)?;
-        for expected in self.known_contents(first) {
-            match Archive::check(&sibling.path, Some(&expected)) {
-                Verdict::Continues { .. } | Verdict::Damaged => return Ok(None),
-                Verdict::Incomplete => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Verdict::Other => {}
-            }
-        }
-        let Verdict::Continues { size } = Archive::check(&sibling.path, None) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let mut reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
-        reader.name(first, self.next_generation(reader.inode, first));
-        reader.place = Place::Archive(Box::new(Archive::open(&sibling.path)?));
-        reader.is_copy = true;
-        reader.size = size;
-        Ok(Some(reader))
-    }
-
-    fn known_contents(&self, first: Fingerprint) -> Vec<Expected> {
-        let live = self.readers.values().filter_map(Reader::expected);
-        let done = self.done.iter().map(super::reader::Done::expected);
-        live.chain(done).filter(|expected| expected.first == first).collect()
-    }
 }
 
 /// The inode that the content was born in.
@@ -457,41 +306,4 @@ fn search_inode(
         }
     }
     Ok(None)
-}
-
-/// Does this rotated file hold what `other` reads?
-fn is_copy_of(
-    other: &Reader,
-    reader: &Reader,
-    file: &File,
-    first: Fingerprint,
-) -> io::Result<bool> {
-    let expected = other.sought().filter(|expected| expected.first == first);
-    let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
-    let original = match (&other.place, &other.at) {
-        (Place::Inode(_), _) if other.is_copy => None,
-        (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
-        (Place::Inode(None), Some(at)) => match File::open(at) {
-            Ok(original) => Some(original),
-            Err(error) if super::walk::is_absent(&error) => return Ok(false),
-            Err(error) => return Err(error),
-        },
-        _ => None,
-    };
-    let Some(original) = original else {
-        return expected.map_or(Ok(false), |expected| expected.holds(file));
-    };
-    let size = stat_file(file)?.size.max(reader.size);
-    let is_like_original = stands_at_its_path
-        && head_of(&original)? == Head::Record(first)
-        && stat_file(&original)?.size >= size
-        && tail_of(file, size)? == tail_of(&original, size)?;
-    if is_like_original {
-        return Ok(true);
-    }
-    // The original may have been emptied a moment ago, which nobody has noticed yet.
-    match expected {
-        Some(expected) => Ok(!expected.holds(&original)? && expected.holds(file)?),
-        None => Ok(false),
-    }
 }

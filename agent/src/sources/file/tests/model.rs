@@ -322,10 +322,11 @@ impl World {
             let entry = entry.unwrap();
             let stat = super::super::stat::stat_path(&entry.path()).unwrap();
             names.push(format!(
-                "{}={}:{}",
+                "{}={}:{}@{}",
                 entry.file_name().to_str().unwrap(),
                 stat.inode.ino % 1000,
-                stat.size
+                stat.size,
+                brief(stat.modified_ns)
             ));
         }
         for (id, reader) in &self.bench.tailer.readers {
@@ -340,6 +341,10 @@ impl World {
             .unwrap();
         }
         names.sort();
+        for hunt in &self.bench.tailer.hunts {
+            let name = hunt.path.file_name().unwrap();
+            writeln!(self.story, "    hunt {name:?} since {}", brief(hunt.since_ns)).unwrap();
+        }
         writeln!(self.story, "    disk {names:?}").unwrap();
     }
 
@@ -386,6 +391,11 @@ impl World {
             self.story
         );
     }
+}
+
+/// A file's time, to the microsecond, short enough for a story.
+fn brief(time_ns: i64) -> i64 {
+    time_ns / 1_000 % 100_000_000
 }
 
 /// The number of a whole line of ours.
