@@ -89,7 +89,7 @@ impl Tailer {
                     outcome = Search::found(form, sibling);
                 }
                 Verdict::Damaged if longest.is_none() => {
-                    outcome = Search::Damaged(sibling.path, sibling.stat);
+                    outcome = Search::Damaged(sibling.path);
                 }
                 Verdict::Incomplete if matches!(outcome, Search::Nothing) => {
                     outcome = Search::Later;

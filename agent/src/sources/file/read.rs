@@ -149,6 +149,8 @@ impl Tailer {
             match self.identify(reader)? {
                 Named::Now => {}
                 Named::NotYet => {
+                    // What is named next may have been preceded by what nobody has seen here.
+                    reader.hunted = false;
                     reader.idle = seen;
                     return Ok(Look::Idle);
                 }
@@ -235,7 +237,15 @@ impl Tailer {
             self.readers.insert(id, fresh);
             return;
         }
+        // Whatever beside it was still written after our last look at it came later.
+        let is_later = |other: &ReaderId| {
+            let other = self.readers.get(other);
+            other.is_some_and(|other| other.is_unbegun() && other.modified_ns > old.modified_ns)
+        };
+        let later: Vec<ReaderId> = old.after.iter().copied().filter(is_later).collect();
+        old.after.retain(|other| !later.contains(other));
         fresh.after = vec![id];
+        fresh.after.extend(&later);
         fresh.hunted = stat.size > 0;
         old.place = Place::Missing(Missing {
             tries: 0,
@@ -254,6 +264,9 @@ impl Tailer {
             if *other != new && reader.after.contains(&id) {
                 reader.after.push(new);
             }
+        }
+        for other in later {
+            self.put_after(other, id);
         }
         self.hunt(path);
         self.progress.rescan = true;

@@ -29,11 +29,11 @@ pub(crate) struct Sibling {
 
 pub(crate) enum Search {
     Plain(PathBuf, File, Stat),
-    Packed(PathBuf, Stat),
+    Packed(PathBuf),
     /// A copy that is not whole yet.
     Later,
     /// A copy that is damaged behind the offset.
-    Damaged(PathBuf, Stat),
+    Damaged(PathBuf),
     Nothing,
 }
 
@@ -41,7 +41,7 @@ impl Search {
     pub(crate) fn found(form: Form, sibling: Sibling) -> Self {
         match form {
             Form::Plain(file) => Self::Plain(sibling.path, file, sibling.stat),
-            Form::Packed(path) => Self::Packed(path, sibling.stat),
+            Form::Packed(path) => Self::Packed(path),
         }
     }
 }
@@ -102,14 +102,12 @@ impl Tailer {
         let tries = missing.tries;
         match outcome {
             Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
-            Ok(Search::Packed(path, stat)) => self.unpack(id, reader, &path, &stat),
-            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => {
-                self.unpack(id, reader, &path, &stat)
-            }
-            Ok(Search::Later | Search::Damaged(..)) if tries < PARTIAL_COPY_SCANS => {
+            Ok(Search::Packed(path)) => self.unpack(id, reader, &path),
+            Ok(Search::Damaged(path)) if tries >= DAMAGED_SCANS => self.unpack(id, reader, &path),
+            Ok(Search::Later | Search::Damaged(_)) if tries < PARTIAL_COPY_SCANS => {
                 self.readers.insert(id, reader);
             }
-            Ok(Search::Nothing | Search::Later | Search::Damaged(..)) => {
+            Ok(Search::Nothing | Search::Later | Search::Damaged(_)) => {
                 missing.tries_left = missing.tries_left.saturating_sub(1);
                 if missing.tries_left > 0 {
                     self.readers.insert(id, reader);
@@ -127,9 +125,9 @@ impl Tailer {
     }
 
     fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {
-        if let Some(other) = self.by_inode.get(&stat.inode).copied() {
+        let other = self.by_inode.get(&stat.inode).copied();
+        if let Some(other) = other {
             self.remove(other);
-            self.let_go_first(id, |reader| reader.after.contains(&other));
         }
         self.left_alone.remove(&stat.inode);
         reader.is_copy = stat.inode != home(&reader);
@@ -142,9 +140,12 @@ impl Tailer {
         reader.quiet = (0, 0, 0);
         self.by_inode.insert(stat.inode, id);
         self.readers.insert(id, reader);
+        if let Some(other) = other {
+            self.let_go_first(id, |reader| reader.after.contains(&other));
+        }
     }
 
-    fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path, stat: &Stat) {
+    fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path) {
         let before = len64(tail_len(reader.offset));
         let opened = Archive::open(path).and_then(|mut archive| {
             let there = archive.skip_to(reader.offset - before)?;
@@ -152,7 +153,6 @@ impl Tailer {
         });
         if let Ok(Some(archive)) = opened {
             reader.place = Place::Archive(Box::new(archive));
-            reader.modified_ns = reader.modified_ns.max(stat.modified_ns);
             reader.is_copy = true;
             reader.at = None;
         }
@@ -225,6 +225,12 @@ impl Tailer {
         for sibling in near {
             match self.take_up(&sibling) {
                 Ok(Some(mut reader)) => {
+                    if matches!(reader.place, Place::Archive(_)) {
+                        // Its time may be that of the packing, later than that of others beside.
+                        let before_ns = Some(hunt.since_ns).filter(|since| *since < i64::MAX);
+                        let most = before_ns.unwrap_or(self.started_ns);
+                        reader.modified_ns = reader.modified_ns.min(most);
+                    }
                     reader.after.clone_from(&before);
                     reader.hunted = true;
                     let id = self.insert(reader);
@@ -248,14 +254,23 @@ impl Tailer {
         unfinished
     }
 
-    /// Reader `id` comes before these; but nobody ever waits, over others, for himself: what was
-    /// known first stands.
+    /// Reader `id` comes before these.
     pub(crate) fn let_go_first(&mut self, id: ReaderId, who: impl Fn(&Reader) -> bool) {
-        let earlier = self.all_before(id);
-        for (other, reader) in &mut self.readers {
-            if !earlier.contains(other) && who(reader) && !reader.after.contains(&id) {
-                reader.after.push(id);
-            }
+        for other in self.ids_of(who) {
+            self.put_after(other, id);
+        }
+    }
+
+    /// One reader waits for another; but nobody ever waits, over others, for himself: what was
+    /// known first stands.
+    pub(crate) fn put_after(&mut self, id: ReaderId, earlier: ReaderId) {
+        if self.all_before(earlier).contains(&id) {
+            return;
+        }
+        if let Some(reader) = self.readers.get_mut(&id)
+            && !reader.after.contains(&earlier)
+        {
+            reader.after.push(earlier);
         }
     }
 
