@@ -80,7 +80,7 @@ impl Tailer {
             match form.check(wanted)? {
                 Verdict::Continues(extent) => {
                     if longest.is_some_and(|longest| extent.size <= longest.offset)
-                        || self.is_finished(expected, &form)?
+                        || self.is_anothers(expected, &form)?
                     {
                         continue;
                     }
@@ -100,9 +100,10 @@ impl Tailer {
         Ok(outcome)
     }
 
-    /// Is this file the remains of another content that began alike and was read further?
-    fn is_finished(&self, expected: &Expected, form: &Form) -> io::Result<bool> {
-        for other in self.done.iter().map(super::reader::Done::expected) {
+    /// Does this file hold another content that began alike and was read further?
+    fn is_anothers(&self, expected: &Expected, form: &Form) -> io::Result<bool> {
+        let done = self.done.iter().map(super::reader::Done::expected);
+        for other in done.chain(self.readers.values().filter_map(Reader::expected)) {
             let went_on = other.first == expected.first && other.offset > expected.offset;
             if went_on && matches!(form.check(&other)?, Verdict::Continues(_)) {
                 return Ok(true);

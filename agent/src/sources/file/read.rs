@@ -13,6 +13,7 @@ use custody_event::{Offset, Timestamp};
 
 use super::content::{Head, head_of, len64, read_at, tail_len, tail_of};
 use super::cut::{Cut, SKIP_LINE, cut};
+use super::names::is_rotation_of;
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
 use super::tailer::Tailer;
@@ -237,12 +238,13 @@ impl Tailer {
             self.readers.insert(id, fresh);
             return;
         }
-        // Whatever beside it was still written after our last look at it came later.
-        let is_later = |other: &ReaderId| {
-            let other = self.readers.get(other);
-            other.is_some_and(|other| other.is_unbegun() && other.modified_ns > old.modified_ns)
+        // A rotated file beside it that was written after our last look at it came later.
+        let is_later = |other: &Reader| {
+            other.is_unbegun()
+                && other.modified_ns > old.modified_ns
+                && (other.stood_at(&old.path) || is_rotation_of(&old.path, &other.path))
         };
-        let later: Vec<ReaderId> = old.after.iter().copied().filter(is_later).collect();
+        let later = self.ids_of(is_later);
         old.after.retain(|other| !later.contains(other));
         fresh.after = vec![id];
         fresh.after.extend(&later);

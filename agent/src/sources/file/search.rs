@@ -149,9 +149,11 @@ impl Tailer {
         let before = len64(tail_len(reader.offset));
         let opened = Archive::open(path).and_then(|mut archive| {
             let there = archive.skip_to(reader.offset - before)?;
-            Ok(there.then_some(archive))
+            Ok(there.then_some((archive, stat_path(path)?)))
         });
-        if let Ok(Some(archive)) = opened {
+        if let Ok(Some((archive, stat))) = opened {
+            // Its own inode may hold something else by now, which is somebody else's.
+            reader.inode = stat.inode;
             reader.place = Place::Archive(Box::new(archive));
             reader.is_copy = true;
             reader.at = None;
@@ -291,7 +293,7 @@ impl Tailer {
             || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
     }
 
-    fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
+    pub(crate) fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
         self.readers.iter().filter(|(_, reader)| who(reader)).map(|(id, _)| *id).collect()
     }
 
