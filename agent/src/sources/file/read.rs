@@ -262,11 +262,7 @@ impl Tailer {
         self.readers.insert(id, old);
         let new = self.insert(fresh);
         // Who came after the old content, in another file, comes after the new one as well.
-        for (other, reader) in &mut self.readers {
-            if *other != new && reader.after.contains(&id) {
-                reader.after.push(new);
-            }
-        }
+        self.let_go_first(new, |reader| reader.after.contains(&id));
         for other in later {
             self.put_after(other, id);
         }

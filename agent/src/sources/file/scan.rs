@@ -217,8 +217,8 @@ impl Tailer {
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
             let after = kin.before(self, path, &begun);
-            if let Some(reader) = self.readers.get_mut(&id) {
-                reader.after.extend(after.into_iter().filter(|other| *other != id));
+            for earlier in after {
+                self.put_after(id, earlier);
             }
             if let Some(base) = kin.base(path) {
                 // What stands at the base has not been begun: the rotated file came before it.
