@@ -236,12 +236,19 @@ impl Tailer {
                     reader.after.clone_from(&before);
                     reader.hunted = true;
                     let id = self.insert(reader);
-                    let later = |reader: &Reader| {
+                    // Of those that have not been begun, who was written first comes first.
+                    let unbegun = self.ids_of(|reader| {
                         (reader.stood_at(&hunt.path) || is_rotation_of(&hunt.path, &reader.path))
                             && reader.is_unbegun()
-                            && reader.seen_ns >= sibling.stat.modified_ns
-                    };
-                    self.let_go_first(id, later);
+                    });
+                    for other in unbegun.into_iter().filter(|other| *other != id) {
+                        let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
+                        if seen_ns >= sibling.stat.modified_ns {
+                            self.put_after(other, id);
+                        } else {
+                            self.put_after(id, other);
+                        }
+                    }
                     before.push(id);
                 }
                 Ok(None) => {}

@@ -352,8 +352,10 @@ impl World {
         self.end_line("a.log");
         let last = self.line();
         self.write("a.log", &last);
-        self.step(100);
-        self.tell();
+        for count in [1, 1, 1, 97] {
+            self.step(count);
+            self.tell();
+        }
         let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
         let mut order = Vec::new();
         let mut garbage = Vec::new();
