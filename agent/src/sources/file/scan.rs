@@ -231,7 +231,7 @@ impl Tailer {
                 reader.hunted |= stat.size > 0;
             }
             if stat.size > 0 && !first {
-                self.hunt(path.to_path_buf());
+                self.hunt(kin.base(path).cloned().unwrap_or_else(|| path.to_path_buf()));
             }
             begun.push((path.to_path_buf(), id));
         }
@@ -372,9 +372,7 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
     } else if !reader.at.as_deref().is_some_and(known) {
         reader.at = Some(first.to_path_buf());
     }
-    if matches!(reader.place, Place::Inode(None)) {
-        reader.see(stat);
-    }
+    reader.see(stat);
     reader.recheck = reader.held;
 }
 
@@ -398,15 +396,17 @@ impl Kin {
         for (id, reader) in &tailer.readers {
             kin.readers.entry(family(&reader.path)).or_default().push(*id);
         }
-        for path in found.files.keys() {
+        let read = tailer.readers.values().map(|reader| &reader.path);
+        for path in found.files.keys().chain(read) {
             kin.files.entry(family(path)).or_default().push(path.clone());
         }
         kin
     }
 
-    /// The file that `path` was rotated away from, if it is there.
+    /// The path that what stands at `path` was rotated away from, if it is known.
     fn base(&self, path: &Path) -> Option<&PathBuf> {
-        self.files.get(&family(path))?.iter().find(|base| is_rotation_of(base, path))
+        let bases = self.files.get(&family(path))?.iter();
+        bases.filter(|base| is_rotation_of(base, path)).min_by_key(|base| base.as_os_str().len())
     }
 
     /// The readers whose content came before what stands at `path` now.
