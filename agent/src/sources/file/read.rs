@@ -247,7 +247,7 @@ impl Tailer {
         let later = self.ids_of(is_later);
         old.after.retain(|other| !later.contains(other));
         fresh.after = vec![id];
-        fresh.after.extend(&later);
+        let (is_current, fresh_ns) = (fresh.at.as_deref() == Some(&old.path), fresh.seen_ns);
         fresh.hunted = stat.size > 0;
         old.place = Place::Missing(Missing {
             tries: 0,
@@ -261,10 +261,20 @@ impl Tailer {
         self.by_inode.remove(&old.inode);
         self.readers.insert(id, old);
         let new = self.insert(fresh);
-        // Who came after the old content, in another file, comes after the new one as well.
-        self.let_go_first(new, |reader| reader.after.contains(&id));
+        // Who came after the old content, in another file, comes after the new one as well, if it
+        // was not rotated away before.
+        let followers = self.ids_of(|reader| reader.after.contains(&id));
+        for other in followers.into_iter().filter(|other| !later.contains(other)) {
+            self.put_after(other, new);
+        }
         for other in later {
             self.put_after(other, id);
+            let other_ns = self.readers.get(&other).map_or(0, |other| other.modified_ns);
+            if is_current || other_ns <= fresh_ns {
+                self.put_after(new, other);
+            } else {
+                self.put_after(other, new);
+            }
         }
         self.hunt(path);
         self.progress.rescan = true;

@@ -124,6 +124,11 @@ impl Tailer {
     /// No pattern finds the file any more. An open one is read on; a closed one must be found.
     fn vanished(&mut self, reader: &mut Reader) {
         if reader.at.take().is_some() {
+            if let Place::Inode(Some(file)) = &reader.place
+                && let Ok(stat) = stat_file(file)
+            {
+                reader.see(&stat);
+            }
             self.hunt(reader.path.clone());
         }
         if matches!(reader.place, Place::Inode(None)) && !reopened_beside(reader) {
@@ -221,6 +226,7 @@ impl Tailer {
                 self.put_after(id, earlier);
             }
             if let Some(base) = kin.base(path) {
+                self.order_unbegun(id, stat.modified_ns, base);
                 // What stands at the base has not been begun: the rotated file came before it.
                 self.let_go_first(id, |reader| {
                     reader.offset == 0 && reader.at.as_deref() == Some(base)
@@ -429,6 +435,8 @@ impl Kin {
 
 fn came_before(path: &Path, reader: &Reader) -> bool {
     let left_its_place = reader.at.as_deref() != Some(&reader.path);
-    (left_its_place && (reader.path == path || is_rotation_of(&reader.path, path)))
+    let has_begun = !reader.is_unbegun() || reader.is_missing();
+    (left_its_place
+        && (reader.path == path || (has_begun && is_rotation_of(&reader.path, path))))
         || is_rotation_of(path, &reader.path)
 }

@@ -222,7 +222,8 @@ impl Tailer {
             let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
             (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
         });
-        let mut before = self.ids_of(|reader| reader.stood_at(&hunt.path) && !reader.is_unbegun());
+        let line = self.line_of(&hunt.path);
+        let mut before = self.ids_of(|reader| reader.stood_at(&line) && !reader.is_unbegun());
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {
@@ -236,19 +237,7 @@ impl Tailer {
                     reader.after.clone_from(&before);
                     reader.hunted = true;
                     let id = self.insert(reader);
-                    // Of those that have not been begun, who was written first comes first.
-                    let unbegun = self.ids_of(|reader| {
-                        (reader.stood_at(&hunt.path) || is_rotation_of(&hunt.path, &reader.path))
-                            && reader.is_unbegun()
-                    });
-                    for other in unbegun.into_iter().filter(|other| *other != id) {
-                        let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
-                        if seen_ns >= sibling.stat.modified_ns {
-                            self.put_after(other, id);
-                        } else {
-                            self.put_after(id, other);
-                        }
-                    }
+                    self.order_unbegun(id, sibling.stat.modified_ns, &line);
                     before.push(id);
                 }
                 Ok(None) => {}
@@ -257,10 +246,33 @@ impl Tailer {
         }
         for id in before {
             self.let_go_first(id, |reader| {
-                reader.at.as_deref() == Some(&hunt.path) && reader.path == hunt.path
+                reader.at.as_deref() == Some(&line) && reader.path == line
             });
         }
         unfinished
+    }
+
+    /// The path that what stood at `path` was rotated away from, if it is known; or `path`.
+    fn line_of(&self, path: &Path) -> PathBuf {
+        let known = self.found.files.keys().chain(self.readers.values().map(|reader| &reader.path));
+        let bases = known.filter(|base| is_rotation_of(base, path));
+        bases.min_by_key(|base| base.as_os_str().len()).map_or(path.to_path_buf(), PathBuf::clone)
+    }
+
+    /// Of the rotated files that have not been begun, who was written first comes first.
+    pub(crate) fn order_unbegun(&mut self, id: ReaderId, written_ns: i64, line: &Path) {
+        let unbegun = self.ids_of(|reader| {
+            let is_rotated = reader.stood_at(line) || is_rotation_of(line, &reader.path);
+            is_rotated && reader.is_unbegun() && !reader.is_missing()
+        });
+        for other in unbegun.into_iter().filter(|other| *other != id) {
+            let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
+            if seen_ns >= written_ns {
+                self.put_after(other, id);
+            } else {
+                self.put_after(id, other);
+            }
+        }
     }
 
     /// Reader `id` comes before these.
