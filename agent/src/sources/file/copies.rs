@@ -61,7 +61,9 @@ impl Tailer {
         let last_look = reader.modified_ns;
         near.retain(|sibling| {
             let is_compressed = is_compressed_name(&sibling.path);
+            // What stands at its own path now is what came after it.
             sibling.stat.inode != home(reader)
+                && sibling.path != reader.path
                 && sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= last_look
                 && (!is_compressed || Archive::is_readable_name(&sibling.path))
                 && (is_compressed || sibling.stat.size >= expected.offset)
@@ -69,7 +71,7 @@ impl Tailer {
         near.sort_by_cached_key(|Sibling { path, stat }| {
             let times_rotated = std::cmp::Reverse((path.as_os_str().len(), path.clone()));
             let is_earlier = stat.modified_ns < last_look;
-            (*path == reader.path, is_earlier, stat.modified_ns, times_rotated)
+            (is_earlier, stat.modified_ns, times_rotated)
         });
         let mut outcome = Search::Nothing;
         let mut longest: Option<Expected> = None;
@@ -136,8 +138,8 @@ impl Tailer {
         for (at, done) in self.done.iter().enumerate() {
             let expected = done.expected();
             let stands = || self.found.files.values().any(|stat| stat.inode == done.inode());
-            let related = expected.first == candidate.first
-                && candidate.may_be_of(&done.path, done.inode());
+            let related =
+                expected.first == candidate.first && candidate.may_be_of(&done.path, done.inode());
             let more = candidate.extent.size > expected.offset;
             if !related || !candidate.holds(&expected)? || (more && stands()) {
                 continue;
@@ -230,9 +232,8 @@ impl Tailer {
 /// Does this file hold what `other` reads?
 fn is_copy_of(other: &Reader, candidate: &Candidate<'_>) -> io::Result<bool> {
     // How it began alone, as many files may, tells nothing.
-    let expected = other
-        .sought()
-        .filter(|expected| expected.first == candidate.first && expected.offset > 0);
+    let expected =
+        other.sought().filter(|expected| expected.first == candidate.first && expected.offset > 0);
     let original = match (&other.place, &other.at) {
         (Place::Inode(_), _) if other.is_copy => None,
         (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
@@ -251,10 +252,7 @@ fn is_copy_of(other: &Reader, candidate: &Candidate<'_>) -> io::Result<bool> {
     // A plain file that begins like one that has moved may still grow into something else.
     let is_whole =
         matches!(candidate.form, Form::Packed(_)) || other.at.as_deref() == Some(&other.path);
-    if is_whole
-        && whole.holds(&original)?
-        && head_of(&original)? == Head::Record(candidate.first)
-    {
+    if is_whole && whole.holds(&original)? && head_of(&original)? == Head::Record(candidate.first) {
         return Ok(true);
     }
     // The original may have been emptied a moment ago, which nobody has noticed yet.

@@ -8,7 +8,7 @@ use custody_event::position::Fingerprint;
 
 use super::content::{Head, head_of, read_at, tail_of};
 use super::cut::SKIP_LINE;
-use super::names::{family, is_compressed_name, is_rotation_of, path_text};
+use super::names::{family, is_compressed_name, is_rotation_of, numbered_base, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::siblings;
 use super::stat::{Inode, Stat, stat_file};
@@ -225,7 +225,8 @@ impl Tailer {
             for earlier in after {
                 self.put_after(id, earlier);
             }
-            if let Some(base) = kin.base(path) {
+            if let Some(base) = kin.line(path) {
+                let base = base.as_path();
                 self.order_unbegun(id, stat.modified_ns, base);
                 // What stands at the base has not been begun: the rotated file came before it.
                 self.let_go_first(id, |reader| {
@@ -415,6 +416,11 @@ impl Kin {
         bases.filter(|base| is_rotation_of(base, path)).min_by_key(|base| base.as_os_str().len())
     }
 
+    /// The same, by the name alone where nothing stands there and nobody has read it.
+    fn line(&self, path: &Path) -> Option<PathBuf> {
+        self.base(path).cloned().or_else(|| numbered_base(path))
+    }
+
     /// The readers whose content came before what stands at `path` now.
     fn before(&self, tailer: &Tailer, path: &Path, begun: &[(PathBuf, ReaderId)]) -> Vec<ReaderId> {
         let key = family(path);
@@ -424,9 +430,10 @@ impl Kin {
             .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
             .copied()
             .collect();
-        let base = self.base(path);
+        let base = self.line(path);
         let same_line = |other: &Path| {
-            is_rotation_of(path, other) || base.is_some_and(|base| is_rotation_of(base, other))
+            is_rotation_of(path, other)
+                || base.as_ref().is_some_and(|base| is_rotation_of(base, other))
         };
         after.extend(begun.iter().filter(|(other, _)| same_line(other)).map(|(_, id)| *id));
         after
@@ -436,7 +443,6 @@ impl Kin {
 fn came_before(path: &Path, reader: &Reader) -> bool {
     let left_its_place = reader.at.as_deref() != Some(&reader.path);
     let has_begun = !reader.is_unbegun() || reader.is_missing();
-    (left_its_place
-        && (reader.path == path || (has_begun && is_rotation_of(&reader.path, path))))
+    (left_its_place && (reader.path == path || (has_begun && is_rotation_of(&reader.path, path))))
         || is_rotation_of(path, &reader.path)
 }

@@ -37,12 +37,14 @@ struct World {
     story: String,
     scanned_since_new_file: bool,
     told: usize,
-    /// Something was compressed without keeping its time: which of several rotated files that
-    /// nobody has seen is the older one cannot be known then.
+    /// Which of several rotated files is the older one cannot be known: something was compressed
+    /// without keeping its time; or a file was emptied of which the agent had read the header line
+    /// alone, so that what was written next looks the same up to the offset, and as if it went on.
     loose_order: bool,
 }
 
 const KEEP: usize = 5;
+const HEADER: &str = "# time,user,action\n";
 
 impl World {
     fn new(seed: u64) -> Self {
@@ -82,7 +84,7 @@ impl World {
             self.scanned_since_new_file = false;
         }
         if fresh && self.header && !text.is_empty() {
-            self.bench.append(name, "# time,user,action\n");
+            self.bench.append(name, HEADER);
         }
         self.bench.append(name, text);
     }
@@ -140,7 +142,15 @@ impl World {
         }
     }
 
+    /// Has the agent read the header line and nothing else of some content?
+    fn knows_a_header_only(&self) -> bool {
+        let live = self.bench.tailer.readers.values().map(|reader| reader.offset);
+        let saved = self.bench.saved.values().map(|position| position.offset.get());
+        live.chain(saved).any(|offset| offset == HEADER.len() as u64)
+    }
+
     fn copytruncate(&mut self) {
+        self.loose_order |= self.knows_a_header_only();
         self.end_line("a.log");
         self.shift();
         fs::copy(self.bench.path("a.log"), self.bench.path("a.log.1")).unwrap();
@@ -171,6 +181,7 @@ impl World {
     }
 
     fn truncate(&mut self) {
+        self.loose_order |= self.knows_a_header_only();
         self.end_line("a.log");
         File::options().write(true).open(self.bench.path("a.log")).unwrap().set_len(0).unwrap();
     }
