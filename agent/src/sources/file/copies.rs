@@ -105,7 +105,7 @@ impl Tailer {
     /// Does this file hold another content that began alike and was read further?
     fn is_anothers(&self, expected: &Expected, form: &Form) -> io::Result<bool> {
         let done = self.done.iter().map(super::reader::Done::expected);
-        for other in done.chain(self.readers.values().filter_map(Reader::expected)) {
+        for other in done.chain(self.readers.values().filter_map(Reader::sought)) {
             let went_on = other.first == expected.first && other.offset > expected.offset;
             if went_on && matches!(form.check(&other)?, Verdict::Continues(_)) {
                 return Ok(true);

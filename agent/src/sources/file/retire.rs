@@ -151,6 +151,12 @@ impl Tailer {
         missing: &Missing,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
+        // Who waited for it waits for those that it waited for.
+        for follower in self.ids_of(|other| other.after.contains(&id)) {
+            for earlier in &reader.after {
+                self.put_after(follower, *earlier);
+            }
+        }
         let nothing_seen = missing.unread.is_none() && (missing.truncated || reader.offset == 0);
         if nothing_seen {
             return self.finish(id, reader, outlet);
