@@ -267,7 +267,7 @@ impl Tailer {
         });
         for other in unbegun.into_iter().filter(|other| *other != id) {
             let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
-            if seen_ns >= written_ns {
+            if seen_ns > written_ns {
                 self.put_after(other, id);
             } else {
                 self.put_after(id, other);
