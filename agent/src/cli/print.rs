@@ -7,20 +7,22 @@ pub(super) fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::new(std::io::stdout().lock())
 }
 
-/// 1536 → `1.5 KiB`.
+/// 1536 → `1.5 KiB`, rounded to the nearest tenth.
 pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    let mut tenths = u128::from(count) * 10;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return format!("{count} B");
     }
-    if unit == 0 {
-        format!("{count} B")
-    } else {
-        format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    let (mut size, mut shown) = (1u128, String::new());
+    for unit in UNITS {
+        size *= 1024;
+        let tenths = (u128::from(count) * 10 + size / 2) / size;
+        shown = format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        if tenths < 10_240 {
+            break;
+        }
     }
+    shown
 }
 
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod tests {
             (0, "0 B"),
             (1023, "1023 B"),
             (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
             (1 << 30, "1.0 GiB"),
             (u64::MAX, "16777216.0 TiB"),
         ] {

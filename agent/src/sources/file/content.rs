@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use custody_event::position::{FINGERPRINT_BYTES, Fingerprint};
 
-use super::names::{is_compressed_head, name_of};
+use super::names::{is_compressed_head, is_compressed_name, name_of};
+use super::stat::stat_file;
 use crate::sources::TAIL_BYTES;
 
 /// Fills `buffer` from `offset` on, as far as the file goes.
@@ -107,14 +108,18 @@ pub(crate) struct Archive {
     pub(crate) ended: bool,
 }
 
-/// What a compressed file turns out to be.
+/// How long a content is, and the fingerprint of its last bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) size: u64,
+    pub(crate) tail: Fingerprint,
+}
+
+/// What a file turns out to be that may hold a certain content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It holds the content that was asked for, and is whole.
-    Continues {
-        /// Bytes in it, decompressed.
-        size: u64,
-    },
+    Continues(Extent),
     /// It may hold it, but is not whole (still being written, or damaged).
     Incomplete,
     /// It holds it at the offset, but is damaged somewhere behind.
@@ -203,8 +208,8 @@ impl Archive {
             }
         }
         match archive.run_out() {
-            Ok(0) => Verdict::Incomplete,
-            Ok(size) => Verdict::Continues { size },
+            Ok(Extent { size: 0, .. }) => Verdict::Incomplete,
+            Ok(extent) => Verdict::Continues(extent),
             Err(_) if expected.is_some() => Verdict::Damaged,
             Err(_) => Verdict::Incomplete,
         }
@@ -219,14 +224,47 @@ impl Archive {
         Ok((self.pending.len() >= want).then(|| Fingerprint::of(&self.pending[..want])))
     }
 
-    fn run_out(&mut self) -> io::Result<u64> {
+    fn run_out(&mut self) -> io::Result<Extent> {
         loop {
             self.fill(64 * 1024)?;
-            let len = self.pending.len();
-            self.consume(len);
+            self.consume(self.pending.len().saturating_sub(TAIL_BYTES));
             if self.ended {
-                return Ok(self.at);
+                let size = self.at.saturating_add(len64(self.pending.len()));
+                return Ok(Extent { size, tail: Fingerprint::of(&self.pending) });
             }
         }
     }
+}
+
+/// A file that may hold a content that is known, plain or compressed.
+pub(crate) enum Form {
+    Plain(File),
+    Packed(PathBuf),
+}
+
+impl Form {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if is_compressed_name(path) {
+            return Ok(Self::Packed(path.to_path_buf()));
+        }
+        File::open(path).map(Self::Plain)
+    }
+
+    /// Does it hold this content, at least up to the offset, and how far does it go?
+    pub(crate) fn check(&self, expected: &Expected) -> io::Result<Verdict> {
+        match self {
+            Self::Plain(file) => {
+                let is_it = expected.holds(file)? && head_of(file)? != Head::Incomplete;
+                let extent = if is_it { extent_of(file)? } else { None };
+                Ok(extent.map_or(Verdict::Other, Verdict::Continues))
+            }
+            Self::Packed(path) => Ok(Archive::check(path, Some(expected))),
+        }
+    }
+}
+
+/// How far a plain file goes now.
+pub(crate) fn extent_of(file: &File) -> io::Result<Option<Extent>> {
+    let size = stat_file(file)?.size;
+    Ok(tail_of(file, size)?.map(|tail| Extent { size, tail }))
 }

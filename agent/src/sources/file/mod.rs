@@ -40,6 +40,7 @@ use custody_event::Clock;
 use super::{MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
 
 mod content;
+mod copies;
 mod cut;
 mod names;
 mod read;

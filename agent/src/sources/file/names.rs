@@ -61,6 +61,15 @@ pub(crate) fn is_rotation_of(base: &Path, other: &Path) -> bool {
     name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(ending)).is_some_and(is_suffix)
 }
 
+/// `base`, for `base.1`: where a file with a number was rotated away from, whether it is there or not.
+pub(crate) fn numbered_base(path: &Path) -> Option<PathBuf> {
+    let (name, _) = without_compression(name_of(path));
+    let dot = memchr::memrchr(b'.', name).filter(|dot| *dot > 0)?;
+    let number = &name[dot + 1..];
+    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    is_number.then(|| path.with_file_name(OsString::from_vec(name[..dot].to_vec())))
+}
+
 /// The uncompressed file that `path` was made from, if it is a compressed one.
 pub(crate) fn uncompressed(path: &Path) -> Option<PathBuf> {
     let (name, compressed) = without_compression(name_of(path));

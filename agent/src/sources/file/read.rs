@@ -13,6 +13,7 @@ use custody_event::{Offset, Timestamp};
 
 use super::content::{Head, head_of, len64, read_at, tail_len, tail_of};
 use super::cut::{Cut, SKIP_LINE, cut};
+use super::names::is_rotation_of;
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
 use super::tailer::Tailer;
@@ -149,6 +150,8 @@ impl Tailer {
             match self.identify(reader)? {
                 Named::Now => {}
                 Named::NotYet => {
+                    // What is named next may have been preceded by what nobody has seen here.
+                    reader.hunted = false;
                     reader.idle = seen;
                     return Ok(Look::Idle);
                 }
@@ -235,7 +238,16 @@ impl Tailer {
             self.readers.insert(id, fresh);
             return;
         }
+        // A rotated file beside it that was written after our last look at it came later.
+        let is_later = |other: &Reader| {
+            other.is_unbegun()
+                && other.modified_ns > old.modified_ns
+                && (other.stood_at(&old.path) || is_rotation_of(&old.path, &other.path))
+        };
+        let later = self.ids_of(is_later);
+        old.after.retain(|other| !later.contains(other));
         fresh.after = vec![id];
+        let (is_current, fresh_ns) = (fresh.at.as_deref() == Some(&old.path), fresh.seen_ns);
         fresh.hunted = stat.size > 0;
         old.place = Place::Missing(Missing {
             tries: 0,
@@ -249,10 +261,19 @@ impl Tailer {
         self.by_inode.remove(&old.inode);
         self.readers.insert(id, old);
         let new = self.insert(fresh);
-        // Who came after the old content, in another file, comes after the new one as well.
-        for (other, reader) in &mut self.readers {
-            if *other != new && reader.after.contains(&id) {
-                reader.after.push(new);
+        // Who came after the old content, in another file, comes after the new one as well, if it
+        // was not rotated away before.
+        let followers = self.ids_of(|reader| reader.after.contains(&id));
+        for other in followers.into_iter().filter(|other| !later.contains(other)) {
+            self.put_after(other, new);
+        }
+        for other in later {
+            self.put_after(other, id);
+            let other_ns = self.readers.get(&other).map_or(0, |other| other.modified_ns);
+            if is_current || other_ns <= fresh_ns {
+                self.put_after(new, other);
+            } else {
+                self.put_after(other, new);
             }
         }
         self.hunt(path);

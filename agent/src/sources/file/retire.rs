@@ -151,12 +151,16 @@ impl Tailer {
         missing: &Missing,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
-        // What was never begun, and was not even seen to hold anything, is new wherever it is found.
+        // Who waited for it waits for those that it waited for.
+        for follower in self.ids_of(|other| other.after.contains(&id)) {
+            for earlier in &reader.after {
+                self.put_after(follower, *earlier);
+            }
+        }
         let nothing_seen = missing.unread.is_none() && (missing.truncated || reader.offset == 0);
         if nothing_seen {
             return self.finish(id, reader, outlet);
         }
-        let Some(position) = finished(&reader) else { return Ok(()) };
         let path = reader.path.display();
         let offset = reader.offset;
         let (code, text) = match (missing.truncated || missing.not_at_home, missing.unread) {
@@ -187,10 +191,10 @@ impl Tailer {
             from: Some(Offset(offset)),
             bytes: None,
             observed: self.clock.now(),
-            after: Some(position.clone()),
+            after: finished(&reader),
         };
         self.by_inode.retain(|_, owner| *owner != id);
-        self.done.push(Done::of(position));
+        self.done.extend(finished(&reader).map(Done::of));
         self.put(outlet, Item::Gap(notice))
     }
 
@@ -369,6 +373,9 @@ fn may_close(reader: &Reader) -> bool {
     !reader.is_moved() && reader.is_caught_up() && (reader.held || all_read || reader.size == 0)
 }
 
+/// What was never begun is not remembered: nothing of it was handed on, and how it began says too
+/// little (a header line, say) to tell it from another. It is new wherever it is found.
 fn finished(reader: &Reader) -> Option<FilePosition> {
-    reader.position().map(|position| FilePosition { segment: FINISHED, ..position })
+    let begun = reader.position().filter(|position| position.offset.get() > 0);
+    begun.map(|position| FilePosition { segment: FINISHED, ..position })
 }

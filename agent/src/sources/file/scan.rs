@@ -8,7 +8,7 @@ use custody_event::position::Fingerprint;
 
 use super::content::{Head, head_of, read_at, tail_of};
 use super::cut::SKIP_LINE;
-use super::names::{family, is_compressed_name, is_rotation_of, path_text};
+use super::names::{family, is_compressed_name, is_rotation_of, numbered_base, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::siblings;
 use super::stat::{Inode, Stat, stat_file};
@@ -124,6 +124,11 @@ impl Tailer {
     /// No pattern finds the file any more. An open one is read on; a closed one must be found.
     fn vanished(&mut self, reader: &mut Reader) {
         if reader.at.take().is_some() {
+            if let Place::Inode(Some(file)) = &reader.place
+                && let Ok(stat) = stat_file(file)
+            {
+                reader.see(&stat);
+            }
             self.hunt(reader.path.clone());
         }
         if matches!(reader.place, Place::Inode(None)) && !reopened_beside(reader) {
@@ -217,10 +222,12 @@ impl Tailer {
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
             let after = kin.before(self, path, &begun);
-            if let Some(reader) = self.readers.get_mut(&id) {
-                reader.after.extend(after.into_iter().filter(|other| *other != id));
+            for earlier in after {
+                self.put_after(id, earlier);
             }
-            if let Some(base) = kin.base(path) {
+            if let Some(base) = kin.line(path) {
+                let base = base.as_path();
+                self.order_unbegun(id, stat.modified_ns, base);
                 // What stands at the base has not been begun: the rotated file came before it.
                 self.let_go_first(id, |reader| {
                     reader.offset == 0 && reader.at.as_deref() == Some(base)
@@ -231,7 +238,7 @@ impl Tailer {
                 reader.hunted |= stat.size > 0;
             }
             if stat.size > 0 && !first {
-                self.hunt(path.to_path_buf());
+                self.hunt(kin.base(path).cloned().unwrap_or_else(|| path.to_path_buf()));
             }
             begun.push((path.to_path_buf(), id));
         }
@@ -372,9 +379,7 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
     } else if !reader.at.as_deref().is_some_and(known) {
         reader.at = Some(first.to_path_buf());
     }
-    if matches!(reader.place, Place::Inode(None)) {
-        reader.see(stat);
-    }
+    reader.see(stat);
     reader.recheck = reader.held;
 }
 
@@ -398,15 +403,22 @@ impl Kin {
         for (id, reader) in &tailer.readers {
             kin.readers.entry(family(&reader.path)).or_default().push(*id);
         }
-        for path in found.files.keys() {
+        let read = tailer.readers.values().map(|reader| &reader.path);
+        for path in found.files.keys().chain(read) {
             kin.files.entry(family(path)).or_default().push(path.clone());
         }
         kin
     }
 
-    /// The file that `path` was rotated away from, if it is there.
+    /// The path that what stands at `path` was rotated away from, if it is known.
     fn base(&self, path: &Path) -> Option<&PathBuf> {
-        self.files.get(&family(path))?.iter().find(|base| is_rotation_of(base, path))
+        let bases = self.files.get(&family(path))?.iter();
+        bases.filter(|base| is_rotation_of(base, path)).min_by_key(|base| base.as_os_str().len())
+    }
+
+    /// The same, by the name alone where nothing stands there and nobody has read it.
+    fn line(&self, path: &Path) -> Option<PathBuf> {
+        self.base(path).cloned().or_else(|| numbered_base(path))
     }
 
     /// The readers whose content came before what stands at `path` now.
@@ -418,9 +430,10 @@ impl Kin {
             .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
             .copied()
             .collect();
-        let base = self.base(path);
+        let base = self.line(path);
         let same_line = |other: &Path| {
-            is_rotation_of(path, other) || base.is_some_and(|base| is_rotation_of(base, other))
+            is_rotation_of(path, other)
+                || base.as_ref().is_some_and(|base| is_rotation_of(base, other))
         };
         after.extend(begun.iter().filter(|(other, _)| same_line(other)).map(|(_, id)| *id));
         after
@@ -429,6 +442,7 @@ impl Kin {
 
 fn came_before(path: &Path, reader: &Reader) -> bool {
     let left_its_place = reader.at.as_deref() != Some(&reader.path);
-    (left_its_place && (reader.path == path || is_rotation_of(&reader.path, path)))
+    let has_begun = !reader.is_unbegun() || reader.is_missing();
+    (left_its_place && (reader.path == path || (has_begun && is_rotation_of(&reader.path, path))))
         || is_rotation_of(path, &reader.path)
 }

@@ -11,17 +11,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use custody_event::position::Fingerprint;
-
-use super::content::{Archive, Expected, Head, Verdict, head_of, len64, tail_len, tail_of};
+use super::content::{Archive, Expected, Form, len64, tail_len};
 use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
 use super::reader::{Missing, Place, Reader, ReaderId};
-use super::stat::{Inode, Stat, stat_file, stat_path};
-use super::tailer::{Hunt, PARTIAL_COPY_SCANS, SEARCH_SCANS, Tailer};
+use super::stat::{Inode, Stat, stat_path};
+use super::tailer::{Hunt, PARTIAL_COPY_SCANS, Tailer};
 use crate::sources::{Outlet, Stopped};
 
-/// A copy may carry a modification time that was cut to whole seconds.
-const TIME_SLACK_NS: i64 = 2_000_000_000;
 /// Scans after which a copy that is damaged behind the offset is read as far as it goes.
 const DAMAGED_SCANS: u32 = 5;
 
@@ -31,14 +27,23 @@ pub(crate) struct Sibling {
     pub(crate) stat: Stat,
 }
 
-enum Search {
+pub(crate) enum Search {
     Plain(PathBuf, File, Stat),
-    Packed(PathBuf, Stat),
+    Packed(PathBuf),
     /// A copy that is not whole yet.
     Later,
     /// A copy that is damaged behind the offset.
-    Damaged(PathBuf, Stat),
+    Damaged(PathBuf),
     Nothing,
+}
+
+impl Search {
+    pub(crate) fn found(form: Form, sibling: Sibling) -> Self {
+        match form {
+            Form::Plain(file) => Self::Plain(sibling.path, file, sibling.stat),
+            Form::Packed(path) => Self::Packed(path),
+        }
+    }
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -97,14 +102,12 @@ impl Tailer {
         let tries = missing.tries;
         match outcome {
             Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
-            Ok(Search::Packed(path, stat)) => self.unpack(id, reader, &path, &stat),
-            Ok(Search::Damaged(path, stat)) if tries >= DAMAGED_SCANS => {
-                self.unpack(id, reader, &path, &stat)
-            }
-            Ok(Search::Later | Search::Damaged(..)) if tries < PARTIAL_COPY_SCANS => {
+            Ok(Search::Packed(path)) => self.unpack(id, reader, &path),
+            Ok(Search::Damaged(path)) if tries >= DAMAGED_SCANS => self.unpack(id, reader, &path),
+            Ok(Search::Later | Search::Damaged(_)) if tries < PARTIAL_COPY_SCANS => {
                 self.readers.insert(id, reader);
             }
-            Ok(Search::Nothing | Search::Later | Search::Damaged(..)) => {
+            Ok(Search::Nothing | Search::Later | Search::Damaged(_)) => {
                 missing.tries_left = missing.tries_left.saturating_sub(1);
                 if missing.tries_left > 0 {
                     self.readers.insert(id, reader);
@@ -122,7 +125,8 @@ impl Tailer {
     }
 
     fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {
-        if let Some(other) = self.by_inode.get(&stat.inode).copied() {
+        let other = self.by_inode.get(&stat.inode).copied();
+        if let Some(other) = other {
             self.remove(other);
         }
         self.left_alone.remove(&stat.inode);
@@ -136,17 +140,21 @@ impl Tailer {
         reader.quiet = (0, 0, 0);
         self.by_inode.insert(stat.inode, id);
         self.readers.insert(id, reader);
+        if let Some(other) = other {
+            self.let_go_first(id, |reader| reader.after.contains(&other));
+        }
     }
 
-    fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path, stat: &Stat) {
+    fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path) {
         let before = len64(tail_len(reader.offset));
         let opened = Archive::open(path).and_then(|mut archive| {
             let there = archive.skip_to(reader.offset - before)?;
-            Ok(there.then_some(archive))
+            Ok(there.then_some((archive, stat_path(path)?)))
         });
-        if let Ok(Some(archive)) = opened {
+        if let Ok(Some((archive, stat))) = opened {
+            // Its own inode may hold something else by now, which is somebody else's.
+            reader.inode = stat.inode;
             reader.place = Place::Archive(Box::new(archive));
-            reader.modified_ns = reader.modified_ns.max(stat.modified_ns);
             reader.is_copy = true;
             reader.at = None;
         }
@@ -169,96 +177,13 @@ impl Tailer {
             // holds it is found as a new file.
             return Ok(Search::Nothing);
         }
-        // A copy is no older than the last look at the original.
-        near.retain(|sibling| {
-            sibling.stat.modified_ns.saturating_add(TIME_SLACK_NS) >= reader.modified_ns
-        });
-        let (packed, mut plain): (Vec<Sibling>, Vec<Sibling>) =
-            near.into_iter().partition(|sibling| is_compressed_name(&sibling.path));
-        plain.sort_by_key(|sibling| {
-            std::cmp::Reverse((sibling.stat.size, sibling.stat.modified_ns))
-        });
-        for sibling in plain {
-            if sibling.stat.inode == home(reader) || sibling.stat.size < expected.offset {
-                continue;
-            }
-            let file = File::open(&sibling.path)?;
-            let is_it = expected.holds(&file)? && head_of(&file)? != Head::Incomplete;
-            if is_it && !self.is_finished(&expected, |other| other.holds(&file).unwrap_or(false)) {
-                return Ok(Search::Plain(sibling.path, file, sibling.stat));
-            }
-        }
-        Ok(self.search_packed(&expected, packed))
-    }
-
-    /// Is this file the remains of another content that began alike and was read further?
-    fn is_finished(&self, expected: &Expected, holds: impl Fn(&Expected) -> bool) -> bool {
-        let mut done = self.done.iter().map(super::reader::Done::expected);
-        done.any(|other| {
-            other.first == expected.first && other.offset > expected.offset && holds(&other)
-        })
-    }
-
-    fn search_packed(&self, expected: &Expected, packed: Vec<Sibling>) -> Search {
-        let mut outcome = Search::Nothing;
-        for sibling in packed {
-            if !Archive::is_readable_name(&sibling.path) {
-                continue;
-            }
-            let holds = |other: &Expected| {
-                matches!(Archive::check(&sibling.path, Some(other)), Verdict::Continues { .. })
-            };
-            match Archive::check(&sibling.path, Some(expected)) {
-                Verdict::Continues { .. } if self.is_finished(expected, holds) => {}
-                Verdict::Continues { .. } => return Search::Packed(sibling.path, sibling.stat),
-                Verdict::Damaged => outcome = Search::Damaged(sibling.path, sibling.stat),
-                Verdict::Incomplete if matches!(outcome, Search::Nothing) => {
-                    outcome = Search::Later
-                }
-                Verdict::Incomplete | Verdict::Other => {}
-            }
-        }
-        outcome
+        self.search_copies(reader, &expected, near)
     }
 
     /// Nobody reads this inode under a name of its own.
     fn is_free(&self, inode: &Inode) -> bool {
         let owner = self.by_inode.get(inode).and_then(|id| self.readers.get(id));
         owner.is_none_or(|owner| owner.known.is_none())
-    }
-
-    /// Is this new file a copy of what another reader reads or has read?
-    pub(crate) fn is_copy_of_known(
-        &mut self,
-        reader: &Reader,
-        file: &File,
-        first: Fingerprint,
-    ) -> io::Result<bool> {
-        for other in self.readers.values() {
-            let related = home(other) != reader.inode && is_rotation_of(&other.path, &reader.path);
-            if related && !other.held && is_copy_of(other, reader, file, first)? {
-                return Ok(true);
-            }
-        }
-        let mut grown = None;
-        for (at, done) in self.done.iter().enumerate() {
-            let expected = done.expected();
-            let stands = || self.found.files.values().any(|stat| stat.inode == done.inode());
-            let related = expected.first == first
-                && done.inode() != reader.inode
-                && is_rotation_of(&done.path, &reader.path);
-            if !related || !expected.holds(file)? || (reader.size > expected.offset && stands()) {
-                continue;
-            }
-            if reader.size <= expected.offset {
-                return Ok(true);
-            }
-            grown = Some(at);
-        }
-        if let Some(at) = grown {
-            self.resume(at);
-        }
-        Ok(grown.is_some())
     }
 
     /// Takes up rotated files beside the hunted paths, the oldest first.
@@ -297,20 +222,22 @@ impl Tailer {
             let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
             (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
         });
-        let mut before = self.ids_of(|reader| reader.stood_at(&hunt.path) && !reader.is_unbegun());
+        let line = self.line_of(&hunt.path);
+        let mut before = self.ids_of(|reader| reader.stood_at(&line) && !reader.is_unbegun());
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {
                 Ok(Some(mut reader)) => {
+                    if matches!(reader.place, Place::Archive(_)) {
+                        // Its time may be that of the packing, later than that of others beside.
+                        let before_ns = Some(hunt.since_ns).filter(|since| *since < i64::MAX);
+                        let most = before_ns.unwrap_or(self.started_ns);
+                        reader.modified_ns = reader.modified_ns.min(most);
+                    }
                     reader.after.clone_from(&before);
                     reader.hunted = true;
                     let id = self.insert(reader);
-                    let later = |reader: &Reader| {
-                        (reader.stood_at(&hunt.path) || is_rotation_of(&hunt.path, &reader.path))
-                            && reader.is_unbegun()
-                            && reader.seen_ns >= sibling.stat.modified_ns
-                    };
-                    self.let_go_first(id, later);
+                    self.order_unbegun(id, sibling.stat.modified_ns, &line);
                     before.push(id);
                 }
                 Ok(None) => {}
@@ -319,19 +246,65 @@ impl Tailer {
         }
         for id in before {
             self.let_go_first(id, |reader| {
-                reader.at.as_deref() == Some(&hunt.path) && reader.path == hunt.path
+                reader.at.as_deref() == Some(&line) && reader.path == line
             });
         }
         unfinished
     }
 
-    /// Reader `id` comes before these.
-    pub(crate) fn let_go_first(&mut self, id: ReaderId, who: impl Fn(&Reader) -> bool) {
-        for (other, reader) in &mut self.readers {
-            if *other != id && who(reader) && !reader.after.contains(&id) {
-                reader.after.push(id);
+    /// The path that what stood at `path` was rotated away from, if it is known; or `path`.
+    fn line_of(&self, path: &Path) -> PathBuf {
+        let known = self.found.files.keys().chain(self.readers.values().map(|reader| &reader.path));
+        let bases = known.filter(|base| is_rotation_of(base, path));
+        bases.min_by_key(|base| base.as_os_str().len()).map_or(path.to_path_buf(), PathBuf::clone)
+    }
+
+    /// Of the rotated files that have not been begun, who was written first comes first.
+    pub(crate) fn order_unbegun(&mut self, id: ReaderId, written_ns: i64, line: &Path) {
+        let unbegun = self.ids_of(|reader| {
+            let is_rotated = reader.stood_at(line) || is_rotation_of(line, &reader.path);
+            is_rotated && reader.is_unbegun() && !reader.is_missing()
+        });
+        for other in unbegun.into_iter().filter(|other| *other != id) {
+            let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
+            if seen_ns > written_ns {
+                self.put_after(other, id);
+            } else {
+                self.put_after(id, other);
             }
         }
+    }
+
+    /// Reader `id` comes before these.
+    pub(crate) fn let_go_first(&mut self, id: ReaderId, who: impl Fn(&Reader) -> bool) {
+        for other in self.ids_of(who) {
+            self.put_after(other, id);
+        }
+    }
+
+    /// One reader waits for another; but nobody ever waits, over others, for himself: what was
+    /// known first stands.
+    pub(crate) fn put_after(&mut self, id: ReaderId, earlier: ReaderId) {
+        if self.all_before(earlier).contains(&id) {
+            return;
+        }
+        if let Some(reader) = self.readers.get_mut(&id)
+            && !reader.after.contains(&earlier)
+        {
+            reader.after.push(earlier);
+        }
+    }
+
+    /// Whom reader `id` waits for, directly or over others, and itself.
+    fn all_before(&self, id: ReaderId) -> HashSet<ReaderId> {
+        let mut all = HashSet::new();
+        let mut open = vec![id];
+        while let Some(id) = open.pop() {
+            if all.insert(id) {
+                open.extend(self.readers.get(&id).into_iter().flat_map(|reader| &reader.after));
+            }
+        }
+        all
     }
 
     fn is_newer(&self, stat: &Stat, hunt: &Hunt) -> bool {
@@ -339,7 +312,7 @@ impl Tailer {
             || stat.modified_ns.min(stat.inode.born_ns) >= self.started_ns
     }
 
-    fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
+    pub(crate) fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
         self.readers.iter().filter(|(_, reader)| who(reader)).map(|(id, _)| *id).collect()
     }
 
@@ -348,80 +321,6 @@ impl Tailer {
         let unpacked =
             |reader: &Reader| matches!(reader.place, Place::Archive(_)) && reader.inode == *inode;
         !self.by_inode.contains_key(inode) && !self.readers.values().any(unpacked)
-    }
-
-    /// Does the inode still hold a content of its own that we know? What has been added to a
-    /// finished one is taken up again by the search.
-    fn holds_its_own(&mut self, stat: &Stat, file: &File) -> io::Result<bool> {
-        for reader in
-            self.readers.values().filter(|reader| reader.is_missing() && home(reader) == stat.inode)
-        {
-            if reader.sought().is_some_and(|sought| sought.holds(file).unwrap_or(false)) {
-                return Ok(true);
-            }
-        }
-        for at in (0..self.done.len()).rev() {
-            let done = &self.done[at];
-            if done.inode() != stat.inode || !done.expected().holds(file)? {
-                continue;
-            }
-            if stat.size > done.position.offset.get() {
-                self.resume(at);
-            }
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// A finished content has gone on: the search finds where.
-    fn resume(&mut self, at: usize) {
-        let done = self.done.remove(at);
-        self.insert(Reader::saved(&done.position, SEARCH_SCANS));
-        self.progress.rescan = true;
-    }
-
-    /// A reader for a rotated file that nobody has read; `None` if it is a copy of something
-    /// that was read; an error if that cannot be said yet.
-    fn take_up(&mut self, sibling: &Sibling) -> io::Result<Option<Reader>> {
-        if !is_compressed_name(&sibling.path) {
-            let file = File::open(&sibling.path)?;
-            if self.holds_its_own(&sibling.stat, &file)? {
-                return Ok(None);
-            }
-            let reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
-            if let Head::Record(first) = head_of(&file)?
-                && self.is_copy_of_known(&reader, &file, first)?
-            {
-                return Ok(None);
-            }
-            return Ok(Some(Reader { place: Place::Inode(Some(file)), ..reader }));
-        }
-        if !Archive::is_readable_name(&sibling.path) {
-            return Ok(None);
-        }
-        let first = Archive::first_record(&sibling.path).ok_or(io::ErrorKind::UnexpectedEof)?;
-        for expected in self.known_contents(first) {
-            match Archive::check(&sibling.path, Some(&expected)) {
-                Verdict::Continues { .. } | Verdict::Damaged => return Ok(None),
-                Verdict::Incomplete => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Verdict::Other => {}
-            }
-        }
-        let Verdict::Continues { size } = Archive::check(&sibling.path, None) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        let mut reader = Reader::fresh(&sibling.path, None, &sibling.stat, None);
-        reader.name(first, self.next_generation(reader.inode, first));
-        reader.place = Place::Archive(Box::new(Archive::open(&sibling.path)?));
-        reader.is_copy = true;
-        reader.size = size;
-        Ok(Some(reader))
-    }
-
-    fn known_contents(&self, first: Fingerprint) -> Vec<Expected> {
-        let live = self.readers.values().filter_map(Reader::expected);
-        let done = self.done.iter().map(super::reader::Done::expected);
-        live.chain(done).filter(|expected| expected.first == first).collect()
     }
 }
 
@@ -443,41 +342,4 @@ fn search_inode(
         }
     }
     Ok(None)
-}
-
-/// Does this rotated file hold what `other` reads?
-fn is_copy_of(
-    other: &Reader,
-    reader: &Reader,
-    file: &File,
-    first: Fingerprint,
-) -> io::Result<bool> {
-    let expected = other.sought().filter(|expected| expected.first == first);
-    let stands_at_its_path = !other.is_copy && other.at.as_deref() == Some(&other.path);
-    let original = match (&other.place, &other.at) {
-        (Place::Inode(_), _) if other.is_copy => None,
-        (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
-        (Place::Inode(None), Some(at)) => match File::open(at) {
-            Ok(original) => Some(original),
-            Err(error) if super::walk::is_absent(&error) => return Ok(false),
-            Err(error) => return Err(error),
-        },
-        _ => None,
-    };
-    let Some(original) = original else {
-        return expected.map_or(Ok(false), |expected| expected.holds(file));
-    };
-    let size = stat_file(file)?.size.max(reader.size);
-    let is_like_original = stands_at_its_path
-        && head_of(&original)? == Head::Record(first)
-        && stat_file(&original)?.size >= size
-        && tail_of(file, size)? == tail_of(&original, size)?;
-    if is_like_original {
-        return Ok(true);
-    }
-    // The original may have been emptied a moment ago, which nobody has noticed yet.
-    match expected {
-        Some(expected) => Ok(!expected.holds(&original)? && expected.holds(file)?),
-        None => Ok(false),
-    }
 }

@@ -37,12 +37,14 @@ struct World {
     story: String,
     scanned_since_new_file: bool,
     told: usize,
-    /// Something was compressed without keeping its time: which of several rotated files that
-    /// nobody has seen is the older one cannot be known then.
+    /// Which of several rotated files is the older one cannot be known: something was compressed
+    /// without keeping its time; or a file was emptied of which the agent had read the header line
+    /// alone, so that what was written next looks the same up to the offset, and as if it went on.
     loose_order: bool,
 }
 
 const KEEP: usize = 5;
+const HEADER: &str = "# time,user,action\n";
 
 impl World {
     fn new(seed: u64) -> Self {
@@ -82,7 +84,7 @@ impl World {
             self.scanned_since_new_file = false;
         }
         if fresh && self.header && !text.is_empty() {
-            self.bench.append(name, "# time,user,action\n");
+            self.bench.append(name, HEADER);
         }
         self.bench.append(name, text);
     }
@@ -140,7 +142,15 @@ impl World {
         }
     }
 
+    /// Has the agent read the header line and nothing else of some content?
+    fn knows_a_header_only(&self) -> bool {
+        let live = self.bench.tailer.readers.values().map(|reader| reader.offset);
+        let saved = self.bench.saved.values().map(|position| position.offset.get());
+        live.chain(saved).any(|offset| offset == HEADER.len() as u64)
+    }
+
     fn copytruncate(&mut self) {
+        self.loose_order |= self.knows_a_header_only();
         self.end_line("a.log");
         self.shift();
         fs::copy(self.bench.path("a.log"), self.bench.path("a.log.1")).unwrap();
@@ -171,6 +181,7 @@ impl World {
     }
 
     fn truncate(&mut self) {
+        self.loose_order |= self.knows_a_header_only();
         self.end_line("a.log");
         File::options().write(true).open(self.bench.path("a.log")).unwrap().set_len(0).unwrap();
     }
@@ -322,10 +333,11 @@ impl World {
             let entry = entry.unwrap();
             let stat = super::super::stat::stat_path(&entry.path()).unwrap();
             names.push(format!(
-                "{}={}:{}",
+                "{}={}:{}@{}",
                 entry.file_name().to_str().unwrap(),
                 stat.inode.ino % 1000,
-                stat.size
+                stat.size,
+                brief(stat.modified_ns)
             ));
         }
         for (id, reader) in &self.bench.tailer.readers {
@@ -340,6 +352,10 @@ impl World {
             .unwrap();
         }
         names.sort();
+        for hunt in &self.bench.tailer.hunts {
+            let name = hunt.path.file_name().unwrap();
+            writeln!(self.story, "    hunt {name:?} since {}", brief(hunt.since_ns)).unwrap();
+        }
         writeln!(self.story, "    disk {names:?}").unwrap();
     }
 
@@ -347,8 +363,10 @@ impl World {
         self.end_line("a.log");
         let last = self.line();
         self.write("a.log", &last);
-        self.step(100);
-        self.tell();
+        for count in [1, 1, 1, 97] {
+            self.step(count);
+            self.tell();
+        }
         let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
         let mut order = Vec::new();
         let mut garbage = Vec::new();
@@ -386,6 +404,11 @@ impl World {
             self.story
         );
     }
+}
+
+/// A file's time, to the microsecond, short enough for a story.
+fn brief(time_ns: i64) -> i64 {
+    time_ns / 1_000 % 100_000_000
 }
 
 /// The number of a whole line of ours.
