@@ -319,6 +319,17 @@ fn a_collector_that_is_ahead_within_what_we_have_is_believed() {
 }
 
 #[test]
+fn what_a_collector_ahead_of_us_claims_is_not_freed_before_the_chain_proves_it() {
+    let bench = Bench::new(6);
+    let url = serve(Box::new(move |asked| match seq_of(&asked) {
+        seq if seq < 4 => (409, "", "{\"expected_seq\":4}".into()),
+        _ => (409, "", "{\"code\":\"stream_forked\",\"expected_seq\":4}".into()),
+    }));
+    assert!(matches!(bench.run(vec![url], 6), Ended::NewStream { .. }));
+    assert!(bench.spool.read(0).wait().unwrap().is_some(), "a block was given away");
+}
+
+#[test]
 fn a_collector_with_another_past_ends_the_stream() {
     let answers: [(u16, &str); 2] = [
         (409, "{\"code\":\"stream_forked\",\"expected_seq\":2,\"detail\":\"other\"}"),

@@ -71,8 +71,6 @@ pub struct CustodyOutput {
     endpoint: usize,
     backoff: Backoff,
     token: Option<Arc<str>>,
-    /// One beyond the last block that was sent at least once in this run.
-    sent_end: u64,
 }
 
 /// What to do after a window broke.
@@ -106,7 +104,6 @@ impl CustodyOutput {
             endpoint: 0,
             backoff,
             token: None,
-            sent_end: 0,
         }
     }
 
@@ -178,7 +175,6 @@ impl CustodyOutput {
             let end = durable.borrow_and_update().next_seq;
             while let Some(seq) = window.wants(end) {
                 let post = self.post(seq, &token).await?;
-                self.sent_end = self.sent_end.max(seq + 1);
                 let client = self.client.clone();
                 window.send(async move { post.send(&client).await });
             }
@@ -270,13 +266,10 @@ impl CustodyOutput {
             self.wait(wait).await;
             return Next::Resume(seq);
         }
-        if expected > self.sent_end {
-            // Who sent it those blocks? An agent with this name whose state was put back since:
-            // theirs may hold other events than ours.
+        if expected > durable_end {
             return Next::End(Ended::NewStream {
                 reason: format!(
-                    "the collector has {expected} blocks, of {durable_end} here only {} were sent",
-                    self.sent_end
+                    "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
                 ),
             });
         }
@@ -288,14 +281,10 @@ impl CustodyOutput {
                 ),
             });
         }
-        match self.acknowledged(expected) {
-            Ok(()) => Next::Resume(expected),
-            Err(reason) => {
-                self.trouble("the cursor cannot be moved", &reason);
-                self.wait_after_failure().await;
-                Next::Resume(seq)
-            }
-        }
+        // Whether the collector's blocks up to there are ours is not known yet: an agent of this
+        // name whose state was put back since may have sent it others. So nothing is freed. The
+        // next block names the hash of the one before it; if that is taken, all before it are ours.
+        Next::Resume(expected)
     }
 
     /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
