@@ -69,6 +69,9 @@ pub struct Change<'a> {
     pub masked: bool,
 }
 
+/// Room for most events; longer ones make the buffer grow while they are written.
+const USUAL_EVENT_BYTES: usize = 2048;
+
 #[derive(Debug, Clone)]
 enum Value<'a> {
     Text(Cow<'a, str>),
@@ -314,6 +317,7 @@ impl<'a> Draft<'a> {
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
         let mut objects = Objects { open: &[], first: true };
         let mut cut = false;
+        out.reserve(USUAL_EVENT_BYTES);
         out.push(b'{');
         let mut rest = self.present;
         while rest != 0 {
@@ -547,7 +551,8 @@ struct Objects {
 
 impl Objects {
     fn key(&mut self, parents: &'static [&'static str], label: &'static str, out: &mut Vec<u8>) {
-        if self.open != parents {
+        // Neighbours mostly share the very list; only then need it not be compared.
+        if !std::ptr::eq(self.open, parents) && self.open != parents {
             let common =
                 self.open.iter().zip(parents).take_while(|(left, right)| left == right).count();
             for _ in common..self.open.len() {
@@ -563,8 +568,9 @@ impl Objects {
             }
             self.open = parents;
         }
-        self.comma(out);
-        out.extend_from_slice(label.as_bytes());
+        let label = label.as_bytes();
+        out.extend_from_slice(if self.first { &label[1..] } else { label });
+        self.first = false;
     }
 
     fn comma(&mut self, out: &mut Vec<u8>) {

@@ -30,7 +30,7 @@ pub(crate) struct Place {
     pub(crate) parents: &'static [&'static str],
     /// The field's own key.
     pub(crate) key: &'static str,
-    /// `"key":`, ready to be written.
+    /// `,"key":`, ready to be written; without the comma where it is an object's first.
     pub(crate) label: &'static str,
 }
 
@@ -55,11 +55,17 @@ macro_rules! fields {
             /// What it holds.
             #[must_use]
             pub const fn kind(self) -> Kind {
-                match self { $( Self::$variant => Kind::$kind, )* }
+                const KINDS: [Kind; Field::ALL.len()] = [ $( Kind::$kind, )* ];
+                KINDS[self as usize]
             }
 
-            pub(crate) const fn place(self) -> Place {
-                match self { $( Self::$variant => Place { parents: &[$($parent),*], key: $key, label: concat!("\"", $key, "\":") }, )* }
+            pub(crate) const fn place(self) -> &'static Place {
+                static PLACES: [Place; Field::ALL.len()] = [ $( Place {
+                    parents: &[$($parent),*],
+                    key: $key,
+                    label: concat!(",\"", $key, "\":"),
+                }, )* ];
+                &PLACES[self as usize]
             }
 
             /// The field with this path, if there is one.

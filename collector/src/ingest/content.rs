@@ -89,7 +89,7 @@ impl Envelope {
         let mut at = 1;
         while event.get(at) == Some(&b'"') {
             let key_end = string_end(event, at);
-            let key = &event[at + 1..key_end - 1];
+            let key = event.get(at + 1..key_end.saturating_sub(1)).unwrap_or_default();
             let value_end = value_end(event, key_end + 1);
             let value = event.get(key_end + 1..value_end).unwrap_or_default();
             match key {

@@ -2,6 +2,7 @@
 //!
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
+//! - `dist`: the Debian packages.
 //! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
@@ -14,6 +15,7 @@ mod ci;
 mod collector;
 mod daemon;
 mod demo;
+mod dist;
 mod generate;
 mod http;
 mod numbers;
@@ -41,6 +43,8 @@ enum Command {
     Demo(demo::Args),
     /// Run what continuous integration runs: format, lints, tests, demo.
     Ci(ci::Args),
+    /// Make the Debian packages.
+    Dist(dist::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::PowerCut(args) => power::run(&args),
     };

@@ -126,10 +126,13 @@ pub(crate) fn resolve(
         return civil.in_year(year).map(|utc| (place(utc), basis));
     }
     let latest = observed.plus_micros(AHEAD_MICROS);
+    // No zone is further than this from UTC: a later civil time is out whatever the zone says, and
+    // asking it would only push the memo out.
+    let latest_civil = latest.plus_micros(26 * 3600 * MICROS);
     let newest = observed.civil().year + 1;
     (newest - YEARS_BACK - 1..=newest)
         .rev()
-        .filter_map(|year| civil.in_year(year).map(&mut place))
+        .filter_map(|year| civil.in_year(year).filter(|utc| *utc <= latest_civil).map(&mut place))
         .find(|time| *time <= latest)
         .map(|time| (time, Basis::YearInferred))
 }

@@ -132,6 +132,10 @@ pub(super) fn list(root: &Path) -> Result<Vec<Segment>, StoreError> {
         }
     }
     found.sort_by_key(|segment| segment.number);
+    if let Some(first) = found.first().filter(|first| first.number != 0) {
+        let reason = "segments before this one are missing; put them back from a backup".to_owned();
+        return Err(damaged(&first.path, 0, reason));
+    }
     for pair in found.windows(2) {
         if pair[1].number != pair[0].number + 1 {
             let reason = format!(
