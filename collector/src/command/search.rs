@@ -164,19 +164,45 @@ async fn ask(args: &SearchArgs) -> anyhow::Result<String> {
     Err(Failure::new(exit, format!("{status}: {said}")).into())
 }
 
+/// One line: when, who, what, how it went, from where, on what, host; then what it said.
 fn show(event: &EventView<'_>, out: &mut impl Write) -> std::io::Result<()> {
-    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     let target =
         event.targets.first().and_then(|target| target.name.as_deref().or(target.id.as_deref()));
+    let said = event.message.as_deref().or(event.origin.raw.as_deref());
     writeln!(
         out,
-        "{}  {:<16}  {:<28}  {:<8}  {:<15}  {:<20}  {}",
+        "{}  {:<16}  {:<28}  {:<8}  {:<15}  {:<20}  {:<12}  {}",
         event.time,
-        or_dash(event.actor.name.as_deref()),
-        or_dash(event.action.as_deref()),
-        or_dash(event.outcome.as_deref()),
-        or_dash(event.source.ip.as_deref()),
-        or_dash(target),
-        or_dash(event.host.as_deref()),
+        shown(event.actor.name.as_deref()),
+        shown(event.action.as_deref()),
+        shown(event.outcome.as_deref()),
+        shown(event.source.ip.as_deref()),
+        shown(target),
+        shown(event.host.as_deref()),
+        shown(said),
     )
+}
+
+/// Text of a log on somebody's terminal: control characters are shown, not obeyed.
+fn shown(text: Option<&str>) -> String {
+    let mut out = String::new();
+    for character in text.unwrap_or("-").chars() {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_cannot_give_orders_to_the_terminal() {
+        assert_eq!(shown(Some("a\u{1b}[2Jb\u{9b}c\nd é")), "a\\u{1b}[2Jb\\u{9b}c\\nd é");
+        assert_eq!(shown(None), "-");
+    }
 }
