@@ -424,7 +424,7 @@ impl Options {
             retry_every: Duration::from_secs(1),
             stuck_after: Duration::from_secs(30),
             ledger_every: Duration::from_secs(1),
-            refresh_bytes: 24 * 1024 * 1024,
+            refresh_bytes: 8 * 1024 * 1024,
             recreate_min_bytes: 256 * 1024 * 1024,
             keep_quarantined: 4,
             check: trailing_crc,
