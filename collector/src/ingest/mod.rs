@@ -61,7 +61,7 @@ impl Ingest {
         Self { log, workers: Arc::new(Semaphore::new(workers)) }
     }
 
-    /// Takes a block; the number that comes after it, once it is durable.
+    /// Takes a block; the number that its stream goes on with, once it is durable.
     pub(crate) async fn take(
         &self,
         sender: Sender,
@@ -73,7 +73,10 @@ impl Ingest {
         let mut taken = self.work(move || first_look(&log, &sender, path, bytes, permit)).await?;
         for _ in 0..MAX_LOOKS {
             let (checked, outcome) = match taken {
-                Taken::Acknowledged => return Ok(path.seq.next()),
+                Taken::Acknowledged => {
+                    let name = (path.agent, path.stream);
+                    return Ok(self.log.with_ledger(|ledger| ledger.next_seq(&name)));
+                }
                 Taken::Waiting(checked, outcome) => (checked, outcome),
             };
             let outcome = outcome.await.map_err(|_| {
