@@ -23,7 +23,7 @@ enum Command {
     Check(ConfigArgs),
     /// Search for events
     Search(SearchArgs),
-    /// Throw the index away and make it again from the evidence log
+    /// Throw the index away; the next start makes it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
     Verify(ConfigArgs),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-
+use custody_config::Endpoint;
 use custody_config::shell::{Exit, Failure};
 use custody_event::EventView;
 use serde::Deserialize;
@@ -95,10 +95,24 @@ impl Whom {
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let url =
             args.collector.clone().unwrap_or_else(|| format!("{scheme}://{}", config.listen.get()));
+        keeps_the_token(&url)?;
         let token_file =
             args.token_file.clone().unwrap_or_else(|| config.data_dir.get().join("admin.token"));
         Ok(Self { url, token_file })
     }
+}
+
+/// The token goes out in the clear over plain HTTP: only to this machine.
+fn keeps_the_token(url: &str) -> Result<(), Failure> {
+    let endpoint = Endpoint::parse(url).map_err(|error| {
+        Failure::new(Exit::Usage, format!("--collector {} (hint: {})", error.what, error.hint))
+    })?;
+    if endpoint.is_secure() || endpoint.is_loopback() {
+        return Ok(());
+    }
+    let what =
+        format!("--collector {url} would show the token to the network (hint: write https://)");
+    Err(Failure::new(Exit::Usage, what))
 }
 
 fn read_token(path: &Path) -> Result<String, Failure> {
@@ -199,6 +213,16 @@ fn shown(text: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_token_goes_nowhere_in_the_clear() {
+        for good in ["http://127.0.0.1:8600", "http://localhost:1", "https://collector.example"] {
+            keeps_the_token(good).unwrap();
+        }
+        for bad in ["http://collector.example:8600", "http://10.0.0.1", "ftp://localhost", "x"] {
+            assert!(keeps_the_token(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_log_cannot_give_orders_to_the_terminal() {
