@@ -34,8 +34,10 @@ pub fn find(
     if let Some(quarantined) = &opened.quarantined {
         acts.push(quarantine_gap(quarantined));
     }
-    // A damaged store cannot say which blocks it held last, so all may have been lost.
-    let lost = opened.needs_restream.is_some() && opened.rolled_back.is_none();
+    // A damaged store cannot say which blocks it held last, so all may have been lost. So it is
+    // where the process ended between putting the store aside and this, and nothing tells why.
+    let lost = opened.quarantined.is_some()
+        || (opened.needs_restream.is_some() && opened.rolled_back.is_none());
     let reread = if lost { reread } else { &[] };
     if let Some(rolled_back) = &opened.rolled_back {
         acts.push(rollback_gap(rolled_back));
@@ -196,7 +198,7 @@ pub fn quarantine_gap(quarantined: &Quarantined) -> OwnAct {
         code: "spool_damaged".into(),
         text: format!(
             "The spool was damaged ({}) and is kept at {}; {} blocks were saved, {lost} are known to be lost. \
-             Files that are still there are read again.",
+             Sources with `start: beginning` read their files again.",
             quarantined.reason,
             quarantined.path.display(),
             quarantined.salvaged_blocks,

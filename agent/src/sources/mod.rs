@@ -195,7 +195,8 @@ impl SourceState {
             if let Ok(now) = now.as_ref()
                 && now.ino() == seen.ino
             {
-                self.behind_bytes += now.len().saturating_sub(seen.size);
+                let grown = now.len().saturating_sub(seen.size);
+                self.behind_bytes = self.behind_bytes.saturating_add(grown);
             }
         }
         self
