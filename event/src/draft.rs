@@ -9,8 +9,11 @@
 //! `message` and then everything but the envelope goes, and the tag `cut` says so. The raw record
 //! always stays, so nothing is lost.
 
+mod base;
+
 use std::borrow::Cow;
 
+pub use base::Base;
 use smallvec::SmallVec;
 
 use crate::field::{Field, Kind};
@@ -95,6 +98,8 @@ pub struct Written {
 /// One event being put together.
 #[derive(Debug, Clone)]
 pub struct Draft<'a> {
+    base: Option<&'a Base>,
+    /// Fields of the draft's own, beside the base's.
     present: u128,
     slot_of: [u8; Field::ALL.len()],
     values: SmallVec<[Value<'a>; 24]>,
@@ -114,11 +119,44 @@ fn bit(field: Field) -> u128 {
     1 << field.index()
 }
 
+/// The fields of one value.
+const SINGLES: u128 = {
+    let mut singles = 0;
+    let mut index = 0;
+    while index < Field::ALL.len() {
+        if matches!(Field::ALL[index].kind(), Kind::Text | Kind::Int | Kind::Bool) {
+            singles |= 1 << index;
+        }
+        index += 1;
+    }
+    singles
+};
+
+/// The first and the last field of a set.
+fn ends(set: u128) -> Option<(Field, Field)> {
+    let first = usize::try_from(set.trailing_zeros()).ok()?;
+    let last = usize::try_from(u128::BITS.checked_sub(1 + set.leading_zeros())?).ok()?;
+    Some((*Field::ALL.get(first)?, *Field::ALL.get(last)?))
+}
+
 impl<'a> Draft<'a> {
     /// An empty event of version 1.
     #[must_use]
     pub fn new() -> Self {
-        let mut draft = Self {
+        let mut draft = Self::empty(None);
+        draft.put(Field::Version, Value::Int(1));
+        draft
+    }
+
+    /// An event with the fields of `base`.
+    #[must_use]
+    pub fn on(base: &'a Base) -> Self {
+        Self::empty(Some(base))
+    }
+
+    fn empty(base: Option<&'a Base>) -> Self {
+        Self {
+            base,
             present: 0,
             slot_of: [0; Field::ALL.len()],
             values: SmallVec::new(),
@@ -126,9 +164,7 @@ impl<'a> Draft<'a> {
             targets: SmallVec::new(),
             changes: Vec::new(),
             details: SmallVec::new(),
-        };
-        draft.put(Field::Version, Value::Int(1));
-        draft
+        }
     }
 
     fn put(&mut self, field: Field, value: Value<'a>) {
@@ -142,9 +178,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A field's single value; lists are kept elsewhere.
     fn value(&self, field: Field) -> Option<&Value<'a>> {
-        if self.present & bit(field) == 0 {
+        if bit(field) & SINGLES == 0 {
             return None;
+        }
+        if self.present & bit(field) == 0 {
+            return self.base.and_then(|base| base.fields.value(field));
         }
         self.values.get(usize::from(self.slot_of[field.index()]))
     }
@@ -152,7 +192,29 @@ impl<'a> Draft<'a> {
     /// Is the field set?
     #[must_use]
     pub fn has(&self, field: Field) -> bool {
-        self.present & bit(field) != 0
+        (self.present | self.base_present()) & bit(field) != 0
+    }
+
+    fn base_present(&self) -> u128 {
+        self.base.map_or(0, Base::present)
+    }
+
+    /// Takes over what the base says, so that it can be changed.
+    fn leave_base(&mut self) {
+        let Some(base) = self.base.take() else { return };
+        let own = std::mem::replace(self, base.draft());
+        for field in Field::ALL.iter().filter(|field| own.has(**field)) {
+            if let Some(value) = own.value(*field) {
+                self.put(*field, value.clone());
+            }
+        }
+        let lists = own.texts.iter().map(|(field, _)| bit(*field)).fold(0, |all, one| all | one);
+        self.texts.retain(|(field, _)| lists & bit(*field) == 0);
+        self.texts.extend(own.texts);
+        self.targets = own.targets;
+        self.changes = own.changes;
+        self.details = own.details;
+        self.present |= own.present;
     }
 
     /// The field's text, where it is a text.
@@ -175,6 +237,9 @@ impl<'a> Draft<'a> {
         match field.kind() {
             Kind::Text => self.put(field, Value::Text(text)),
             Kind::Texts => {
+                if self.present & bit(field) == 0 {
+                    self.inherit(field);
+                }
                 self.present |= bit(field);
                 self.texts.push((field, text));
             }
@@ -195,6 +260,13 @@ impl<'a> Draft<'a> {
             }
             Kind::Details => self.detail("text", Detail::Text(text)),
         }
+    }
+
+    /// Begins a list with what the base has of it.
+    fn inherit(&mut self, field: Field) {
+        let Some(base) = self.base else { return };
+        let texts = base.fields.texts.iter().filter(|(of, _)| *of == field);
+        self.texts.extend(texts.map(|(field, text)| (*field, Cow::Borrowed(&**text))));
     }
 
     /// Sets an integer field; an integer given to a text field is written as a text.
@@ -237,10 +309,19 @@ impl<'a> Draft<'a> {
     pub fn raw(&mut self, record: &'a [u8]) {
         let record = &record[..record.len().min(MAX_RAW_BYTES)];
         match simdutf8::basic::from_utf8(record) {
-            Ok(text) if record.len() <= MAX_RAW_BYTES / 6 || !swells(record) => {
-                self.put(Field::OriginRaw, Value::Text(Cow::Borrowed(text)));
-            }
-            _ => self.put(Field::OriginRawBase64, Value::Base64(record)),
+            Ok(text) => self.raw_text(text),
+            Err(_) => self.put(Field::OriginRawBase64, Value::Base64(record)),
+        }
+    }
+
+    /// Like [`Self::raw`], of a record that is known to be UTF-8.
+    pub fn raw_text(&mut self, text: &'a str) {
+        if text.len() > MAX_RAW_BYTES {
+            self.raw(text.as_bytes());
+        } else if text.len() <= MAX_RAW_BYTES / 6 || !swells(text.as_bytes()) {
+            self.put(Field::OriginRaw, Value::Text(Cow::Borrowed(text)));
+        } else {
+            self.put(Field::OriginRawBase64, Value::Base64(text.as_bytes()));
         }
     }
 
@@ -280,6 +361,7 @@ impl<'a> Draft<'a> {
 
     /// Takes a field back out.
     pub fn remove(&mut self, field: Field) {
+        self.leave_base();
         match field.kind() {
             Kind::Texts => self.texts.retain(|(of, _)| *of != field),
             Kind::Targets => self.targets.clear(),
@@ -298,6 +380,7 @@ impl<'a> Draft<'a> {
             return Written { len: out.len() - start, cut: false };
         }
         out.truncate(start);
+        self.leave_base();
         self.tag(CUT_TAG);
         self.write(out);
         for step in CUTS {
@@ -319,13 +402,25 @@ impl<'a> Draft<'a> {
         let mut cut = false;
         out.reserve(USUAL_EVENT_BYTES);
         out.push(b'{');
-        let mut rest = self.present;
-        while rest != 0 {
-            let field = Field::ALL[usize::try_from(rest.trailing_zeros()).unwrap_or_default()];
-            rest &= rest - 1;
-            let place = field.place();
-            objects.key(place.parents, place.label, out);
-            cut |= self.write_field(field, out);
+        let mut own = self.present;
+        let mut common = self.base_present() & !own;
+        while own | common != 0 {
+            let next = own & own.wrapping_neg();
+            // All of the base's fields before the draft's next one; all that are left at the end.
+            let run = common & next.wrapping_sub(1);
+            if run != 0 {
+                if let (Some(base), Some((first, last))) = (self.base, ends(run)) {
+                    base.write(first, last, &mut objects, out);
+                }
+                common &= !run;
+                continue;
+            }
+            own &= !next;
+            if let Some((field, _)) = ends(next) {
+                let place = field.place();
+                objects.key(place.parents, place.label, out);
+                cut |= self.write_field(field, out);
+            }
         }
         objects.close(out);
         out.push(b'}');

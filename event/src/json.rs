@@ -12,6 +12,9 @@ pub fn push_string(text: &str, out: &mut Vec<u8>) {
 /// control escapes, `\u00xx` in lower case for the rest below 0x20, everything else as it is.
 pub fn push_escaped(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        return out.extend_from_slice(bytes);
+    }
     let mut from = 0;
     while let Some(found) = find_special(&bytes[from..]) {
         let at = from + found;
@@ -22,23 +25,24 @@ pub fn push_escaped(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&bytes[from..]);
 }
 
+/// Is there nothing to escape? Most texts are so: a pass without a branch a byte pays.
+fn is_plain(bytes: &[u8]) -> bool {
+    let special = |some: &[u8]| some.iter().fold(false, |found, byte| found | is_special(*byte));
+    let mut wide = bytes.chunks_exact(32);
+    if wide.by_ref().any(special) {
+        return false;
+    }
+    let rest = wide.remainder();
+    let mut narrow = rest.chunks_exact(8);
+    let eights = narrow.by_ref().any(|eight| specials_of(eight) != 0);
+    !eights && !special(narrow.remainder())
+}
+
 /// The first byte that must be escaped: eight at a time, then one at a time.
 pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
     for eight in bytes.chunks_exact(8) {
-        let mut word = [0; 8];
-        word.copy_from_slice(eight);
-        let word = u64::from_le_bytes(word);
-        let quote = word ^ (ONES * 0x22);
-        let slash = word ^ (ONES * 0x5c);
-        // A byte below 0x20 borrows; so does a zero byte of the two differences. False alarms
-        // only come above a true one, so the lowest set bit is right; bytes over 0x7f are masked.
-        let hits =
-            (word.wrapping_sub(ONES * 0x20) | quote.wrapping_sub(ONES) | slash.wrapping_sub(ONES))
-                & !word
-                & HIGHS;
+        let hits = specials_of(eight);
         if hits != 0 {
             let byte = usize::try_from(hits.trailing_zeros() / 8).unwrap_or_default();
             return Some(at + byte);
@@ -48,8 +52,25 @@ pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
     bytes[at..].iter().position(|byte| is_special(*byte)).map(|found| at + found)
 }
 
+/// The top bit of each of eight bytes that must be escaped; above the first it may be a false
+/// alarm.
+fn specials_of(eight: &[u8]) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let mut word = [0; 8];
+    word.copy_from_slice(eight);
+    let word = u64::from_le_bytes(word);
+    let quote = word ^ (ONES * 0x22);
+    let slash = word ^ (ONES * 0x5c);
+    // A byte below 0x20 borrows; so does a zero byte of the two differences. False alarms only
+    // come above a true one, so the lowest set bit is right; bytes over 0x7f are masked.
+    (word.wrapping_sub(ONES * 0x20) | quote.wrapping_sub(ONES) | slash.wrapping_sub(ONES))
+        & !word
+        & HIGHS
+}
+
 fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 fn push_escape(byte: u8, out: &mut Vec<u8>) {

@@ -27,7 +27,7 @@ pub mod view;
 
 pub use block::{Block, Header, Malformed, Sealed, Sealer, SourceBook};
 pub use clock::{Clock, SystemClock};
-pub use draft::{Change, Detail, Draft, Target, Written};
+pub use draft::{Base, Change, Detail, Draft, Target, Written};
 pub use field::{Field, Kind};
 pub use ids::{AgentId, Digest, EventId, FileKey, KeyId, Offset, Seq, StreamId};
 pub use position::{Coverage, FileIdentity};

@@ -143,13 +143,23 @@ impl Timestamp {
     fn to_bytes(self) -> [u8; 27] {
         let civil = self.civil();
         let mut out = *b"0000-00-00T00:00:00.000000Z";
-        put_digits(&mut out[0..4], civil.year.unsigned_abs());
-        put_digits(&mut out[5..7], u32::from(civil.month));
-        put_digits(&mut out[8..10], u32::from(civil.day));
-        put_digits(&mut out[11..13], u32::from(civil.hour));
-        put_digits(&mut out[14..16], u32::from(civil.minute));
-        put_digits(&mut out[17..19], u32::from(civil.second));
-        put_digits(&mut out[20..26], civil.micros);
+        let year = civil.year.unsigned_abs();
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, u32::from(civil.month)),
+            (8, u32::from(civil.day)),
+            (11, u32::from(civil.hour)),
+            (14, u32::from(civil.minute)),
+            (17, u32::from(civil.second)),
+            (20, civil.micros / 10_000),
+            (22, civil.micros / 100 % 100),
+            (24, civil.micros % 100),
+        ];
+        for (at, value) in pairs {
+            out[at] = digit(value / 10);
+            out[at + 1] = digit(value % 10);
+        }
         out
     }
 
@@ -190,11 +200,9 @@ fn small<T: TryFrom<i64> + Default>(value: i64) -> T {
     T::try_from(value).unwrap_or_default()
 }
 
-fn put_digits(out: &mut [u8], mut value: u32) {
-    for slot in out.iter_mut().rev() {
-        *slot = b'0' + u8::try_from(value % 10).unwrap_or_default();
-        value /= 10;
-    }
+/// The digit of a number below ten.
+fn digit(value: u32) -> u8 {
+    b"0123456789"[usize::try_from(value % 10).unwrap_or_default()]
 }
 
 fn digits(text: &[u8]) -> Option<u32> {

@@ -102,8 +102,9 @@ pub fn parse_all(parser: &Parser, scratch: &mut Scratch, kind: Kind, lines: &[St
     let mut out = Vec::with_capacity(1 << 21);
     let mut offset = Offset(0);
     let mut written = 0;
+    let mut run = parser.run(scratch, &envelope);
     for line in lines {
-        parser.parse(scratch, &envelope, line.as_bytes(), offset, None, &mut out);
+        run.parse(line.as_bytes(), offset, None, &mut out);
         offset = offset.plus(u64::try_from(line.len()).unwrap_or_default() + 1);
         if out.len() > 1 << 20 {
             written += out.len();

@@ -22,12 +22,28 @@ struct Change<'a> {
     after: Option<Detail<'a>>,
 }
 
-/// Fills what the rule says; what follows from it is filled by [`finish`].
+/// Fills what the rule says whatever the record is.
+pub(crate) fn fixed<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>) {
+    for set in &rule.sets[..rule.fixed] {
+        if let To::Field(field) = &set.to {
+            fill(*field, set, scene, draft);
+        }
+    }
+    if let Some((category, op)) = rule.defaults {
+        default(draft, Field::Category, category);
+        default(draft, Field::Op, op);
+    }
+    if rule.settled {
+        severity(draft);
+    }
+}
+
+/// Fills what the rule takes from the record; what follows from it is filled by [`finish`].
 pub(crate) fn apply<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>) {
     let mut target = Target::default();
     let mut change = Change::default();
     let mut action = None;
-    for set in &rule.sets {
+    for set in &rule.sets[rule.fixed..] {
         match &set.to {
             To::Field(Field::Action) => action = text(set, scene),
             To::Field(field) => fill(*field, set, scene, draft),
@@ -45,13 +61,11 @@ pub(crate) fn apply<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>
             }
         }
     }
-    match (rule.defaults, action) {
-        (Some((category, op)), Some(name)) => {
-            draft.text(Field::Action, name);
-            default(draft, Field::Category, category);
-            default(draft, Field::Op, op);
+    if rule.defaults.is_none() {
+        if action.is_none() {
+            action = draft.text_of(Field::Action).map(|name| Cow::Owned(name.to_owned()));
         }
-        (_, name) => named_action(name.as_deref(), target.kind.as_deref(), draft),
+        named_action(action.as_deref(), target.kind.as_deref(), draft);
     }
     draft.target(target);
     if change.before.is_some() || change.after.is_some() {
@@ -229,14 +243,19 @@ pub(crate) fn own_time(
 
 /// Fills what follows from the rest: severity, the envelope's details, and JSON's leftovers.
 pub(crate) fn finish<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
+    severity(draft);
+    leftovers(scene, draft);
+    message(scene, draft);
+}
+
+/// Where nobody says how bad it is, it follows from what was done and how it ended.
+fn severity(draft: &mut Draft<'_>) {
     if !draft.has(Field::Severity) {
         let category = draft.text_of(Field::Category).unwrap_or_default();
         let op = draft.text_of(Field::Op).unwrap_or_default();
         let severity = normalise::default_severity(category, op, draft.text_of(Field::Outcome));
         draft.text(Field::Severity, severity);
     }
-    leftovers(scene, draft);
-    message(scene, draft);
 }
 
 fn leftovers<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {

@@ -36,6 +36,6 @@ pub use builtin::builtin;
 pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
-pub use parser::{DropReason, Envelope, Parser, Scratch, Settings, UNMATCHED, Verdict};
+pub use parser::{DropReason, Envelope, Parser, Run, Scratch, Settings, UNMATCHED, Verdict};
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

@@ -263,13 +263,24 @@ impl Loader<'_> {
             Some(time) => self.time(time, true),
             None => time.and_then(|time| self.time(time, false)),
         };
+        let defaults = literal_action(&sets).map(normalise::defaults);
+        // What no record changes comes first: it is written once for many events.
+        sets.sort_by_key(|set| !set.is_fixed());
+        let fixed = sets.iter().filter(|set| set.is_fixed()).count();
+        let weighs = |set: &Set| {
+            let fields =
+                [Field::Action, Field::Category, Field::Op, Field::Outcome, Field::Severity];
+            matches!(set.to, To::Field(field) if fields.contains(&field))
+        };
         Rule {
             id: id.value.clone(),
-            defaults: literal_action(&sets).map(normalise::defaults),
+            settled: defaults.is_some() && !sets[fixed..].iter().any(weighs),
+            defaults,
             pattern,
             on: on.unwrap_or(Source::Message),
             when,
             sets,
+            fixed,
             drop: raw.drop.as_ref().map(|reason| reason.value.clone()),
             time,
             tests: raw.tests.iter().map(|test| self.test(test)).collect(),

@@ -39,7 +39,7 @@ pub(crate) struct Matcher {
 #[derive(Debug)]
 struct Entry {
     at: RuleAt,
-    prefixes: Vec<Box<[u8]>>,
+    prefixes: Vec<(Head, Box<[u8]>)>,
     /// The automaton must have found its word.
     needs_word: bool,
 }
@@ -64,6 +64,28 @@ impl Default for Work {
 
 const EMPTY: usize = 256;
 
+/// The first eight bytes of a text, and which of them count.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    bytes: u64,
+    mask: u64,
+}
+
+impl Head {
+    fn of(text: &[u8]) -> Self {
+        let (mut bytes, mut mask) = ([0; 8], [0; 8]);
+        for ((byte, mask), from) in bytes.iter_mut().zip(&mut mask).zip(text) {
+            (*byte, *mask) = (*from, u8::MAX);
+        }
+        Self { bytes: u64::from_le_bytes(bytes), mask: u64::from_le_bytes(mask) }
+    }
+
+    /// Does a text with the head `other` begin with this?
+    fn begins(self, other: Self) -> bool {
+        (self.bytes ^ other.bytes) & self.mask == 0
+    }
+}
+
 impl Matcher {
     /// Compiles these rules, in this order.
     pub(crate) fn new(rules: &[(RuleAt, &Rule)]) -> Self {
@@ -86,7 +108,8 @@ impl Matcher {
                             bucket.push(number);
                         }
                     }
-                    entry.prefixes.clone_from(prefixes);
+                    let with_head = |prefix: &Box<[u8]>| (Head::of(prefix), prefix.clone());
+                    entry.prefixes = prefixes.iter().map(with_head).collect();
                 }
                 Needs::Literal(word) => {
                     words.push(word.clone());
@@ -110,10 +133,14 @@ impl Matcher {
     pub(crate) fn find(&self, view: &View<'_>, work: &mut Work) -> Option<RuleAt> {
         let bytes = view.facts.message.as_bytes();
         let bucket = bytes.first().map_or(EMPTY, |byte| usize::from(*byte));
+        let head = Head::of(bytes);
         let mut searched = false;
         for number in &self.buckets[bucket] {
             let entry = &self.entries[usize::from(*number)];
-            let begins = || entry.prefixes.iter().any(|prefix| bytes.starts_with(prefix));
+            let begins = || {
+                let mut prefixes = entry.prefixes.iter();
+                prefixes.any(|(start, prefix)| start.begins(head) && bytes.starts_with(prefix))
+            };
             if !view.allowed[entry.at.pack] || !(entry.prefixes.is_empty() || begins()) {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! A pack after it has been checked: what the matcher and the writer of events work with.
 
-use custody_event::Field;
+use custody_event::{Field, Kind};
 
 use crate::decode::Step;
 use crate::pattern::Pattern;
@@ -92,7 +92,12 @@ pub(crate) struct Rule {
     /// What the pattern is matched on.
     pub(crate) on: Source,
     pub(crate) when: Vec<Condition>,
+    /// The fixed ones first.
     pub(crate) sets: Vec<Set>,
+    /// How many of the sets say the same whatever the record is.
+    pub(crate) fixed: usize,
+    /// No record changes what the severity follows from.
+    pub(crate) settled: bool,
     pub(crate) drop: Option<String>,
     pub(crate) time: Option<TimeRule>,
     pub(crate) tests: Vec<Test>,
@@ -106,6 +111,20 @@ pub(crate) struct Set {
     pub(crate) to: To,
     pub(crate) value: Value,
     pub(crate) map: Option<Map>,
+}
+
+impl Set {
+    /// Does it give one field the same value whatever the record is?
+    pub(crate) fn is_fixed(&self) -> bool {
+        let of_literals = match &self.value {
+            Value::List(values) => values.iter().all(Value::is_literal),
+            value => value.is_literal(),
+        };
+        let kind = |field: &Field| {
+            matches!(field.kind(), Kind::Text | Kind::Int | Kind::Bool | Kind::Texts)
+        };
+        of_literals && matches!(&self.to, To::Field(field) if kind(field))
+    }
 }
 
 /// What a line of `event:` sets.

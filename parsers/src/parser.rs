@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use custody_event::position::event_id;
-use custody_event::{Digest, Draft, Field, FileKey, Offset, Timestamp};
+use custody_event::{Base, Digest, Draft, Field, FileKey, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::decode::json::{Paths, Tape};
@@ -164,6 +164,28 @@ struct Room {
     allowed: Vec<bool>,
     /// The path, unit and endpoint that `allowed` is of.
     allowed_for: Option<[Option<String>; 3]>,
+    /// For each group the program of the record before, and its matcher.
+    chosen: Vec<(String, usize)>,
+    /// What the events of a rule have in common in this run, by the number of the rule's cache.
+    bases: Vec<Common>,
+}
+
+/// What the events of one rule have in common. Making it costs more than an event, so the first
+/// event of a run does without.
+#[derive(Debug, Default)]
+enum Common {
+    #[default]
+    Unseen,
+    Seen,
+    Made(Base),
+}
+
+/// Records of one source that came together: what they share is looked at once.
+#[derive(Debug)]
+pub struct Run<'p> {
+    parser: &'p Parser,
+    envelope: &'p Envelope<'p>,
+    room: &'p mut Room,
 }
 
 impl Scratch {
@@ -291,11 +313,17 @@ impl Parser {
         &self.drops
     }
 
-    /// Turns one record into one canonical event, appended to `out` without a newline, or leaves
-    /// it out by a named rule. Never fails and never panics, whatever the bytes are.
-    ///
-    /// `record` is at most [`custody_event::MAX_RAW_BYTES`] long; the source cuts longer ones into
-    /// numbered segments.
+    /// Begins with records that came together.
+    pub fn run<'p>(&'p self, scratch: &'p mut Scratch, envelope: &'p Envelope<'p>) -> Run<'p> {
+        let room = scratch.room(self);
+        self.allow(envelope, &mut room.allowed, &mut room.allowed_for);
+        room.chosen.resize_with(self.groups.len(), Default::default);
+        room.bases.clear();
+        room.bases.resize_with(self.caches, Common::default);
+        Run { parser: self, envelope, room }
+    }
+
+    /// One record by itself: see [`Run::parse`].
     pub fn parse(
         &self,
         scratch: &mut Scratch,
@@ -305,38 +333,7 @@ impl Parser {
         segment: Option<u32>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Room { lossy, tape, work, memo, allowed, allowed_for } = scratch.room(self);
-        self.allow(envelope, allowed, allowed_for);
-        let hash = Digest::of(record);
-        let text = as_text(record, lossy);
-        let place = Place { record, offset, segment, hash: &hash };
-        let mut decoded = Decoded { text, syslog: None, json_from: None, reason: None };
-        for group in &self.groups {
-            if !group.packs.iter().any(|pack| allowed[*pack]) {
-                continue;
-            }
-            let Some(message) = decoded.run(&group.chain, tape, &self.trees, self.json_slots)
-            else {
-                continue;
-            };
-            let is_json = group.chain.iter().any(|step| step.decoder == Decoder::Json);
-            let facts = decoded.facts(envelope, message, is_json.then_some(&*tape));
-            let view = View { packs: &self.packs, allowed, facts };
-            let Some(at) = group.matcher(facts.service).find(&view, work) else { continue };
-            if let Some(reason) = self.drop_of.get(&(at.pack, at.rule)) {
-                return Verdict::Filtered { reason: *reason };
-            }
-            let pack = &self.packs[at.pack];
-            let subject = view.subject(at).unwrap_or_default();
-            let scene = facts.scene(subject, &work.slots, pack.json_base);
-            let time = self.store(pack, at, &scene, &place, memo, out);
-            return Verdict::Stored { time };
-        }
-        let facts = decoded.facts(envelope, decoded.message(), None);
-        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
-        let scene = facts.scene("", NONE, 0);
-        let reason = decoded.reason.unwrap_or("no rule matched");
-        Verdict::Unmatched { time: self.unmatched(reason, &scene, &place, memo, out) }
+        self.run(scratch, envelope).parse(record, offset, segment, out)
     }
 
     /// Which packs may apply to this path, unit and endpoint; asked once for a run of records.
@@ -363,17 +360,27 @@ impl Parser {
         *allowed_for = Some(now.map(|text| text.map(str::to_owned)));
     }
 
-    fn store(
+    /// Fills what all events of a rule have in common in a run.
+    fn common<'a>(&self, pack: &'a Pack, rule: &'a Rule, scene: &Scene<'a>) -> Draft<'a> {
+        let mut draft = Draft::new();
+        fill::fixed(rule, scene, &mut draft);
+        draft.text(Field::OriginPack, pack.name.as_str());
+        draft.int(Field::OriginPackVersion, pack.version);
+        draft.text(Field::OriginRule, rule.id.as_str());
+        surroundings(scene.facts.envelope, &mut draft);
+        draft
+    }
+
+    /// Writes the event of a rule. `draft` has what [`Self::common`] fills.
+    fn store<'a>(
         &self,
-        pack: &PackAt,
-        at: RuleAt,
-        scene: &Scene<'_>,
-        place: &Place<'_>,
+        rule: &'a Rule,
+        scene: &Scene<'a>,
+        place: &'a Place<'a>,
         memo: &mut ZoneMemo,
+        mut draft: Draft<'a>,
         out: &mut Vec<u8>,
     ) -> Timestamp {
-        let rule = &pack.pack.rules[at.rule];
-        let mut draft = Draft::new();
         let own = rule.time.as_ref().and_then(|time| {
             fill::own_time(time, scene, &self.zone, memo, scene.facts.envelope.observed)
         });
@@ -381,11 +388,15 @@ impl Parser {
         fill::apply(rule, scene, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
-        draft.text(Field::OriginPack, pack.pack.name.as_str());
-        draft.int(Field::OriginPackVersion, pack.pack.version);
-        draft.text(Field::OriginRule, rule.id.as_str());
         place.finish(time, basis, scene, &mut draft, out);
         time
+    }
+
+    fn drop_reason(&self, at: RuleAt) -> Option<usize> {
+        if self.drops.is_empty() {
+            return None;
+        }
+        self.drop_of.get(&(at.pack, at.rule)).copied()
     }
 
     fn unmatched(
@@ -403,6 +414,7 @@ impl Parser {
         draft.text(Field::Op, "other");
         draft.text(Field::Severity, "info");
         draft.text(Field::OriginReason, reason);
+        surroundings(scene.facts.envelope, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
         place.finish(time, basis, scene, &mut draft, out);
@@ -431,9 +443,108 @@ fn could_apply(pack: &Pack, service: Option<&str>) -> bool {
 }
 
 impl Group {
-    fn matcher(&self, service: Option<&str>) -> &Matcher {
-        let at = service.and_then(|service| self.services.get(service)).copied().unwrap_or(0);
-        &self.matchers[at]
+    /// The matcher of a program, which mostly is that of the record before.
+    fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Matcher {
+        let Some(service) = service else { return &self.matchers[0] };
+        if before.0 != service {
+            before.0.clear();
+            before.0.push_str(service);
+            before.1 = self.services.get(service).copied().unwrap_or(0);
+        }
+        &self.matchers[before.1]
+    }
+}
+
+impl Run<'_> {
+    /// Turns one record into one canonical event, appended to `out` without a newline, or leaves
+    /// it out by a named rule. Never fails and never panics, whatever the bytes are.
+    ///
+    /// `record` is at most [`custody_event::MAX_RAW_BYTES`] long; the source cuts longer ones into
+    /// numbered segments.
+    pub fn parse(
+        &mut self,
+        record: &[u8],
+        offset: Offset,
+        segment: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Verdict {
+        let Self { parser, envelope, room } = self;
+        let Room { lossy, tape, work, memo, allowed, chosen, bases, .. } = &mut **room;
+        let hash = Digest::of(record);
+        let text = as_text(record, lossy);
+        let place = Place { record, text, offset, segment, hash: &hash };
+        let mut decoded = Decoded { text, syslog: None, json_from: None, reason: None };
+        for (group, before) in parser.groups.iter().zip(chosen) {
+            if !group.packs.iter().any(|pack| allowed[*pack]) {
+                continue;
+            }
+            let Some(message) = decoded.run(&group.chain, tape, &parser.trees, parser.json_slots)
+            else {
+                continue;
+            };
+            let is_json = group.chain.iter().any(|step| step.decoder == Decoder::Json);
+            let facts = decoded.facts(envelope, message, is_json.then_some(&*tape));
+            let view = View { packs: &parser.packs, allowed, facts };
+            let matcher = group.matcher(facts.service, before);
+            let Some(at) = matcher.find(&view, work) else { continue };
+            if let Some(reason) = parser.drop_reason(at) {
+                return Verdict::Filtered { reason };
+            }
+            let PackAt { pack, json_base } = &parser.packs[at.pack];
+            let rule = &pack.rules[at.rule];
+            let subject = view.subject(at).unwrap_or_default();
+            let scene = facts.scene(subject, &work.slots, *json_base);
+            let common = || parser.common(pack, rule, &scene);
+            let draft = bases.get_mut(at.cache).map_or_else(common, |base| base.draft(common));
+            let time = parser.store(rule, &scene, &place, memo, draft, out);
+            return Verdict::Stored { time };
+        }
+        let facts = decoded.facts(envelope, decoded.message(), None);
+        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
+        let scene = facts.scene("", NONE, 0);
+        let reason = decoded.reason.unwrap_or("no rule matched");
+        Verdict::Unmatched { time: parser.unmatched(reason, &scene, &place, memo, out) }
+    }
+}
+
+impl Common {
+    /// A draft to go on with, on what the events of the rule have in common.
+    fn draft<'a>(&'a mut self, fill: impl FnOnce() -> Draft<'a>) -> Draft<'a> {
+        match self {
+            Self::Unseen => {
+                *self = Self::Seen;
+                fill()
+            }
+            Self::Made(base) => Draft::on(base),
+            Self::Seen => {
+                let draft = fill();
+                let Some(base) = Base::of(&draft) else { return draft };
+                *self = Self::Made(base);
+                match self {
+                    Self::Made(base) => Draft::on(base),
+                    Self::Unseen | Self::Seen => draft,
+                }
+            }
+        }
+    }
+}
+
+/// Fills what the source gives to all its events of a run.
+fn surroundings<'a>(envelope: &'a Envelope<'a>, draft: &mut Draft<'a>) {
+    let texts = [
+        (Field::Tenant, Some(envelope.tenant)),
+        (Field::OriginAgent, Some(envelope.agent)),
+        (Field::OriginInput, Some(envelope.input)),
+        (Field::OriginPath, envelope.path),
+        (Field::OriginUnit, envelope.unit),
+        (Field::OriginEndpoint, envelope.endpoint),
+    ];
+    for (field, text) in texts {
+        draft.text(field, text.unwrap_or_default());
+    }
+    draft.time(Field::Observed, envelope.observed);
+    for label in envelope.labels {
+        draft.tag(label.as_str());
     }
 }
 
@@ -548,6 +659,8 @@ fn json_part(message: &str) -> &str {
 /// Where a record stood.
 struct Place<'a> {
     record: &'a [u8],
+    /// The record as text: itself where it is UTF-8.
+    text: &'a str,
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
@@ -567,33 +680,22 @@ impl Place<'_> {
         draft.id(event_id(envelope.file, self.offset, 0, self.hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
-        draft.time(Field::Observed, envelope.observed);
-        let texts = [
-            (Field::Tenant, Some(envelope.tenant)),
-            (Field::OriginAgent, Some(envelope.agent)),
-            (Field::OriginInput, Some(envelope.input)),
-            (Field::OriginPath, envelope.path),
-            (Field::OriginUnit, envelope.unit),
-            (Field::OriginEndpoint, envelope.endpoint),
-        ];
-        for (field, text) in texts {
-            draft.text(field, text.unwrap_or_default());
-        }
         if !draft.has(Field::Host) {
             draft.text(Field::Host, scene.facts.host.unwrap_or(envelope.host));
         }
         if !draft.has(Field::Service) {
             draft.text(Field::Service, scene.facts.service.unwrap_or_default());
         }
-        for label in envelope.labels {
-            draft.tag(label.as_str());
-        }
         draft.int(Field::OriginOffset, i64::try_from(self.offset.get()).unwrap_or(i64::MAX));
         if let Some(segment) = self.segment {
             draft.int(Field::OriginSegment, i64::from(segment));
         }
         draft.raw_sha256(&self.hash.0);
-        draft.raw(self.record);
+        if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
+            draft.raw_text(self.text);
+        } else {
+            draft.raw(self.record);
+        }
         draft.finish(out);
     }
 }

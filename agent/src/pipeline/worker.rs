@@ -193,48 +193,33 @@ impl Worker {
 
     fn parse_records(&mut self, source: &SourceContext, chunk: &Chunk, tally: &mut Tally) {
         let envelope = envelope(source, chunk);
+        let mut run = source.parser.run(&mut self.scratch, &envelope);
+        let mut one = |record: &[u8], offset, segment| {
+            let verdict = run.parse(record, offset, segment, &mut self.text);
+            if !matches!(verdict, Verdict::Filtered { .. }) {
+                self.text.push(b'\n');
+            }
+            tally.note(&verdict);
+        };
         match chunk.framing {
             Framing::Lines => {
                 let mut from = 0;
                 for end in memchr::memchr_iter(b'\n', &chunk.bytes) {
                     let line = strip_return(&chunk.bytes[from..end]);
                     let offset = chunk.from.plus(len_u64(from));
-                    self.one(source, &envelope, line, offset, None, tally);
+                    one(line, offset, None);
                     from = end + 1;
                 }
             }
             Framing::Segment { number } => {
                 let piece = strip_line_end(&chunk.bytes);
-                self.one(source, &envelope, piece, chunk.from, Some(number), tally);
+                one(piece, chunk.from, Some(number));
             }
             Framing::Unterminated => {
                 let line = strip_line_end(&chunk.bytes);
-                self.one(source, &envelope, line, chunk.from, None, tally);
+                one(line, chunk.from, None);
             }
         }
-    }
-
-    fn one(
-        &mut self,
-        source: &SourceContext,
-        envelope: &Envelope<'_>,
-        record: &[u8],
-        offset: custody_event::Offset,
-        segment: Option<u32>,
-        tally: &mut Tally,
-    ) {
-        let verdict = source.parser.parse(
-            &mut self.scratch,
-            envelope,
-            record,
-            offset,
-            segment,
-            &mut self.text,
-        );
-        if !matches!(verdict, Verdict::Filtered { .. }) {
-            self.text.push(b'\n');
-        }
-        tally.note(&verdict);
     }
 }
 

@@ -19,6 +19,21 @@ pub(crate) struct Daemon {
     log: PathBuf,
 }
 
+/// What the daemon's systemd unit sets: it is measured as it is run.
+fn unit_environment(name: &str) -> Vec<(String, String)> {
+    let unit = match name {
+        "custody-agent" => include_str!("../../../systemd/custody-agent.service"),
+        "custody-collector" => include_str!("../../../systemd/custody-collector.service"),
+        _ => "",
+    };
+    unit.lines()
+        .filter_map(|line| line.strip_prefix("Environment="))
+        .flat_map(str::split_whitespace)
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 impl Daemon {
     /// Starts `program`; what it says goes to the end of `log`.
     pub(crate) fn start(
@@ -34,6 +49,7 @@ impl Daemon {
             .with_context(|| log.display().to_string())?;
         let child = Command::new(program)
             .args(args)
+            .envs(unit_environment(name))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
