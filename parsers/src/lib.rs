@@ -28,6 +28,7 @@ mod pattern;
 mod scan;
 mod set;
 mod time;
+mod user_agent;
 mod value;
 mod when;
 mod yaml;
@@ -36,6 +37,8 @@ pub use builtin::builtin;
 pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
-pub use parser::{DropReason, Envelope, Parser, Scratch, Settings, UNMATCHED, Verdict};
+pub use parser::{
+    DropReason, Envelope, Fanned, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Scratch, Settings, UNMATCHED, Verdict,
+};
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

@@ -5,6 +5,9 @@
 //! knows is an event of the category `unknown` with the action [`UNMATCHED`] and a reason, with
 //! what its decoder found (time, host, program) and its bytes.
 
+mod fan;
+mod reader;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +16,7 @@ use custody_event::position::event_id;
 use custody_event::{Digest, Draft, Field, FileKey, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
-use crate::decode::json::{Paths, Tape};
+use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
 use crate::fill;
@@ -21,7 +24,11 @@ use crate::matcher::{Matcher, PackAt, RuleAt, View, Work};
 use crate::pack::{Pack, Rule};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::{Basis, ZoneMemo, resolve};
+use crate::user_agent;
 use crate::value::{Facts, Scene};
+use fan::{Fan, Hands};
+pub use fan::{MAX_FAN_OUT, MAX_FANNED_BYTES};
+use reader::Reader;
 
 /// The action of a record that no rule knows.
 pub const UNMATCHED: &str = "record.unmatched";
@@ -105,6 +112,21 @@ pub enum Verdict {
         /// The event's time.
         time: Timestamp,
     },
+    /// The record was fanned out: several events were appended, with a newline between any two.
+    Many(Fanned),
+}
+
+/// What became of the elements of a record that was fanned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fanned {
+    /// Events that were appended, those of unknown elements among them.
+    pub stored: u32,
+    /// Events of elements that no rule knew.
+    pub unmatched: u32,
+    /// Elements that a rule left out.
+    pub filtered: u32,
+    /// The earliest and the latest time of the events; the reader's clock where there is none.
+    pub times: (Timestamp, Timestamp),
 }
 
 /// A rule that leaves records out, and why.
@@ -124,8 +146,7 @@ pub struct Parser {
     number: u64,
     packs: Vec<PackAt>,
     groups: Vec<Group>,
-    trees: Vec<Paths>,
-    json_slots: usize,
+    readers: Vec<Reader>,
     drops: Vec<DropReason>,
     drop_of: HashMap<(usize, usize), usize>,
     caches: usize,
@@ -138,6 +159,10 @@ pub struct Parser {
 #[derive(Debug)]
 struct Group {
     chain: Vec<Step>,
+    /// The number of its decoder of fields.
+    reader: Option<usize>,
+    /// The list that is fanned out: its path, and the path's slot.
+    fan_out: Option<(Vec<Box<str>>, u32)>,
     packs: Vec<usize>,
     /// Matchers of programs that packs name.
     services: HashMap<Box<str>, usize>,
@@ -158,7 +183,10 @@ const MAX_ROOMS: usize = 64;
 #[derive(Debug, Default)]
 struct Room {
     lossy: String,
-    tape: Tape,
+    /// One for each of the parser's readers.
+    tapes: Vec<Tape>,
+    /// Counts the records, so that a tape is known to be of this one.
+    record: u64,
     work: Work,
     memo: ZoneMemo,
     allowed: Vec<bool>,
@@ -182,6 +210,7 @@ impl Scratch {
                 }
                 let mut room = Box::<Room>::default();
                 room.work.caches.resize_with(parser.caches, || None);
+                room.tapes.resize_with(parser.readers.len(), Tape::default);
                 self.rooms.push((parser.number, room));
                 self.rooms.len() - 1
             }
@@ -200,8 +229,7 @@ impl Parser {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             packs: Vec::new(),
             groups: Vec::new(),
-            trees: vec![Paths::new(false), Paths::new(true)],
-            json_slots: 0,
+            readers: Vec::new(),
             drops: Vec::new(),
             drop_of: HashMap::new(),
             caches: 0,
@@ -217,12 +245,8 @@ impl Parser {
 
     fn add(&mut self, pack: &Arc<Pack>) {
         let number = self.packs.len();
-        let json_base = u32::try_from(self.json_slots).unwrap_or(u32::MAX);
-        for path in &pack.json_paths {
-            let slot = u32::try_from(self.json_slots).unwrap_or(u32::MAX);
-            self.trees[usize::from(pack.folded)].add(path, slot);
-            self.json_slots += 1;
-        }
+        let reader = self.reader_of(pack);
+        let json_base = reader.map_or(0, |reader| self.readers[reader].add(pack));
         for (rule_number, rule) in pack.rules.iter().enumerate() {
             if let Some(reason) = &rule.drop {
                 self.drop_of.insert((number, rule_number), self.drops.len());
@@ -233,10 +257,13 @@ impl Parser {
                 });
             }
         }
+        let fan_out = self.fan_out_of(pack, reader);
         match self.groups.last_mut() {
-            Some(group) if group.chain == pack.chain => group.packs.push(number),
+            Some(group) if group.is_of(pack) => group.packs.push(number),
             _ => self.groups.push(Group {
                 chain: pack.chain.clone(),
+                reader,
+                fan_out,
                 packs: vec![number],
                 services: HashMap::new(),
                 matchers: Vec::new(),
@@ -305,22 +332,29 @@ impl Parser {
         segment: Option<u32>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Room { lossy, tape, work, memo, allowed, allowed_for } = scratch.room(self);
+        let Room { lossy, tapes, record: number, work, memo, allowed, allowed_for } =
+            scratch.room(self);
         self.allow(envelope, allowed, allowed_for);
+        *number += 1;
         let hash = Digest::of(record);
         let text = as_text(record, lossy);
-        let place = Place { record, offset, segment, hash: &hash };
-        let mut decoded = Decoded { text, syslog: None, json_from: None, reason: None };
+        let place = Place { record, offset, segment, hash: &hash, index: 0 };
+        let mut decoded = Decoded { text, number: *number, syslog: None, reason: None };
         for group in &self.groups {
             if !group.packs.iter().any(|pack| allowed[*pack]) {
                 continue;
             }
-            let Some(message) = decoded.run(&group.chain, tape, &self.trees, self.json_slots)
-            else {
+            let Some(message) = decoded.run(group, tapes, &self.readers) else { continue };
+            if let Some(list) = group.list(tapes, *number) {
+                let at = Fan { group, message, place: &place, envelope, list };
+                match self.fan(&at, &decoded, tapes, Hands { work, memo, allowed }, out) {
+                    Ok(Some(fanned)) => return Verdict::Many(fanned),
+                    Ok(None) => {}
+                    Err(reason) => decoded.reason = Some(reason),
+                }
                 continue;
-            };
-            let is_json = group.chain.iter().any(|step| step.decoder == Decoder::Json);
-            let facts = decoded.facts(envelope, message, is_json.then_some(&*tape));
+            }
+            let facts = decoded.facts(envelope, message, group.tape(tapes, &self.readers));
             let view = View { packs: &self.packs, allowed, facts };
             let Some(at) = group.matcher(facts.service).find(&view, work) else { continue };
             if let Some(reason) = self.drop_of.get(&(at.pack, at.rule)) {
@@ -379,6 +413,9 @@ impl Parser {
         });
         let (time, basis) = own.unwrap_or_else(|| self.time_of(scene, memo));
         fill::apply(rule, scene, &mut draft);
+        if pack.pack.user_agent {
+            user_agent::fill(&mut draft);
+        }
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
         draft.text(Field::OriginPack, pack.pack.name.as_str());
@@ -455,30 +492,25 @@ fn as_text<'a>(record: &'a [u8], lossy: &'a mut String) -> &'a str {
 /// What the decoders have found in a record so far; each runs at most once for a message.
 struct Decoded<'t> {
     text: &'t str,
+    /// The record's number in its worker: whose the tapes are.
+    number: u64,
     syslog: Option<Result<Syslog<'t>, &'static str>>,
-    /// The message that the tape holds, or that was refused, by its place.
-    json_from: Option<(*const u8, Result<(), &'static str>)>,
     /// Why the last group could not decode the record.
     reason: Option<&'static str>,
 }
 
 impl<'t> Decoded<'t> {
     /// Runs a chain; `None` if the record is not of its form.
-    fn run(
-        &mut self,
-        chain: &[Step],
-        tape: &mut Tape,
-        trees: &[Paths],
-        slots: usize,
-    ) -> Option<&'t str> {
+    fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
         let mut message = self.text;
-        for step in chain {
-            let done = match step.decoder {
-                Decoder::Syslog => {
+        for step in &group.chain {
+            let done = match (&step.decoder, group.reader) {
+                (Decoder::Syslog, _) => {
                     let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
                     line.map(|line| message = line.inner)
                 }
-                Decoder::Json => self.json(message, tape, trees, slots),
+                (_, Some(at)) => readers[at].read(message, self.number, &mut tapes[at]),
+                (_, None) => Ok(()),
             };
             if let Err(reason) = done
                 && !step.optional
@@ -489,26 +521,6 @@ impl<'t> Decoded<'t> {
         }
         self.reason = None;
         Some(message)
-    }
-
-    fn json(
-        &mut self,
-        message: &'t str,
-        tape: &mut Tape,
-        trees: &[Paths],
-        slots: usize,
-    ) -> Result<(), &'static str> {
-        match self.json_from {
-            Some((from, done)) if std::ptr::eq(from, message.as_ptr()) => done,
-            _ => {
-                let done = tape.read(json_part(message));
-                if done.is_ok() {
-                    tape.locate(trees, slots);
-                }
-                self.json_from = Some((message.as_ptr(), done));
-                done
-            }
-        }
     }
 
     fn line(&self) -> Option<&Syslog<'t>> {
@@ -524,25 +536,20 @@ impl<'t> Decoded<'t> {
         &'a self,
         envelope: &'a Envelope<'a>,
         message: &'a str,
-        tape: Option<&'a Tape>,
+        tape: Option<(&'a Tape, &Decoder)>,
     ) -> Facts<'a> {
         let line = self.line();
-        let json = tape.filter(|_| matches!(self.json_from, Some((_, Ok(())))));
+        let tape = tape.filter(|(tape, _)| tape.is_of(self.number));
         Facts {
             record: self.text,
             message,
             syslog: line,
-            json: json.map(|tape| (tape, json_part(message))),
+            json: tape.map(|(tape, decoder)| (tape, decoder.part(message))),
             service: line.and_then(|line| line.service).or(envelope.service),
             host: line.and_then(|line| line.host),
             envelope,
         }
     }
-}
-
-/// A message without the cookie that says that JSON follows (`@cee:`).
-fn json_part(message: &str) -> &str {
-    message.trim_start().strip_prefix("@cee:").unwrap_or(message)
 }
 
 /// Where a record stood.
@@ -551,6 +558,8 @@ struct Place<'a> {
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
+    /// The event's number in the record.
+    index: u32,
 }
 
 impl Place<'_> {
@@ -564,7 +573,7 @@ impl Place<'_> {
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
-        draft.id(event_id(envelope.file, self.offset, 0, self.hash));
+        draft.id(event_id(envelope.file, self.offset, self.index, self.hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
         draft.time(Field::Observed, envelope.observed);

@@ -84,9 +84,10 @@ const ENCODED: &[&str] = &[
 /// Reads a whole text.
 pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
     let mut out = Builder::new(tape, text)?;
-    let rest = header(text, &mut out)?;
+    let (kind, rest) = header(text, &mut out)?;
     let (body, enriched) = rest.split_once('\u{1d}').unwrap_or((rest, ""));
-    let mut pairs = Pairs { out: &mut out, prefix: "record_", words: Vec::new() };
+    let arguments = kind == "EXECVE";
+    let mut pairs = Pairs { out: &mut out, prefix: "record_", words: Vec::new(), arguments };
     match body.split_once("msg='") {
         Some((outer, inner)) => {
             let inner = inner.rsplit_once('\'').map_or(inner, |(inner, _)| inner);
@@ -104,7 +105,10 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
 }
 
 /// `node=web1 type=USER_LOGIN msg=audit(1704492707.193:421):`
-fn header<'t>(text: &'t str, out: &mut Builder<'_>) -> Result<&'t str, &'static str> {
+fn header<'t>(
+    text: &'t str,
+    out: &mut Builder<'_>,
+) -> Result<(&'t str, &'t str), &'static str> {
     let window = text.get(..text.floor_char_boundary(WINDOW_BYTES)).unwrap_or(text);
     let at = match window.find("type=") {
         Some(0) => 0,
@@ -122,13 +126,13 @@ fn header<'t>(text: &'t str, out: &mut Builder<'_>) -> Result<&'t str, &'static 
         return Err(NO_STAMP);
     }
     let named = TYPES.iter().find(|(number, _)| *number == kind).map_or(kind, |(_, name)| name);
-    out.put("type", named.strip_prefix("UNKNOWN[").map_or(named, |_| kind))?;
+    out.put("type", named)?;
     out.put("time", time)?;
     out.put("serial", serial)?;
     if let Some(node) = window[..at].trim().strip_prefix("node=") {
         out.put("node", node)?;
     }
-    Ok(rest)
+    Ok((named, rest))
 }
 
 /// What may stand before a record: its node, or the kernel's stamp and the word `audit:`.
@@ -142,6 +146,8 @@ struct Pairs<'a, 'b, 't> {
     /// Before a key that is there already.
     prefix: &'static str,
     words: Vec<&'t str>,
+    /// `a0`, `a1` … are a command's words (of a system call they are numbers).
+    arguments: bool,
 }
 
 impl<'t> Pairs<'_, '_, 't> {
@@ -170,7 +176,7 @@ impl<'t> Pairs<'_, '_, 't> {
             Value::Quoted(text) => text.into(),
             Value::Group(text) => return self.group(text),
             Value::Bare(text) if key == "saddr" => return self.address(text),
-            Value::Bare(text) => match decoded(key, text) {
+            Value::Bare(text) => match decoded(key, text, self.arguments) {
                 Some(text) => text.into(),
                 None => text.into(),
             },
@@ -292,19 +298,20 @@ fn is_unset(key: &str, value: &str) -> bool {
     match value {
         "" | "?" | "(null)" | "(none)" => true,
         "4294967295" | "-1" | "unset" => {
-            ["auid", "ses", "AUID"].iter().any(|name| key == *name || key.ends_with(&name[..3]))
+            let key = key.to_ascii_lowercase();
+            key.ends_with("auid") || key.ends_with("ses")
         }
         _ => false,
     }
 }
 
 /// The text of a value that was written in hex.
-fn decoded(key: &str, value: &str) -> Option<String> {
+fn decoded(key: &str, value: &str, arguments: bool) -> Option<String> {
     let is_argument = || {
         let number = key.strip_prefix('a').map(|rest| rest.split('[').next().unwrap_or_default());
         number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
     };
-    if !(ENCODED.contains(&key) || is_argument()) {
+    if !(ENCODED.contains(&key) || (arguments && is_argument())) {
         return None;
     }
     let upper = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
@@ -313,10 +320,6 @@ fn decoded(key: &str, value: &str) -> Option<String> {
     }
     let bytes = hex(value)?;
     if !bytes.iter().any(|byte| *byte < 0x21 || *byte > 0x7e || *byte == b'"') {
-        return None;
-    }
-    if is_argument() && std::str::from_utf8(&bytes).is_err() {
-        // An argument of a system call is a number; one of a command is a text.
         return None;
     }
     let blanks = matches!(key, "proctitle" | "cmd");
@@ -376,11 +379,14 @@ mod tests {
     #[test]
     fn hex_is_read_where_it_is_hex_only() {
         assert_eq!(
-            of("exe=2F6F70742F6120622F78 comm=DEADBEEF name=4142 acct=\"2F20\" proctitle=6C73002D6C cwd=(null) a0=7f56 a1=612062 key=(null)"),
+            of("exe=2F6F70742F6120622F78 comm=DEADBEEF name=4142 acct=\"2F20\" proctitle=6C73002D6C cwd=(null) a0=7f56 a1=1000 key=(null)"),
             json!({
-                "exe":"/opt/a b/x","comm":"ޭ\u{fffd}\u{fffd}","name":"4142","acct":"2F20","proctitle":"ls -l","a0":"7f56","a1":"a b",
+                "exe":"/opt/a b/x","comm":"ޭ\u{fffd}\u{fffd}","name":"4142","acct":"2F20","proctitle":"ls -l","a0":"7f56","a1":"1000",
             })
         );
+        let command = r#"type=EXECVE msg=audit(1.2:3): argc=2 a0="ls" a1=612062 a2[0]=6120"#;
+        let found = fields(command, read).unwrap();
+        assert_eq!((&found["a1"], &found["a2[0]"]), (&json!("a b"), &json!("a")));
     }
 
     #[test]

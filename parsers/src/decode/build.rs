@@ -102,11 +102,6 @@ impl<'t> Builder<'t> {
         false
     }
 
-    /// How many fields there are.
-    pub(crate) fn count(&self) -> usize {
-        self.tape.nodes.len() - 1
-    }
-
     /// Closes the outermost object: the tape can be read.
     pub(crate) fn finish(self) {
         let length = self.tape.nodes.len();
@@ -149,7 +144,7 @@ impl<'t> Builder<'t> {
     }
 }
 
-/// The next word of a text, and the rest after the blanks behind it.
+/// Is this a space or a tab?
 pub(crate) fn blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
