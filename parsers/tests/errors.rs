@@ -92,7 +92,60 @@ fn each_slip_names_its_line_its_column_and_the_remedy() {
             "decode: [syslog?, json]\ntime: { field: $when, formats: '%Q' }\n",
             "shop.yaml:4:32: unknown time directive `%Q`",
         ),
-        ("$who\n", "$json.who\n", ""),
+        (
+            "      actor.name: $who\n",
+            "      actor.name: $json.who\n",
+            "shop.yaml:6:12: the group `who` is never used (use `$who`, write `(?:…)`, or call it `_who`)",
+        ),
+        (
+            "    map: { actor.name: { '-': null } }\n",
+            "    map: { actor.name: { '-': null } }\n  - id: again\n    match: '^sold (?<what>\\S+) to (?<who>\\S+)$'\n    when: { what: { not: nothing }, who: eva }\n    drop: x\n",
+            "shop.yaml:14:9: rule `again` is never reached (`sold` before it knows every record that it knows)",
+        ),
+        ("rules:\n", "rules:\n  - { id: all, drop: x }\n", "shop.yaml:6:9: rule `sold` is never reached (`all`"),
+        ("[syslog?, json]", "[syslog?, json, kv]", "shop.yaml:3:25: `kv` after another (a chain has one"),
+        ("[syslog?, json]", "csv", "shop.yaml:3:9: `csv` needs the names of its columns"),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: kv\nkv: { pairs: '' }\n",
+            "shop.yaml:4:14: a separator is 1 to 16 bytes long",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: kv\ncsv: { columns: [a, b] }\n",
+            "shop.yaml:4:6: settings of `csv`, which the pack does not use (add `csv` to `decode:`)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: csv\ncsv: { columns: [a, a] }\n",
+            "shop.yaml:4:17: a second column `a`",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nfan_out: $logfmt.x\n",
+            "shop.yaml:4:10: `$logfmt.x` is nothing to fan out (the path of a list: `$json.Records`)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nuser_agent: pasre\n",
+            "shop.yaml:4:13: `user_agent: pasre` is not known (known: keep, parse)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nnetworks: { office: 203.0.113.0/40 }\n",
+            "shop.yaml:4:21: `203.0.113.0/40` is no network (write it as",
+        ),
+        ("{ '-': null }", "networks", "shop.yaml:13:24: no `networks:` in this pack"),
+        (
+            "when: { what: { not: nothing } }",
+            "when: { any: nothing }",
+            "shop.yaml:7:18: tests are needed under `any` (any: [{ name: value }, …])",
+        ),
+        (
+            "(?<who>\\S+)$'",
+            "(?<who>(?:\\w{1,999}){1,999})$'",
+            "shop.yaml:6:12: bad pattern: ",
+        ),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let found = errors(&GOOD.replacen(from, to, 1));
@@ -115,7 +168,7 @@ fn a_pack_without_tests_is_a_warning_and_an_unknown_pack_has_a_hint() {
     let before = set.names().iter().position(|name| *name == "shop").unwrap();
     assert_eq!(
         set.names()[before + 1],
-        "generic-json",
+        "generic-cef",
         "an own pack is tried before the general ones"
     );
     let error =

@@ -13,6 +13,7 @@
 //! - A value that the kernel wrote in hex (`exe`, `comm`, `name`, `cwd`, `proctitle`, `cmd`, `acct`
 //!   …) is read; arguments of `proctitle` and `cmd` are joined by spaces. It is taken for hex only
 //!   where it holds what needs hex: a blank, a quote, a control character or a byte beyond ASCII.
+//! - The words of an `EXECVE` (`a0`, `a1`, … also in pieces) are joined to `command`.
 //! - `saddr` gives `saddr_fam`, and `addr` and `port`, or `path`.
 //! - Of `avc:  denied  { read write } for` the words become `seresult` and `seperms`; `old auid=`
 //!   and `new auid=` become `old-auid` and `new-auid`.
@@ -87,7 +88,7 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
     let (kind, rest) = header(text, &mut out)?;
     let (body, enriched) = rest.split_once('\u{1d}').unwrap_or((rest, ""));
     let arguments = kind == "EXECVE";
-    let mut pairs = Pairs { out: &mut out, prefix: "record_", words: Vec::new(), arguments };
+    let mut pairs = Pairs { out: &mut out, prefix: "record_", words: Vec::new(), arguments, command: String::new() };
     match body.split_once("msg='") {
         Some((outer, inner)) => {
             let inner = inner.rsplit_once('\'').map_or(inner, |(inner, _)| inner);
@@ -109,7 +110,11 @@ fn header<'t>(
     text: &'t str,
     out: &mut Builder<'_>,
 ) -> Result<(&'t str, &'t str), &'static str> {
-    let window = text.get(..text.floor_char_boundary(WINDOW_BYTES)).unwrap_or(text);
+    // Most lines are none: the first byte tells.
+    if !matches!(text.as_bytes().first(), Some(b't' | b'n' | b'[' | b'a')) {
+        return Err(NO);
+    }
+    let window = &text[..text.floor_char_boundary(WINDOW_BYTES)];
     let at = match window.find("type=") {
         Some(0) => 0,
         Some(at) if window[..at].ends_with(' ') && is_front(&window[..at]) => at,
@@ -148,6 +153,8 @@ struct Pairs<'a, 'b, 't> {
     words: Vec<&'t str>,
     /// `a0`, `a1` … are a command's words (of a system call they are numbers).
     arguments: bool,
+    /// Those words, joined.
+    command: String,
 }
 
 impl<'t> Pairs<'_, '_, 't> {
@@ -183,6 +190,13 @@ impl<'t> Pairs<'_, '_, 't> {
         };
         if is_unset(key, &text) {
             return Ok(());
+        }
+        if self.arguments && is_argument(key) {
+            // A long argument comes in pieces: `a1[0]=… a1[1]=…`.
+            if !self.command.is_empty() && (!key.contains('[') || key.ends_with("[0]")) {
+                self.command.push(' ');
+            }
+            self.command.push_str(&text);
         }
         match before {
             "" => self.out.put_apart(self.prefix, key, &text),
@@ -259,6 +273,9 @@ impl<'t> Pairs<'_, '_, 't> {
 
     /// Writes the words that were no pairs.
     fn said(self) -> Result<(), &'static str> {
+        if !self.command.is_empty() {
+            self.out.put_apart("record_", "command", &self.command)?;
+        }
         match self.words.as_slice() {
             [] => Ok(()),
             [one] => self.out.put_apart("record_", "text", one),
@@ -305,13 +322,15 @@ fn is_unset(key: &str, value: &str) -> bool {
     }
 }
 
+/// `a0`, `a12`, `a1[0]`; not `a1_len`.
+fn is_argument(key: &str) -> bool {
+    let number = key.strip_prefix('a').map(|rest| rest.split('[').next().unwrap_or_default());
+    number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The text of a value that was written in hex.
 fn decoded(key: &str, value: &str, arguments: bool) -> Option<String> {
-    let is_argument = || {
-        let number = key.strip_prefix('a').map(|rest| rest.split('[').next().unwrap_or_default());
-        number.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
-    };
-    if !(ENCODED.contains(&key) || (arguments && is_argument())) {
+    if !(ENCODED.contains(&key) || (arguments && is_argument(key))) {
         return None;
     }
     let upper = |byte: u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte);
@@ -384,9 +403,10 @@ mod tests {
                 "exe":"/opt/a b/x","comm":"ޭ\u{fffd}\u{fffd}","name":"4142","acct":"2F20","proctitle":"ls -l","a0":"7f56","a1":"1000",
             })
         );
-        let command = r#"type=EXECVE msg=audit(1.2:3): argc=2 a0="ls" a1=612062 a2[0]=6120"#;
+        let command = r#"type=EXECVE msg=audit(1.2:3): argc=3 a0="ls" a1=612062 a2_len=4 a2[0]="x" a2[1]="y""#;
         let found = fields(command, read).unwrap();
-        assert_eq!((&found["a1"], &found["a2[0]"]), (&json!("a b"), &json!("a")));
+        assert_eq!((&found["a1"], &found["a2[0]"]), (&json!("a b"), &json!("x")));
+        assert_eq!(found["command"], "ls a b xy");
     }
 
     #[test]

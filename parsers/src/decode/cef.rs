@@ -46,6 +46,10 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
 
 /// The version after the format's name, and what is after its `|`.
 pub(super) fn start<'t>(text: &'t str, name: &[u8]) -> Option<(&'t str, &'t str)> {
+    // A line of JSON may hold anything, but it is not of this form.
+    if text.starts_with('{') {
+        return None;
+    }
     let window = &text.as_bytes()[..text.len().min(WINDOW_BYTES)];
     let at = memchr::memmem::find(window, name)?;
     let (version, rest) = text.get(at + name.len()..)?.split_once('|')?;

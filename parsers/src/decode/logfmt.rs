@@ -18,9 +18,12 @@ const PROSE: &str = "not logfmt: more words than pairs";
 
 /// Reads a whole text.
 pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+    let mut rest = text.trim();
+    if !rest.starts_with(|sign: char| sign.is_ascii_alphabetic() || matches!(sign, '_' | '@')) {
+        return Err(NO);
+    }
     let mut out = Builder::new(tape, text)?;
     let (mut pairs, mut words) = (0_usize, 0_usize);
-    let mut rest = text.trim();
     while !rest.is_empty() {
         let end = rest.bytes().position(|byte| blank(byte) || byte == b'=').unwrap_or(rest.len());
         let (key, after) = rest.split_at(end);
