@@ -209,7 +209,7 @@ fn a_record_without_its_list_is_one_event_and_one_with_too_long_a_list_too() {
     assert_eq!(parse(&parser(FAN), list(MAX_FAN_OUT).as_bytes()).1.len(), MAX_FAN_OUT);
     let (verdict, events) = parse(&parser(FAN), list(MAX_FAN_OUT + 1).as_bytes());
     assert!(matches!(verdict, Verdict::Unmatched { .. }));
-    assert_eq!(events[0]["origin"]["reason"], "a list of more than 1,000 things to fan out");
+    assert_eq!(events[0]["origin"]["reason"], "a list of more than 800 things to fan out");
     let long = format!("{{\"x\":\"{}\",\"Records\":[{}]}}", "y".repeat(16_000), vec!["{\"action\":\"a\"}"; 400].join(","));
     assert!(long.len() < MAX_RAW_BYTES);
     let (verdict, events) = parse(&parser(FAN), long.as_bytes());

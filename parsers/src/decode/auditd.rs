@@ -25,6 +25,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::build::{Builder, blank, is_name};
 use super::json::Tape;
+use super::kv::next_key;
 
 const NO: &str = "no audit record: no `type=` at the start";
 const NO_STAMP: &str = "no audit record: no `audit(time:serial):`";
@@ -168,7 +169,7 @@ impl<'t> Pairs<'_, '_, 't> {
             let name = key.trim_start_matches('(');
             match after.strip_prefix('=') {
                 Some(after) if is_name(name) => {
-                    let (value, after) = value(after);
+                    let (value, after) = if name == "op" { phrase(after) } else { value(after) };
                     self.pair(before, name, value)?;
                     (rest, before) = (after.trim_start(), "");
                 }
@@ -310,6 +311,22 @@ fn value(text: &str) -> (Value<'_>, &str) {
     (Value::Bare(value), after)
 }
 
+/// What was done may be several words: `op=adding user id=1004`.
+fn phrase(text: &str) -> (Value<'_>, &str) {
+    let end = next_key(text, "=");
+    match value(text) {
+        (Value::Bare(first), after) if end > first.len() && end < text.len() => {
+            let words = &text[..end];
+            let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_/.,".contains(&byte));
+            match words.split(' ').skip(1).all(plain) {
+                true => (Value::Bare(words.trim_end()), &text[end..]),
+                false => (Value::Bare(first), after),
+            }
+        }
+        found => found,
+    }
+}
+
 /// Is this what stands for nothing?
 fn is_unset(key: &str, value: &str) -> bool {
     match value {
@@ -445,6 +462,16 @@ mod tests {
             of("user pid=1 msg='PAM: setcred acct=\"root\" : exe=\"/usr/sbin/sshd\" (hostname=?, addr=203.0.113.9, terminal=cron res=success)'"),
             json!({"text":"user PAM: setcred","pid":"1","acct":"root","exe":"/usr/sbin/sshd","addr":"203.0.113.9","terminal":"cron","res":"success"})
         );
+    }
+
+    #[test]
+    fn what_was_done_may_be_several_words() {
+        assert_eq!(
+            of("pid=1 msg='op=adding group to /etc/group id=1004 exe=\"/x\"'"),
+            json!({"pid":"1","op":"adding group to /etc/group","id":"1004","exe":"/x"})
+        );
+        assert_eq!(of("op=start"), json!({"op":"start"}));
+        assert_eq!(of("op=\"add_rule\" key=1"), json!({"op":"add_rule","key":"1"}));
     }
 
     #[test]

@@ -20,12 +20,13 @@ use crate::time::ZoneMemo;
 
 use super::reader::Reader;
 
-/// Events of one record, at most: a block holds a few more.
-pub const MAX_FAN_OUT: usize = 1_000;
+/// Events of one record, at most: fewer than a block holds, so that the few events of a chunk's first
+/// bytes, behind which a pipeline cannot cut the chunk in two, stand in one block with them.
+pub const MAX_FAN_OUT: usize = 800;
 /// Bytes of events of one record, at most: half of what a block holds.
 pub const MAX_FANNED_BYTES: usize = custody_event::MAX_BLOCK_RAW_BYTES / 2;
 
-const TOO_MANY: &str = "a list of more than 1,000 things to fan out";
+const TOO_MANY: &str = "a list of more than 800 things to fan out";
 const TOO_LONG: &str = "a list that would fan out to more than 4 MiB";
 
 /// A record that is to be fanned out.
