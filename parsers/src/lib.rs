@@ -38,7 +38,8 @@ pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
 pub use parser::{
-    DropReason, Envelope, Fanned, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Scratch, Settings, UNMATCHED, Verdict,
+    DropReason, Envelope, Fanned, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Scratch, Settings,
+    UNMATCHED, Verdict,
 };
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

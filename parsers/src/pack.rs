@@ -151,9 +151,9 @@ impl Map {
             let fits = match case {
                 Case::Exact(exact) => **exact == *text,
                 Case::Prefix(prefix) => text.starts_with(&**prefix),
-                Case::In(networks) => text
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|address| networks.iter().any(|net| net.holds(address.to_canonical()))),
+                Case::In(networks) => text.parse::<std::net::IpAddr>().is_ok_and(|address| {
+                    networks.iter().any(|net| net.holds(address.to_canonical()))
+                }),
                 Case::Any => true,
             };
             if fits {

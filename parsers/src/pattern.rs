@@ -59,15 +59,14 @@ impl Pattern {
             names,
             scanner,
         };
-        if pattern.scanner.is_none() {
-            if pattern.names.len() > MAX_GROUPS {
-                let message = format!("more than {} groups", MAX_GROUPS - 1);
-                return Err(BadPattern { message, at: None });
-            }
+        if pattern.scanner.is_none() && pattern.names.len() > MAX_GROUPS {
+            let message = format!("more than {} groups", MAX_GROUPS - 1);
+            return Err(BadPattern { message, at: None });
         }
         // A scanner may hand a text over to the engine; only repetition by number makes that large.
         if (pattern.scanner.is_none() || source.contains('{')) && pattern.regex().is_none() {
-            let message = "too large: it compiles to more than 4 MiB (a repetition like `{1,1000}`?)";
+            let message =
+                "too large: it compiles to more than 4 MiB (a repetition like `{1,1000}`?)";
             return Err(BadPattern { message: message.to_owned(), at: None });
         }
         Ok(pattern)

@@ -39,10 +39,31 @@ const BROWSERS: &[(&str, &str)] = &[
 
 /// Programs that begin with their own name.
 const PROGRAMS: &[&str] = &[
-    "curl", "Wget", "python-requests", "Python-urllib", "aiohttp", "okhttp", "Go-http-client",
-    "PostmanRuntime", "axios", "node-fetch", "Apache-HttpClient", "Java", "aws-cli", "aws-sdk-go",
-    "aws-sdk-java", "Boto3", "kubectl", "Terraform", "git", "Slackbot", "insomnia", "libwww-perl",
-    "PowerShell", "HTTPie", "GitHub-Hookshot",
+    "curl",
+    "Wget",
+    "python-requests",
+    "Python-urllib",
+    "aiohttp",
+    "okhttp",
+    "Go-http-client",
+    "PostmanRuntime",
+    "axios",
+    "node-fetch",
+    "Apache-HttpClient",
+    "Java",
+    "aws-cli",
+    "aws-sdk-go",
+    "aws-sdk-java",
+    "Boto3",
+    "kubectl",
+    "Terraform",
+    "git",
+    "Slackbot",
+    "insomnia",
+    "libwww-perl",
+    "PowerShell",
+    "HTTPie",
+    "GitHub-Hookshot",
 ];
 
 /// Names of Windows by its kernel.
@@ -111,8 +132,13 @@ fn os(agent: &str) -> Option<String> {
     if let Some((_, after)) = agent.split_once("Android") {
         return Some(with("Android", version(after.trim_start())));
     }
-    let plain =
-        [("CrOS", "ChromeOS"), ("FreeBSD", "FreeBSD"), ("OpenBSD", "OpenBSD"), ("Windows", "Windows"), ("Linux", "Linux")];
+    let plain = [
+        ("CrOS", "ChromeOS"),
+        ("FreeBSD", "FreeBSD"),
+        ("OpenBSD", "OpenBSD"),
+        ("Windows", "Windows"),
+        ("Linux", "Linux"),
+    ];
     plain.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| (*name).to_owned())
 }
 
@@ -141,15 +167,51 @@ mod tests {
     #[test]
     fn who_calls_itself_like_another_is_told_apart() {
         for (agent, wanted_browser, wanted_os) in [
-            ("Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0", "Firefox 120.0", "Linux"),
-            ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36", "Chrome 120.0.0.0", "Windows 10"),
-            ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 Edg/120.0.2210.91", "Edge 120.0.2210.91", "Windows 10"),
-            ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Safari/605.1.15", "Safari 17.2", "macOS 10.15.7"),
-            ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_2_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Mobile/15E148 Safari/604.1", "Safari 17.2", "iOS 17.2.1"),
-            ("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/119.0.6045.169 Mobile/15E148 Safari/604.1", "Chrome 119.0.6045.169", "iPadOS 16.6"),
-            ("Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Mobile Safari/537.36", "Chrome 120.0.0.0", "Android 14"),
-            ("Mozilla/5.0 (Windows NT 6.1; WOW64; Trident/7.0; rv:11.0) like Gecko", "Internet Explorer 11.0", "Windows 7"),
-            ("Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/119.0.0.0 Safari/537.36 OPR/105.0.0.0", "Opera 105.0.0.0", "ChromeOS"),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0",
+                "Firefox 120.0",
+                "Linux",
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
+                "Chrome 120.0.0.0",
+                "Windows 10",
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36 Edg/120.0.2210.91",
+                "Edge 120.0.2210.91",
+                "Windows 10",
+            ),
+            (
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Safari/605.1.15",
+                "Safari 17.2",
+                "macOS 10.15.7",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_2_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.2 Mobile/15E148 Safari/604.1",
+                "Safari 17.2",
+                "iOS 17.2.1",
+            ),
+            (
+                "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/119.0.6045.169 Mobile/15E148 Safari/604.1",
+                "Chrome 119.0.6045.169",
+                "iPadOS 16.6",
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Mobile Safari/537.36",
+                "Chrome 120.0.0.0",
+                "Android 14",
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 6.1; WOW64; Trident/7.0; rv:11.0) like Gecko",
+                "Internet Explorer 11.0",
+                "Windows 7",
+            ),
+            (
+                "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/119.0.0.0 Safari/537.36 OPR/105.0.0.0",
+                "Opera 105.0.0.0",
+                "ChromeOS",
+            ),
             ("curl/8.5.0", "curl 8.5.0", ""),
             ("python-requests/2.31.0", "python-requests 2.31.0", ""),
             ("Java/17.0.1", "Java 17.0.1", ""),

@@ -102,8 +102,16 @@ fn each_slip_names_its_line_its_column_and_the_remedy() {
             "    map: { actor.name: { '-': null } }\n  - id: again\n    match: '^sold (?<what>\\S+) to (?<who>\\S+)$'\n    when: { what: { not: nothing }, who: eva }\n    drop: x\n",
             "shop.yaml:14:9: rule `again` is never reached (`sold` before it knows every record that it knows)",
         ),
-        ("rules:\n", "rules:\n  - { id: all, drop: x }\n", "shop.yaml:6:9: rule `sold` is never reached (`all`"),
-        ("[syslog?, json]", "[syslog?, json, kv]", "shop.yaml:3:25: `kv` after another (a chain has one"),
+        (
+            "rules:\n",
+            "rules:\n  - { id: all, drop: x }\n",
+            "shop.yaml:6:9: rule `sold` is never reached (`all`",
+        ),
+        (
+            "[syslog?, json]",
+            "[syslog?, json, kv]",
+            "shop.yaml:3:25: `kv` after another (a chain has one",
+        ),
         ("[syslog?, json]", "csv", "shop.yaml:3:9: `csv` needs the names of its columns"),
         (
             "decode: [syslog?, json]\n",

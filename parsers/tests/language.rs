@@ -45,7 +45,13 @@ fn fields_of_every_decoder_are_named_by_it_and_the_rest_stays_in_the_details() {
     for (decode, decoder, path, record, rest) in [
         ("logfmt", "logfmt", "user", "user=eva more=\"x y\"", json!({"more":"x y"})),
         ("[syslog?, kv]", "kv", "user", "note user=eva more=x", json!({"more":"x","text":"note"})),
-        ("kv\nkv: { pairs: ';', equals: ':' }", "kv", "user", "user:eva;more:x", json!({"more":"x"})),
+        (
+            "kv\nkv: { pairs: ';', equals: ':' }",
+            "kv",
+            "user",
+            "user:eva;more:x",
+            json!({"more":"x"}),
+        ),
         ("csv\ncsv: { columns: [user, more] }", "csv", "user", "eva,x", json!({"more":"x"})),
         (
             "cef",
@@ -117,7 +123,12 @@ fn networks_have_names() {
     let pack = "pack: own\nversion: 1\ndecode: logfmt\nnetworks: { lab: 10.9.0.0/16, inside: [10.0.0.0/8, 'fd00::/8'] }\nrules:\n\
         \x20 - id: it\n    event: { action: a.b, source.ip: $logfmt.ip, source.location.region: $logfmt.ip }\n    map: { source.location.region: networks }\n";
     let parser = parser(pack);
-    for (ip, name) in [("10.9.1.1", "lab"), ("10.8.1.1", "inside"), ("fd00::1", "inside"), ("::ffff:10.9.0.1", "lab")] {
+    for (ip, name) in [
+        ("10.9.1.1", "lab"),
+        ("10.8.1.1", "inside"),
+        ("fd00::1", "inside"),
+        ("::ffff:10.9.0.1", "lab"),
+    ] {
         assert_eq!(one(&parser, &format!("ip={ip}"))["source"]["location"]["region"], name);
     }
     assert_eq!(one(&parser, "ip=203.0.113.9")["source"]["location"], Value::Null);
@@ -130,7 +141,10 @@ fn user_agents_are_read_where_the_pack_asks_and_never_over_what_it_says() {
     let head = "pack: own\nversion: 1\ndecode: logfmt\n";
     let record = "ua=\"Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0\"";
     let asked = parser(&format!("{head}user_agent: parse\n{rules}"));
-    assert_eq!(one(&asked, record)["source"]["device"], json!({"browser":"Firefox 120.0","os":"Linux"}));
+    assert_eq!(
+        one(&asked, record)["source"]["device"],
+        json!({"browser":"Firefox 120.0","os":"Linux"})
+    );
     assert_eq!(one(&asked, &format!("{record} os=Haiku"))["source"]["device"]["os"], "Haiku");
     let silent = parser(&format!("{head}{rules}"));
     assert_eq!(one(&silent, record)["source"]["device"], Value::Null);
@@ -146,7 +160,10 @@ fn before_and_after_are_told_apart_down_to_the_nested_field() {
             json!([{"field":"a.y.z","before":[1],"after":[1,2]},{"field":"gone","before":0},{"field":"new","after":null}]),
         ),
         (r#"{"before":{"a":{"x":1,"y":2}},"after":{"a":{"y":2,"x":1}}}"#, Value::Null),
-        (r#"{"before":{"a":{"x":1}},"after":{"a":"none"}}"#, json!([{"field":"a","before":{"x":1},"after":"none"}])),
+        (
+            r#"{"before":{"a":{"x":1}},"after":{"a":"none"}}"#,
+            json!([{"field":"a","before":{"x":1},"after":"none"}]),
+        ),
         (
             r#"{"changes":{"address":{"old":{"city":"A","zip":1},"new":{"city":"B","zip":1}}}}"#,
             json!([{"field":"address.city","before":"A","after":"B"}]),
@@ -184,7 +201,11 @@ fn each_element_of_a_list_is_an_event_with_an_id_of_its_own() {
     assert_eq!(events[1]["details"], json!({"account":7,"user":"eva"}), "what is laid over stays");
     assert_eq!(events[2]["details"], json!({"account":7,"user":"eva","what":"is this"}));
     assert_eq!(events[3]["details"], json!({"account":7,"user":"eva","element":"a text"}));
-    assert_eq!(events[0]["origin"]["raw"].as_str().unwrap().as_bytes(), record, "whole in the first");
+    assert_eq!(
+        events[0]["origin"]["raw"].as_str().unwrap().as_bytes(),
+        record,
+        "whole in the first"
+    );
     assert_eq!(events[2]["origin"]["raw"], r#"{"what":"is this"}"#);
     let hashes: HashSet<String> =
         events.iter().map(|event| event["origin"]["raw_sha256"].to_string()).collect();
@@ -205,12 +226,17 @@ fn a_record_without_its_list_is_one_event_and_one_with_too_long_a_list_too() {
         assert!(matches!(verdict, Verdict::Stored { .. }), "{record}");
         assert_eq!(events[0]["actor"]["name"], "eva");
     }
-    let list = |count: usize| format!("{{\"Records\":[{}]}}", vec!["{\"action\":\"a\"}"; count].join(","));
+    let list =
+        |count: usize| format!("{{\"Records\":[{}]}}", vec!["{\"action\":\"a\"}"; count].join(","));
     assert_eq!(parse(&parser(FAN), list(MAX_FAN_OUT).as_bytes()).1.len(), MAX_FAN_OUT);
     let (verdict, events) = parse(&parser(FAN), list(MAX_FAN_OUT + 1).as_bytes());
     assert!(matches!(verdict, Verdict::Unmatched { .. }));
     assert_eq!(events[0]["origin"]["reason"], "a list of more than 800 things to fan out");
-    let long = format!("{{\"x\":\"{}\",\"Records\":[{}]}}", "y".repeat(16_000), vec!["{\"action\":\"a\"}"; 400].join(","));
+    let long = format!(
+        "{{\"x\":\"{}\",\"Records\":[{}]}}",
+        "y".repeat(16_000),
+        vec!["{\"action\":\"a\"}"; 400].join(",")
+    );
     assert!(long.len() < MAX_RAW_BYTES);
     let (verdict, events) = parse(&parser(FAN), long.as_bytes());
     assert!(matches!(verdict, Verdict::Many(_) | Verdict::Unmatched { .. }));
@@ -223,7 +249,8 @@ fn a_list_that_no_rule_knows_is_one_unknown_record() {
     let (verdict, events) = parse(&parser(FAN), record);
     assert!(matches!(verdict, Verdict::Unmatched { .. }));
     assert_eq!(events.len(), 1);
-    let (verdict, events) = parse(&parser(FAN), br#"{"Records":[{"kind":"noise"},{"kind":"noise"}]}"#);
+    let (verdict, events) =
+        parse(&parser(FAN), br#"{"Records":[{"kind":"noise"},{"kind":"noise"}]}"#);
     assert!(matches!(verdict, Verdict::Many(Fanned { stored: 0, filtered: 2, .. })));
     assert_eq!(events, [] as [Value; 0]);
 }
@@ -247,7 +274,10 @@ fn two_packs_with_different_decoders_share_a_worker() {
         ("of=four user=eva", "four"),
     ] {
         let event = one(&parser, record);
-        assert_eq!((&event["origin"]["pack"], &event["actor"]["name"]), (&json!(pack), &json!("eva")));
+        assert_eq!(
+            (&event["origin"]["pack"], &event["actor"]["name"]),
+            (&json!(pack), &json!("eva"))
+        );
     }
 }
 

@@ -180,9 +180,7 @@ impl Worker {
     pub fn run(mut self, items: &Receiver<Ticketed>, done: &Sender<Worked>) -> anyhow::Result<()> {
         for Ticketed { ticket, bytes, entry } in items {
             let output = match entry {
-                Entry::Source(Item::Records(chunk)) => {
-                    WorkedItem::Events(self.parse(&chunk)?)
-                }
+                Entry::Source(Item::Records(chunk)) => WorkedItem::Events(self.parse(&chunk)?),
                 Entry::Source(other) => WorkedItem::Other(other),
                 Entry::Own(act) => WorkedItem::Own(act),
             };
@@ -290,9 +288,7 @@ impl Worker {
             Verdict::Many(many) => u64::from(many.stored),
         };
         let full = stored + more > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
-        if full
-            && let Some(position) = parts.position(at)
-        {
+        if full && let Some(position) = parts.position(at) {
             let events = self.text.split_off(length);
             self.end_part(source, parts, position)?;
             self.text = events;
@@ -427,13 +423,8 @@ mod tests {
     }
 
     fn chunk(bytes: Vec<u8>) -> Chunk {
-        let identity = FileIdentity {
-            dev: 1,
-            ino: 2,
-            born_ns: 3,
-            fingerprint: Print([4; 16]),
-            generation: 0,
-        };
+        let identity =
+            FileIdentity { dev: 1, ino: 2, born_ns: 3, fingerprint: Print([4; 16]), generation: 0 };
         let from = Offset(10_000);
         let tail = Print::of(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
         Chunk {

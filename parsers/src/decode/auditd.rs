@@ -79,8 +79,27 @@ const TYPES: &[(&str, &str)] = &[
 
 /// Fields that are written in hex where their text needs it.
 const ENCODED: &[&str] = &[
-    "acct", "cmd", "comm", "cwd", "data", "device", "dir", "exe", "file", "grp", "key", "name",
-    "new_group", "ocomm", "old", "path", "proctitle", "root_dir", "sw", "vm", "watch",
+    "acct",
+    "cmd",
+    "comm",
+    "cwd",
+    "data",
+    "device",
+    "dir",
+    "exe",
+    "file",
+    "grp",
+    "key",
+    "name",
+    "new_group",
+    "ocomm",
+    "old",
+    "path",
+    "proctitle",
+    "root_dir",
+    "sw",
+    "vm",
+    "watch",
 ];
 
 /// Reads a whole text.
@@ -89,7 +108,13 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
     let (kind, rest) = header(text, &mut out)?;
     let (body, enriched) = rest.split_once('\u{1d}').unwrap_or((rest, ""));
     let arguments = kind == "EXECVE";
-    let mut pairs = Pairs { out: &mut out, prefix: "record_", words: Vec::new(), arguments, command: String::new() };
+    let mut pairs = Pairs {
+        out: &mut out,
+        prefix: "record_",
+        words: Vec::new(),
+        arguments,
+        command: String::new(),
+    };
     match body.split_once("msg='") {
         Some((outer, inner)) => {
             let inner = inner.rsplit_once('\'').map_or(inner, |(inner, _)| inner);
@@ -107,10 +132,7 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
 }
 
 /// `node=web1 type=USER_LOGIN msg=audit(1704492707.193:421):`
-fn header<'t>(
-    text: &'t str,
-    out: &mut Builder<'_>,
-) -> Result<(&'t str, &'t str), &'static str> {
+fn header<'t>(text: &'t str, out: &mut Builder<'_>) -> Result<(&'t str, &'t str), &'static str> {
     // Most lines are none: the first byte tells.
     if !matches!(text.as_bytes().first(), Some(b't' | b'n' | b'[' | b'a')) {
         return Err(NO);
@@ -245,7 +267,8 @@ impl<'t> Pairs<'_, '_, 't> {
             (1, _) => {
                 let path = &bytes[2..];
                 // A name that begins with NUL is of the abstract room.
-                let end = path.iter().skip(1).position(|byte| *byte == 0).map_or(path.len(), |n| n + 1);
+                let end =
+                    path.iter().skip(1).position(|byte| *byte == 0).map_or(path.len(), |n| n + 1);
                 self.out.put_apart(self.prefix, "saddr_fam", "local")?;
                 let path = clear(&path[..end], '@');
                 self.out.put_apart(self.prefix, "path", path.trim_end_matches('@'))
@@ -263,7 +286,12 @@ impl<'t> Pairs<'_, '_, 't> {
         }
     }
 
-    fn socket(&mut self, family: &str, address: &str, port: Option<u16>) -> Result<(), &'static str> {
+    fn socket(
+        &mut self,
+        family: &str,
+        address: &str,
+        port: Option<u16>,
+    ) -> Result<(), &'static str> {
         self.out.put_apart(self.prefix, "saddr_fam", family)?;
         self.out.put_apart(self.prefix, "addr", address)?;
         match port {
@@ -317,7 +345,9 @@ fn phrase(text: &str) -> (Value<'_>, &str) {
     match value(text) {
         (Value::Bare(first), after) if end > first.len() && end < text.len() => {
             let words = &text[..end];
-            let plain = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_/.,".contains(&byte));
+            let plain = |word: &str| {
+                word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_/.,".contains(&byte))
+            };
             match words.split(' ').skip(1).all(plain) {
                 true => (Value::Bare(words.trim_end()), &text[end..]),
                 false => (Value::Bare(first), after),
@@ -404,7 +434,9 @@ mod tests {
     #[test]
     fn a_programs_message_and_the_enrichment_never_take_the_kernels_place() {
         assert_eq!(
-            of("pid=9 uid=0 auid=1000 ses=1 msg='op=login uid=5 acct=\"eva\" hostname=? addr=203.0.113.9 res=success'\u{1d}UID=\"root\" AUID=\"eva\" pid=1"),
+            of(
+                "pid=9 uid=0 auid=1000 ses=1 msg='op=login uid=5 acct=\"eva\" hostname=? addr=203.0.113.9 res=success'\u{1d}UID=\"root\" AUID=\"eva\" pid=1"
+            ),
             json!({
                 "pid":"9","uid":"0","auid":"1000","ses":"1","op":"login","msg_uid":"5","acct":"eva",
                 "addr":"203.0.113.9","res":"success","UID":"root","AUID":"eva","enriched_pid":"1",
@@ -415,7 +447,9 @@ mod tests {
     #[test]
     fn hex_is_read_where_it_is_hex_only() {
         assert_eq!(
-            of("exe=2F6F70742F6120622F78 comm=DEADBEEF name=4142 acct=\"2F20\" proctitle=6C73002D6C cwd=(null) a0=7f56 a1=1000 key=(null)"),
+            of(
+                "exe=2F6F70742F6120622F78 comm=DEADBEEF name=4142 acct=\"2F20\" proctitle=6C73002D6C cwd=(null) a0=7f56 a1=1000 key=(null)"
+            ),
             json!({
                 "exe":"/opt/a b/x","comm":"ޭ\u{fffd}\u{fffd}","name":"4142","acct":"2F20","proctitle":"ls -l","a0":"7f56","a1":"1000",
             })
@@ -459,7 +493,9 @@ mod tests {
             json!({"text":"login","pid":"1","uid":"0","new-auid":"1000","new-ses":"7"})
         );
         assert_eq!(
-            of("user pid=1 msg='PAM: setcred acct=\"root\" : exe=\"/usr/sbin/sshd\" (hostname=?, addr=203.0.113.9, terminal=cron res=success)'"),
+            of(
+                "user pid=1 msg='PAM: setcred acct=\"root\" : exe=\"/usr/sbin/sshd\" (hostname=?, addr=203.0.113.9, terminal=cron res=success)'"
+            ),
             json!({"text":"user PAM: setcred","pid":"1","acct":"root","exe":"/usr/sbin/sshd","addr":"203.0.113.9","terminal":"cron","res":"success"})
         );
     }
@@ -476,7 +512,9 @@ mod tests {
 
     #[test]
     fn every_front_and_no_other() {
-        for (front, node) in [("", None), ("node=web1 ", Some("web1")), ("[ 12.345678] audit: ", None)] {
+        for (front, node) in
+            [("", None), ("node=web1 ", Some("web1")), ("[ 12.345678] audit: ", None)]
+        {
             let text = format!("{front}type=1400 audit(1704492707.193:4): apparmor=\"DENIED\"");
             let found = fields(&text, read).unwrap();
             assert_eq!(found["type"], "AVC");

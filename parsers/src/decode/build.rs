@@ -32,7 +32,8 @@ impl<'t> Builder<'t> {
             return Err(LONG_TEXT);
         }
         tape.clear();
-        let root = Node { kind: Kind::Object, key: Span::default(), text: Span::default(), next: 0 };
+        let root =
+            Node { kind: Kind::Object, key: Span::default(), text: Span::default(), next: 0 };
         tape.nodes.push(root);
         Ok(Self { tape, text })
     }

@@ -157,7 +157,9 @@ mod tests {
         let read = |text: &str, tape: &mut Tape| read(text, &Settings::default(), tape);
         assert_eq!(
             fields(r#"%ASA-6: IN=eth0 OUT= SRC=203.0.113.9 name="a b=c" SYN x"#, read),
-            Ok(json!({"IN":"eth0","OUT":"","SRC":"203.0.113.9","name":"a b=c","text":"%ASA-6: SYN x"}))
+            Ok(
+                json!({"IN":"eth0","OUT":"","SRC":"203.0.113.9","name":"a b=c","text":"%ASA-6: SYN x"})
+            )
         );
         assert_eq!(fields("no pair at all", read), Err(NO));
         assert_eq!(fields(r#"a="open b=1"#, read), Ok(json!({"a":"\"open","b":"1"})));

@@ -85,7 +85,8 @@ impl<'t> Reader<'_, '_, 't> {
         }
         let name = self.name(rest)?;
         let (attributes, closed) = self.attributes()?;
-        let named = attributes.iter().find(|(key, _)| *key == "Name").map(|(_, value)| value.as_ref());
+        let named =
+            attributes.iter().find(|(key, _)| *key == "Name").map(|(_, value)| value.as_ref());
         let plain = closed || self.is_plain();
         let (key, by_name) = match named {
             Some(own) if plain && !own.is_empty() && attributes.len() == 1 => (own, true),

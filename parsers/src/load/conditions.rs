@@ -174,9 +174,10 @@ impl Loader<'_> {
         if self.networks.is_empty() {
             self.error(at, "no `networks:` in this pack", None);
         }
-        let cases = self.networks.iter().map(|(name, networks)| {
-            (Case::In(networks.clone()), Some(name.as_str().into()))
-        });
+        let cases = self
+            .networks
+            .iter()
+            .map(|(name, networks)| (Case::In(networks.clone()), Some(name.as_str().into())));
         Map(cases.chain([(Case::Any, None)]).collect())
     }
 }

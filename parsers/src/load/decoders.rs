@@ -48,7 +48,9 @@ impl Loader<'_> {
             match Decoder::from_name(name) {
                 Some(decoder) => {
                     let decoder = self.with_settings(decoder, raw, item.referenced);
-                    if decoder.gives_fields() && chain.iter().any(|step| step.decoder.gives_fields()) {
+                    if decoder.gives_fields()
+                        && chain.iter().any(|step| step.decoder.gives_fields())
+                    {
                         let hint = Some("a chain has one decoder of fields".to_owned());
                         self.error(item.referenced, format!("`{name}` after another"), hint);
                     }
@@ -83,9 +85,7 @@ impl Loader<'_> {
 
     fn with_settings(&mut self, decoder: Decoder, raw: &RawPack, at: Location) -> Decoder {
         match (&decoder, &raw.kv, &raw.csv) {
-            (Decoder::Kv(_), Some(settings), _) => {
-                Decoder::Kv(Arc::new(self.kv(&settings.value)))
-            }
+            (Decoder::Kv(_), Some(settings), _) => Decoder::Kv(Arc::new(self.kv(&settings.value))),
             (Decoder::Csv(_), _, Some(settings)) => {
                 Decoder::Csv(Arc::new(self.csv(&settings.value)))
             }
@@ -113,7 +113,11 @@ impl Loader<'_> {
             settings.pairs = Some(pairs.value.as_str().into());
             if raw.spaces {
                 let hint = Some("a value then ends at the next `pairs` anyhow".to_owned());
-                self.error(pairs.referenced, "`spaces` is for pairs that stand apart by blanks", hint);
+                self.error(
+                    pairs.referenced,
+                    "`spaces` is for pairs that stand apart by blanks",
+                    hint,
+                );
             }
         }
         if let Some(quotes) = &raw.quotes {

@@ -84,7 +84,9 @@ impl Loader<'_> {
             .iter()
             .zip(&self.used)
             .skip(1)
-            .filter(|(name, used)| !**used && name.as_ref().is_some_and(|name| !name.starts_with('_')))
+            .filter(|(name, used)| {
+                !**used && name.as_ref().is_some_and(|name| !name.starts_with('_'))
+            })
             .filter_map(|(name, _)| name.as_deref().map(ToOwned::to_owned))
             .collect();
         for name in names {

@@ -94,7 +94,15 @@ impl Parser {
             if all.stored > 0 {
                 out.push(b'\n');
             }
-            match self.element(fan, decoded, (tapes, element), index, all.stored == 0, &mut hands, out) {
+            match self.element(
+                fan,
+                decoded,
+                (tapes, element),
+                index,
+                all.stored == 0,
+                &mut hands,
+                out,
+            ) {
                 Became::Filtered => {
                     out.truncate(before);
                     all.filtered += 1;
