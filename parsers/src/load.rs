@@ -5,6 +5,8 @@
 mod conditions;
 mod decoders;
 mod findings;
+mod maps;
+mod times;
 
 use custody_event::{Field, Kind, Timestamp, taxonomy};
 use serde_yaml::{Location, Spanned};
@@ -12,9 +14,8 @@ use serde_yaml::{Location, Spanned};
 use crate::decode::Decoder;
 use crate::error::{PackError, hint};
 use crate::normalise;
-use crate::pack::{Case, Format, Map, Pack, Rule, SelectBy, Set, Test, TimeRule, To};
+use crate::pack::{Pack, Rule, SelectBy, Set, Test, To};
 use crate::pattern::Pattern;
-use crate::time::pattern;
 use crate::value::{Part, Source, Value};
 use crate::when::Network;
 use crate::yaml::{Pairs, Raw, RawPack, RawRule, RawSelect, RawTest, RawTime, Text, listed};
@@ -492,119 +493,6 @@ impl Loader<'_> {
             _ => hint(&text, list),
         };
         self.error(at, format!("`{text}` is not of the list of `{}`", field.path()), hint);
-    }
-
-    fn map(
-        &mut self,
-        path: &Text,
-        raw: &Spanned<Raw>,
-        maps: &Pairs<Pairs<Spanned<Raw>>>,
-        event: &Pairs<Spanned<Raw>>,
-        sets: &mut [Set],
-    ) {
-        let cases = match &raw.value {
-            Raw::Map(cases) => cases,
-            Raw::Text(name) if name == "networks" => {
-                let Some(to) = self.target(path) else { return };
-                let map = self.network_map(raw.referenced);
-                if let Some(set) = sets.iter_mut().find(|set| set.to == to) {
-                    set.map = Some(map);
-                }
-                return;
-            }
-            Raw::Text(name) => match maps.0.iter().find(|(known, _)| known.value == *name) {
-                Some((_, cases)) => cases,
-                None => {
-                    let names: Vec<&str> =
-                        maps.0.iter().map(|(name, _)| name.value.as_str()).collect();
-                    let hint = hint(name, &names);
-                    return self.error(raw.referenced, format!("no map `{name}` in `maps:`"), hint);
-                }
-            },
-            _ => return self.error(raw.referenced, "a map of cases, or the name of one", None),
-        };
-        let Some(to) = self.target(path) else { return };
-        let map = self.cases(&to, cases);
-        match sets.iter_mut().find(|set| set.to == to) {
-            Some(set) => set.map = Some(map),
-            None if event.0.iter().any(|(set, _)| set.value == path.value) => {}
-            None => {
-                let hint = Some(format!("set `{}` in `event:`", path.value));
-                self.error(path.referenced, "a map of a field that the rule does not set", hint);
-            }
-        }
-    }
-
-    fn cases(&mut self, to: &To, cases: &Pairs<Spanned<Raw>>) -> Map {
-        let mut list = Vec::new();
-        for (case, result) in &cases.0 {
-            let case = match case.value.strip_suffix('*') {
-                Some("") => Case::Any,
-                Some(prefix) => Case::Prefix(prefix.into()),
-                None => Case::Exact(case.value.as_str().into()),
-            };
-            let result = match &result.value {
-                Raw::Null => None,
-                value => match plain(value) {
-                    Some(text) => {
-                        if let To::Field(field) = to {
-                            let value = Value::Text(text.as_str().into());
-                            self.literal(*field, &value, result.referenced);
-                        }
-                        Some(text.into_boxed_str())
-                    }
-                    None => {
-                        self.error(result.referenced, "a text is needed here", None);
-                        None
-                    }
-                },
-            };
-            list.push((case, result));
-        }
-        Map(list)
-    }
-
-    /// A pack's time rule need not fit every rule: a name that this rule lacks leaves it out.
-    fn time(&mut self, raw: &RawTime, must: bool) -> Option<TimeRule> {
-        let mut values = Vec::new();
-        for item in listed(&raw.field) {
-            let Raw::Text(text) = &item.value else {
-                self.error(item.referenced, "`time.field` is a name or a list of names", None);
-                return None;
-            };
-            let name = text.trim_start_matches('$');
-            let known = field_name(name).is_some()
-                || Source::from_name(name).is_some()
-                || self.groups.iter().any(|group| group.as_deref() == Some(name));
-            if known || must {
-                values.push(Value::From(self.source(name, item.referenced)?));
-            }
-        }
-        let formats = self.formats(raw.formats.as_ref());
-        (!values.is_empty()).then_some(TimeRule { field: Value::List(values), formats })
-    }
-
-    fn formats(&mut self, raw: Option<&Spanned<Raw>>) -> Vec<Format> {
-        let mut formats = Vec::new();
-        for item in raw.map(listed).unwrap_or_default() {
-            let text = plain(&item.value).unwrap_or_default();
-            let format = if text.contains('%') {
-                pattern::Pattern::parse(&text).map(Format::Pattern)
-            } else {
-                Format::from_name(&text).ok_or_else(|| format!("unknown time format `{text}`"))
-            };
-            match format {
-                Ok(format) => formats.push(format),
-                Err(message) => {
-                    let hint = hint(&text, Format::NAMES);
-                    self.error(item.referenced, message, hint);
-                }
-            }
-        }
-        if formats.is_empty() {
-            formats.push(Format::Auto);
-        }
-        formats
     }
 
     fn test(&mut self, raw: &Spanned<RawTest>) -> Test {

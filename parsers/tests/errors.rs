@@ -164,6 +164,35 @@ fn each_slip_names_its_line_its_column_and_the_remedy() {
 }
 
 #[test]
+fn packs_that_are_too_large_are_refused_before_they_cost_anything() {
+    let rule = |number: usize| {
+        format!("  - {{ id: r{number}, match: '^line {number}$', event: {{ action: a.b }} }}\n")
+    };
+    let pack = |count: usize| {
+        let rules: String = (0..count).map(rule).collect();
+        format!("pack: shop\nversion: 1\nrules:\n{rules}")
+    };
+    assert_eq!(errors(&pack(500)), "");
+    assert_eq!(
+        errors(&pack(501)),
+        "shop.yaml:4:3: too many rules (at most 500: make several packs of it)"
+    );
+    let long = format!("{GOOD}# {}", "x".repeat(1 << 20));
+    assert!(errors(&long).contains("at most 1 MiB"), "{}", errors(&long));
+    let tests = "{ what: { not: x } }, ".repeat(201);
+    let many =
+        GOOD.replace("when: { what: { not: nothing } }", &format!("when: {{ any: [{tests}] }}"));
+    assert!(
+        errors(&many).contains("at most 200 tests in a rule, trees 8 deep"),
+        "{}",
+        errors(&many)
+    );
+    let deep = format!("when: {}what: x{}", "{ not: ".repeat(9) + "{ ", " }".repeat(10));
+    let deep = GOOD.replace("when: { what: { not: nothing } }", &deep);
+    assert!(errors(&deep).contains("trees 8 deep"), "{}", errors(&deep));
+}
+
+#[test]
 fn a_pack_without_tests_is_a_warning_and_an_unknown_pack_has_a_hint() {
     let text = GOOD.split("    tests:").next().unwrap().to_owned();
     let source = PackSource { name: "shop.yaml".to_owned(), text };

@@ -32,6 +32,9 @@ const NO_STAMP: &str = "no audit record: no `audit(time:serial):`";
 /// Before `type=` there may be a node's name or the kernel's stamp, at most so long.
 const WINDOW_BYTES: usize = 300;
 
+/// Words in braces are at most so long.
+const GROUP_BYTES: usize = 1024;
+
 /// Names of types that the kernel's own log and old readers give as numbers.
 const TYPES: &[(&str, &str)] = &[
     ("1005", "USER"),
@@ -237,7 +240,7 @@ impl<'t> Pairs<'_, '_, 't> {
             "denied" | "granted" => self.out.put_apart(self.prefix, "seresult", word)?,
             "old" | "new" => return Ok((after, word)),
             "{" => {
-                if let Some((permissions, after)) = after.split_once('}') {
+                if let Some((permissions, after)) = closed(after) {
                     self.out.put_apart(self.prefix, "seperms", permissions.trim())?;
                     return Ok((after.trim_start(), ""));
                 }
@@ -313,6 +316,14 @@ impl<'t> Pairs<'_, '_, 't> {
     }
 }
 
+/// What stands before a brace, and what is after it; a group is at most [`GROUP_BYTES`] long, so
+/// that many braces that do not close cost no more than one.
+fn closed(text: &str) -> Option<(&str, &str)> {
+    let window = &text.as_bytes()[..text.len().min(GROUP_BYTES)];
+    let at = memchr::memchr(b'}', window)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 enum Value<'t> {
     Quoted(&'t str),
     Bare(&'t str),
@@ -327,7 +338,7 @@ fn value(text: &str) -> (Value<'_>, &str) {
         return (Value::Quoted(value), after.trim_start_matches([',', ')']));
     }
     if let Some(inner) = text.strip_prefix("{ ")
-        && let Some((group, after)) = inner.split_once('}')
+        && let Some((group, after)) = closed(inner)
     {
         return (Value::Group(group.trim()), after);
     }
