@@ -16,6 +16,8 @@ pub mod bench_support;
 mod builtin;
 mod changes;
 mod decode;
+#[cfg(test)]
+mod documented;
 mod error;
 mod fill;
 mod load;
