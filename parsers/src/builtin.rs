@@ -14,6 +14,12 @@ static PACKS: &[(&str, &str)] = &[
     ("pam", include_str!("../../config/packs/pam.yaml")),
     ("syslog", include_str!("../../config/packs/syslog.yaml")),
     ("nginx-access", include_str!("../../config/packs/nginx-access.yaml")),
+    ("auditd", include_str!("../../config/packs/auditd.yaml")),
+    ("generic-cef", include_str!("../../config/packs/generic-cef.yaml")),
+    ("generic-leef", include_str!("../../config/packs/generic-leef.yaml")),
+    ("generic-logfmt", include_str!("../../config/packs/generic-logfmt.yaml")),
+    ("generic-kv", include_str!("../../config/packs/generic-kv.yaml")),
+    // Last: why it refuses a record is what an unknown record's event says.
     ("generic-json", include_str!("../../config/packs/generic-json.yaml")),
 ];
 

@@ -1,6 +1,7 @@
 //! Before and after, in the shapes that programs give them.
 //!
-//! - two values, or two objects: each key that differs is a change;
+//! - two values, or two objects: each key that differs is a change; in objects that hold objects
+//!   (and differ) each path that differs (`address.city`), at most [`MAX_DEPTH`] deep;
 //! - `{"phone": {"old": 1, "new": 2}}`, `{"phone": [1, 2]}`, `{"phone": 2}` (only the new value);
 //! - `[{"field": "phone", "before": 1, "after": 2}]`; also a list of field names alone.
 
@@ -15,6 +16,8 @@ use crate::value::{Scene, Value};
 const FIELD: &[&str] = &["field", "name", "key", "attribute", "property", "path"];
 const BEFORE: &[&str] = &["before", "old", "old_value", "oldValue", "from", "previous", "was"];
 const AFTER: &[&str] = &["after", "new", "new_value", "newValue", "to", "current", "value", "is"];
+/// Objects in one another that are told apart; what is deeper is compared whole.
+const MAX_DEPTH: usize = 8;
 /// A mask is all of these, and at least three.
 const MASKS: &[u8] = b"*x#";
 
@@ -37,15 +40,34 @@ pub(crate) fn between<'a>(
 
 type Entries<'a> = Vec<(Cow<'a, str>, Detail<'a>)>;
 
-fn maps<'a>(before: Entries<'a>, mut after: Entries<'a>, draft: &mut Draft<'a>) {
+fn maps<'a>(before: Entries<'a>, after: Entries<'a>, draft: &mut Draft<'a>) {
+    differ("", before, after, 0, draft);
+}
+
+/// Changes between two objects under a path.
+fn differ<'a>(
+    path: &str,
+    before: Entries<'a>,
+    mut after: Entries<'a>,
+    depth: usize,
+    draft: &mut Draft<'a>,
+) {
+    let under = |key: Cow<'a, str>| match path {
+        "" => key,
+        path => Cow::Owned(format!("{path}.{key}")),
+    };
     for (key, old) in before {
         let new = after.iter().position(|(other, _)| *other == key).map(|at| after.remove(at).1);
-        if new.as_ref() != Some(&old) {
-            push(key, Some(old), new, draft);
+        match (old, new) {
+            (Detail::Map(old), Some(Detail::Map(new))) if depth < MAX_DEPTH => {
+                differ(&under(key), old, new, depth + 1, draft);
+            }
+            (old, new) if new.as_ref() != Some(&old) => push(under(key), Some(old), new, draft),
+            _ => {}
         }
     }
     for (key, new) in after {
-        push(key, None, Some(new), draft);
+        push(under(key), None, Some(new), draft);
     }
 }
 
@@ -112,25 +134,53 @@ fn object<'a>(tape: &'a Tape, text: &'a str, at: At, draft: &mut Draft<'a>) -> b
         return true;
     }
     for child in tape.children(at) {
-        let field = Cow::Borrowed(tape.key(child));
-        match tape.kind(child) {
-            Kind::List if tape.children(child).count() == 2 => {
-                let mut pair = tape.children(child).map(|at| tape.detail(at, text, false));
-                push(field, pair.next(), pair.next(), draft);
-            }
-            Kind::Object => {
-                let (before, after) = (member(tape, child, BEFORE), member(tape, child, AFTER));
-                let detail = |at: Option<At>| at.map(|at| tape.detail(at, text, false));
-                if before.is_none() && after.is_none() {
-                    push(field, None, Some(tape.detail(child, text, false)), draft);
-                } else {
-                    push(field, detail(before), detail(after), draft);
-                }
-            }
-            _ => push(field, None, Some(tape.detail(child, text, false)), draft),
-        }
+        member_change(tape, text, child, Cow::Borrowed(tape.key(child)), 0, draft);
     }
     true
+}
+
+/// A change that stands under its field's name.
+fn member_change<'a>(
+    tape: &'a Tape,
+    text: &'a str,
+    child: At,
+    field: Cow<'a, str>,
+    depth: usize,
+    draft: &mut Draft<'a>,
+) {
+    let whole = |at: At| tape.detail(at, text, false);
+    match tape.kind(child) {
+        Kind::List if tape.children(child).count() == 2 => {
+            let mut pair = tape.children(child).map(whole);
+            push(field, pair.next(), pair.next(), draft);
+        }
+        Kind::Object => match (member(tape, child, BEFORE), member(tape, child, AFTER)) {
+            (None, None) if depth < MAX_DEPTH && tells_changes(tape, child) => {
+                for inner in tape.children(child) {
+                    let path = format!("{field}.{}", tape.key(inner));
+                    member_change(tape, text, inner, Cow::Owned(path), depth + 1, draft);
+                }
+            }
+            (None, None) => push(field, None, Some(whole(child)), draft),
+            (before, after) => match (before.map(whole), after.map(whole)) {
+                (Some(Detail::Map(before)), Some(Detail::Map(after))) => {
+                    differ(&field, before, after, 0, draft);
+                }
+                (before, after) => push(field, before, after, draft),
+            },
+        },
+        _ => push(field, None, Some(whole(child)), draft),
+    }
+}
+
+/// Are all members of an object changes themselves: objects with a before or an after?
+fn tells_changes(tape: &Tape, at: At) -> bool {
+    let mut children = tape.children(at).peekable();
+    children.peek().is_some()
+        && children.all(|child| {
+            tape.kind(child) == Kind::Object
+                && (member(tape, child, BEFORE).is_some() || member(tape, child, AFTER).is_some())
+        })
 }
 
 fn list<'a>(tape: &'a Tape, text: &'a str, at: At, draft: &mut Draft<'a>) -> bool {

@@ -268,6 +268,26 @@ fn leftovers<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
             draft.detail(tape.key(child), rest);
         }
     }
+    if let Some(element) = tape.element() {
+        element_leftovers(tape, element, text, draft);
+    }
+}
+
+/// What is left of the element that is being fanned out: its members stand beside the others.
+fn element_leftovers<'a>(tape: &'a Tape, element: u32, text: &'a str, draft: &mut Draft<'a>) {
+    if tape.kind(element) != JsonKind::Object {
+        if let Some(rest) = tape.rest(element, text) {
+            draft.detail("element", rest);
+        }
+        return;
+    }
+    for child in tape.children(element) {
+        if tape.kind(child) != JsonKind::Null
+            && let Some(rest) = tape.rest(child, text)
+        {
+            draft.detail(tape.key(child), rest);
+        }
+    }
 }
 
 /// Every event has a sentence: the record's own message, or who did what to what.

@@ -16,6 +16,8 @@ pub mod bench_support;
 mod builtin;
 mod changes;
 mod decode;
+#[cfg(test)]
+mod documented;
 mod error;
 mod fill;
 mod load;
@@ -28,6 +30,7 @@ mod pattern;
 mod scan;
 mod set;
 mod time;
+mod user_agent;
 mod value;
 mod when;
 mod yaml;
@@ -36,6 +39,9 @@ pub use builtin::builtin;
 pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
-pub use parser::{DropReason, Envelope, Parser, Run, Scratch, Settings, UNMATCHED, Verdict};
+pub use parser::{
+    DropReason, Envelope, Fanned, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Run, Scratch, Settings,
+    UNMATCHED, Verdict,
+};
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

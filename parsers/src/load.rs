@@ -1,17 +1,29 @@
 //! From a pack's text to a checked pack, with file, line, column and a hint in every error.
+//!
+//! **Limits.** A pack is at most [`MAX_PACK_BYTES`] long and has at most [`MAX_RULES`] rules.
+
+mod conditions;
+mod decoders;
+mod findings;
+mod maps;
+mod times;
 
 use custody_event::{Field, Kind, Timestamp, taxonomy};
 use serde_yaml::{Location, Spanned};
 
-use crate::decode::{Decoder, Step};
+use crate::decode::Decoder;
 use crate::error::{PackError, hint};
 use crate::normalise;
-use crate::pack::{Case, Format, Map, Pack, Rule, SelectBy, Set, Test, TimeRule, To};
+use crate::pack::{Pack, Rule, SelectBy, Set, Test, To};
 use crate::pattern::Pattern;
-use crate::time::pattern;
 use crate::value::{Part, Source, Value};
-use crate::when::{self, Condition, Network};
+use crate::when::Network;
 use crate::yaml::{Pairs, Raw, RawPack, RawRule, RawSelect, RawTest, RawTime, Text, listed};
+
+/// A pack's text, at most.
+pub(crate) const MAX_PACK_BYTES: usize = 1024 * 1024;
+/// Rules of one pack, at most.
+pub(crate) const MAX_RULES: usize = 500;
 
 /// A pack's text and what to call it in errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +40,16 @@ pub(crate) fn load(
     errors: &mut Vec<PackError>,
     warnings: &mut Vec<PackError>,
 ) -> Option<Pack> {
+    if source.text.len() > MAX_PACK_BYTES {
+        errors.push(PackError {
+            file: source.name.clone(),
+            line: 1,
+            column: 1,
+            message: format!("a pack of {} bytes", source.text.len()),
+            hint: Some("at most 1 MiB: make several packs of it".to_owned()),
+        });
+        return None;
+    }
     let mut options = serde_yaml::Options::default();
     options.with_snippet = false;
     let raw = match serde_yaml::from_str_with_options::<RawPack>(&source.text, options) {
@@ -43,8 +65,11 @@ pub(crate) fn load(
         errors,
         warnings,
         groups: Vec::new(),
+        used: Vec::new(),
         blind: false,
-        json: false,
+        decoder: None,
+        columns: Vec::new(),
+        networks: Vec::new(),
         json_paths: Vec::new(),
     };
     let pack = loader.pack(&raw);
@@ -75,10 +100,16 @@ struct Loader<'a> {
     warnings: &'a mut Vec<PackError>,
     /// Groups of the rule that is being checked.
     groups: Vec<Option<Box<str>>>,
+    /// Which of them something names.
+    used: Vec<bool>,
     /// The rule's pattern is bad, so its groups are not known.
     blind: bool,
-    /// The pack decodes JSON.
-    json: bool,
+    /// The pack's decoder of fields.
+    decoder: Option<&'static str>,
+    /// The names of its columns, where they are known.
+    columns: Vec<Box<str>>,
+    /// `networks:`, by name.
+    networks: Vec<(String, Vec<Network>)>,
     json_paths: Vec<Vec<Box<str>>>,
 }
 
@@ -109,14 +140,16 @@ impl Loader<'_> {
         if raw.version.value < 1 {
             self.error(raw.version.referenced, "a version is a number from 1", None);
         }
-        let chain = self.chain(raw.decode.as_ref());
-        self.json = chain.iter().any(|step| step.decoder == Decoder::Json);
-        let folded = self.folded(raw.json_keys.as_ref());
+        let chain = self.decoders(raw);
+        let folded = self.folded(raw);
+        let fan_out = raw.fan_out.as_ref().and_then(|path| self.fan_out(path));
+        let user_agent = self.user_agent(raw.user_agent.as_ref());
+        self.network_table(raw);
         let select = raw.select.as_ref().map(|select| self.select(select)).unwrap_or_default();
         self.now(raw.test_now.as_ref());
         let maps = &raw.maps;
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in &raw.rules.value {
+        for rule in raw.rules.value.iter().take(MAX_RULES) {
             if rules.iter().any(|earlier| earlier.id == rule.id.value) {
                 let message = format!("a second rule `{}`", rule.id.value);
                 self.error(
@@ -138,6 +171,8 @@ impl Loader<'_> {
             chain,
             folded,
             json_paths: std::mem::take(&mut self.json_paths),
+            fan_out,
+            user_agent,
             rules,
             test_now: raw.test_now.as_ref().map(|now| now.value.clone()),
         }
@@ -147,6 +182,11 @@ impl Loader<'_> {
         if rules.is_empty() {
             self.error(raw.rules.referenced, "a pack without rules", None);
         }
+        if raw.rules.value.len() > MAX_RULES {
+            let hint = Some(format!("at most {MAX_RULES}: make several packs of it"));
+            self.error(raw.rules.referenced, "too many rules", hint);
+        }
+        self.unreachable(&raw.rules.value);
         if rules.iter().all(|rule| rule.tests.is_empty()) {
             let hint = Some("give its rules `tests:`".to_owned());
             let warning = self.problem(raw.pack.referenced, "a pack without tests", hint);
@@ -158,42 +198,6 @@ impl Loader<'_> {
         {
             let hint = Some("no rule has a group or a JSON path of this name".to_owned());
             self.error(time.field.referenced, "`time.field` names nothing", hint);
-        }
-    }
-
-    fn chain(&mut self, raw: Option<&Spanned<Raw>>) -> Vec<Step> {
-        let mut chain = Vec::new();
-        for item in raw.map(listed).unwrap_or_default() {
-            let Raw::Text(text) = &item.value else {
-                let known = Decoder::NAMES.join(", ");
-                self.error(item.referenced, "a decoder is a name", Some(format!("known: {known}")));
-                continue;
-            };
-            let (name, optional) = match text.strip_suffix('?') {
-                Some(name) => (name, true),
-                None => (text.as_str(), false),
-            };
-            match Decoder::from_name(name) {
-                Some(decoder) => chain.push(Step { decoder, optional }),
-                None if name == "none" => {}
-                None => {
-                    let hint = hint(name, Decoder::NAMES);
-                    self.error(item.referenced, format!("unknown decoder `{name}`"), hint);
-                }
-            }
-        }
-        chain
-    }
-
-    fn folded(&mut self, raw: Option<&Text>) -> bool {
-        match raw.map(|raw| (raw.value.as_str(), raw.referenced)) {
-            None | Some(("exact", _)) => false,
-            Some(("folded", _)) => true,
-            Some((other, at)) => {
-                let hint = hint(other, &["exact", "folded"]);
-                self.error(at, format!("`json_keys: {other}` is not known"), hint);
-                false
-            }
         }
     }
 
@@ -241,12 +245,12 @@ impl Loader<'_> {
         let pattern = raw.pattern.as_ref().and_then(|pattern| self.pattern(pattern));
         self.blind = raw.pattern.is_some() && pattern.is_none();
         self.groups = pattern.as_ref().map(|pattern| pattern.names.clone()).unwrap_or_default();
+        self.used = vec![false; self.groups.len()];
         let on = match &raw.on {
             Some(on) => self.source(on.value.trim_start_matches('$'), on.referenced),
             None => None,
         };
-        let when =
-            raw.when.0.iter().filter_map(|(name, test)| self.condition(name, test)).collect();
+        let when = self.when(&raw.when);
         let mut sets: Vec<Set> =
             raw.event.0.iter().filter_map(|(path, value)| self.set(path, value)).collect();
         for (path, map) in &raw.map.0 {
@@ -272,6 +276,7 @@ impl Loader<'_> {
                 [Field::Action, Field::Category, Field::Op, Field::Outcome, Field::Severity];
             matches!(set.to, To::Field(field) if fields.contains(&field))
         };
+        self.unused(raw);
         Rule {
             id: id.value.clone(),
             settled: defaults.is_some() && !sets[fixed..].iter().any(weighs),
@@ -329,15 +334,11 @@ impl Loader<'_> {
     fn source(&mut self, name: &str, at: Location) -> Option<Source> {
         let group = self.groups.iter().position(|group| group.as_deref() == Some(name));
         if let Some(group) = group.and_then(|group| u8::try_from(group).ok()) {
+            self.used[usize::from(group)] = true;
             return Some(Source::Group(group));
         }
-        if let Some(path) = name.strip_prefix("json.") {
-            if !self.json {
-                let hint = Some("add `json` to `decode:`".to_owned());
-                self.error(at, format!("`${name}` in a pack that does not decode JSON"), hint);
-                return None;
-            }
-            return Some(Source::Json(self.json_path(path)));
+        if let Some((decoder, path)) = field_name(name) {
+            return self.field(decoder, path, at);
         }
         let known = Source::from_name(name);
         if known.is_none() && !self.blind {
@@ -505,200 +506,6 @@ impl Loader<'_> {
         self.error(at, format!("`{text}` is not of the list of `{}`", field.path()), hint);
     }
 
-    fn map(
-        &mut self,
-        path: &Text,
-        raw: &Spanned<Raw>,
-        maps: &Pairs<Pairs<Spanned<Raw>>>,
-        event: &Pairs<Spanned<Raw>>,
-        sets: &mut [Set],
-    ) {
-        let cases = match &raw.value {
-            Raw::Map(cases) => cases,
-            Raw::Text(name) => match maps.0.iter().find(|(known, _)| known.value == *name) {
-                Some((_, cases)) => cases,
-                None => {
-                    let names: Vec<&str> =
-                        maps.0.iter().map(|(name, _)| name.value.as_str()).collect();
-                    let hint = hint(name, &names);
-                    return self.error(raw.referenced, format!("no map `{name}` in `maps:`"), hint);
-                }
-            },
-            _ => return self.error(raw.referenced, "a map of cases, or the name of one", None),
-        };
-        let Some(to) = self.target(path) else { return };
-        let map = self.cases(&to, cases);
-        match sets.iter_mut().find(|set| set.to == to) {
-            Some(set) => set.map = Some(map),
-            None if event.0.iter().any(|(set, _)| set.value == path.value) => {}
-            None => {
-                let hint = Some(format!("set `{}` in `event:`", path.value));
-                self.error(path.referenced, "a map of a field that the rule does not set", hint);
-            }
-        }
-    }
-
-    fn cases(&mut self, to: &To, cases: &Pairs<Spanned<Raw>>) -> Map {
-        let mut list = Vec::new();
-        for (case, result) in &cases.0 {
-            let case = match case.value.strip_suffix('*') {
-                Some("") => Case::Any,
-                Some(prefix) => Case::Prefix(prefix.into()),
-                None => Case::Exact(case.value.as_str().into()),
-            };
-            let result = match &result.value {
-                Raw::Null => None,
-                value => match plain(value) {
-                    Some(text) => {
-                        if let To::Field(field) = to {
-                            let value = Value::Text(text.as_str().into());
-                            self.literal(*field, &value, result.referenced);
-                        }
-                        Some(text.into_boxed_str())
-                    }
-                    None => {
-                        self.error(result.referenced, "a text is needed here", None);
-                        None
-                    }
-                },
-            };
-            list.push((case, result));
-        }
-        Map(list)
-    }
-
-    fn condition(&mut self, name: &Text, raw: &Spanned<Raw>) -> Option<Condition> {
-        let source = self.source(name.value.trim_start_matches('$'), name.referenced)?;
-        let (test, negated) = self.test_of(raw)?;
-        Some(Condition { source, test, negated })
-    }
-
-    fn test_of(&mut self, raw: &Spanned<Raw>) -> Option<(when::Test, bool)> {
-        let at = raw.referenced;
-        let (name, value) = match &raw.value {
-            Raw::Map(pairs) => match pairs.0.as_slice() {
-                [(name, value)] => (name, value),
-                _ => {
-                    self.error(at, "exactly one test is needed here", None);
-                    return None;
-                }
-            },
-            Raw::List(_) => return Some((when::Test::In(self.boxed(raw)), false)),
-            value => match plain(value) {
-                Some(text) => return Some((when::Test::Equals(text.into()), false)),
-                None => {
-                    self.error(at, "a text, a list, or a test", None);
-                    return None;
-                }
-            },
-        };
-        if name.value == "not" {
-            return self.test_of(value).map(|(test, negated)| (test, !negated));
-        }
-        let text = || plain(&value.value).map(String::into_boxed_str);
-        let test = match name.value.as_str() {
-            "equals" => text().map(when::Test::Equals),
-            "prefix" => text().map(when::Test::Prefix),
-            "suffix" => text().map(when::Test::Suffix),
-            "contains" => text().map(when::Test::Contains),
-            "in" => Some(when::Test::In(self.boxed(value))),
-            "exists" => match value.value {
-                Raw::Bool(wanted) => Some(when::Test::Exists(wanted)),
-                _ => None,
-            },
-            "regex" => return self.regex(value).map(|test| (test, false)),
-            "cidr" => return self.networks(value).map(|test| (test, false)),
-            other => {
-                let hint = hint(other, when::Test::NAMES);
-                self.error(name.referenced, format!("unknown test `{other}`"), hint);
-                return None;
-            }
-        };
-        if test.is_none() {
-            self.error(value.referenced, format!("no value for the test `{}`", name.value), None);
-        }
-        test.map(|test| (test, false))
-    }
-
-    fn boxed(&mut self, raw: &Spanned<Raw>) -> Vec<Box<str>> {
-        self.texts(Some(raw)).into_iter().map(String::into_boxed_str).collect()
-    }
-
-    fn regex(&mut self, raw: &Spanned<Raw>) -> Option<when::Test> {
-        let Raw::Text(text) = &raw.value else {
-            self.error(raw.referenced, "a pattern is a text", None);
-            return None;
-        };
-        let spanned =
-            Text { value: text.clone(), referenced: raw.referenced, defined: raw.defined };
-        self.pattern(&spanned)?;
-        match regex_automata::meta::Regex::new(text) {
-            Ok(regex) => Some(when::Test::Regex(Box::new(regex))),
-            Err(error) => {
-                self.error(raw.referenced, format!("bad pattern: {error}"), None);
-                None
-            }
-        }
-    }
-
-    fn networks(&mut self, raw: &Spanned<Raw>) -> Option<when::Test> {
-        let mut networks = Vec::new();
-        for text in self.texts(Some(raw)) {
-            match Network::parse(&text) {
-                Some(network) => networks.push(network),
-                None => {
-                    let hint = Some("write it as 203.0.113.0/24".to_owned());
-                    self.error(raw.referenced, format!("`{text}` is no network"), hint);
-                    return None;
-                }
-            }
-        }
-        Some(when::Test::Cidr(networks))
-    }
-
-    /// A pack's time rule need not fit every rule: a name that this rule lacks leaves it out.
-    fn time(&mut self, raw: &RawTime, must: bool) -> Option<TimeRule> {
-        let mut values = Vec::new();
-        for item in listed(&raw.field) {
-            let Raw::Text(text) = &item.value else {
-                self.error(item.referenced, "`time.field` is a name or a list of names", None);
-                return None;
-            };
-            let name = text.trim_start_matches('$');
-            let known = name.starts_with("json.")
-                || Source::from_name(name).is_some()
-                || self.groups.iter().any(|group| group.as_deref() == Some(name));
-            if known || must {
-                values.push(Value::From(self.source(name, item.referenced)?));
-            }
-        }
-        let formats = self.formats(raw.formats.as_ref());
-        (!values.is_empty()).then_some(TimeRule { field: Value::List(values), formats })
-    }
-
-    fn formats(&mut self, raw: Option<&Spanned<Raw>>) -> Vec<Format> {
-        let mut formats = Vec::new();
-        for item in raw.map(listed).unwrap_or_default() {
-            let text = plain(&item.value).unwrap_or_default();
-            let format = if text.contains('%') {
-                pattern::Pattern::parse(&text).map(Format::Pattern)
-            } else {
-                Format::from_name(&text).ok_or_else(|| format!("unknown time format `{text}`"))
-            };
-            match format {
-                Ok(format) => formats.push(format),
-                Err(message) => {
-                    let hint = hint(&text, Format::NAMES);
-                    self.error(item.referenced, message, hint);
-                }
-            }
-        }
-        if formats.is_empty() {
-            formats.push(Format::Auto);
-        }
-        formats
-    }
-
     fn test(&mut self, raw: &Spanned<RawTest>) -> Test {
         let test = &raw.value;
         self.now(test.now.as_ref());
@@ -723,6 +530,13 @@ impl Loader<'_> {
             dropped: test.dropped.clone(),
         }
     }
+}
+
+/// `json.user.name` → `json`, `user.name`.
+fn field_name(name: &str) -> Option<(Decoder, &str)> {
+    let (decoder, path) = name.split_once('.')?;
+    let decoder = Decoder::from_name(decoder).filter(Decoder::gives_fields)?;
+    (!path.is_empty()).then_some((decoder, path))
 }
 
 /// A scalar as a text.

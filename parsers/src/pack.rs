@@ -7,7 +7,7 @@ use crate::pattern::Pattern;
 use crate::time::forms::Unit;
 use crate::time::{Moment, forms, pattern};
 use crate::value::{Source, Value};
-use crate::when::Condition;
+use crate::when::{Network, Tree};
 use crate::yaml::{Pairs, Raw};
 use serde_yaml::Spanned;
 
@@ -20,10 +20,15 @@ pub(crate) struct Pack {
     pub(crate) file: String,
     pub(crate) select: SelectBy,
     pub(crate) chain: Vec<Step>,
-    /// JSON keys are compared without case and joints.
+    /// Keys of fields are compared without case and joints.
     pub(crate) folded: bool,
-    /// Paths into JSON that its rules name; [`Source::Json`] holds the place in this list.
+    /// Paths into its decoder's fields that its rules name; [`Source::Json`] holds the place in
+    /// this list.
     pub(crate) json_paths: Vec<Vec<Box<str>>>,
+    /// The list each of whose elements is an event.
+    pub(crate) fan_out: Option<Vec<Box<str>>>,
+    /// Browser and system are read from the user agent.
+    pub(crate) user_agent: bool,
     pub(crate) rules: Vec<Rule>,
     /// The clock of its tests.
     pub(crate) test_now: Option<String>,
@@ -91,7 +96,7 @@ pub(crate) struct Rule {
     pub(crate) pattern: Option<Pattern>,
     /// What the pattern is matched on.
     pub(crate) on: Source,
-    pub(crate) when: Vec<Condition>,
+    pub(crate) when: Vec<Tree>,
     /// The fixed ones first.
     pub(crate) sets: Vec<Set>,
     /// How many of the sets say the same whatever the record is.
@@ -150,6 +155,8 @@ pub(crate) struct Map(pub(crate) Vec<(Case, Option<Box<str>>)>);
 pub(crate) enum Case {
     Exact(Box<str>),
     Prefix(Box<str>),
+    /// An address in one of these.
+    In(Vec<Network>),
     Any,
 }
 
@@ -163,6 +170,9 @@ impl Map {
             let fits = match case {
                 Case::Exact(exact) => **exact == *text,
                 Case::Prefix(prefix) => text.starts_with(&**prefix),
+                Case::In(networks) => text.parse::<std::net::IpAddr>().is_ok_and(|address| {
+                    networks.iter().any(|net| net.holds(address.to_canonical()))
+                }),
                 Case::Any => true,
             };
             if fits {

@@ -5,23 +5,31 @@
 //! knows is an event of the category `unknown` with the action [`UNMATCHED`] and a reason, with
 //! what its decoder found (time, host, program) and its bytes.
 
+mod fan;
+mod reader;
+mod run;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use custody_event::position::event_id;
-use custody_event::{Base, Digest, Draft, Field, FileKey, Offset, Timestamp};
+use custody_event::{Digest, Draft, Field, FileKey, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
-use crate::decode::json::{Paths, Tape};
+use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
 use crate::fill;
-use crate::matcher::{Matcher, PackAt, RuleAt, View, Work};
+use crate::matcher::{Matcher, PackAt, RuleAt, Work};
 use crate::pack::{Pack, Rule};
-use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::{Basis, ZoneMemo, resolve};
+use crate::user_agent;
 use crate::value::{Facts, Scene};
+pub use fan::{MAX_FAN_OUT, MAX_FANNED_BYTES};
+use reader::Reader;
+pub use run::Run;
+use run::{Common, Known};
 
 /// The action of a record that no rule knows.
 pub const UNMATCHED: &str = "record.unmatched";
@@ -105,6 +113,21 @@ pub enum Verdict {
         /// The event's time.
         time: Timestamp,
     },
+    /// The record was fanned out: several events were appended, with a newline between any two.
+    Many(Fanned),
+}
+
+/// What became of the elements of a record that was fanned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fanned {
+    /// Events that were appended, those of unknown elements among them.
+    pub stored: u32,
+    /// Events of elements that no rule knew.
+    pub unmatched: u32,
+    /// Elements that a rule left out.
+    pub filtered: u32,
+    /// The earliest and the latest time of the events; the reader's clock where there is none.
+    pub times: (Timestamp, Timestamp),
 }
 
 /// A rule that leaves records out, and why.
@@ -124,8 +147,7 @@ pub struct Parser {
     number: u64,
     packs: Vec<PackAt>,
     groups: Vec<Group>,
-    trees: Vec<Paths>,
-    json_slots: usize,
+    readers: Vec<Reader>,
     drops: Vec<DropReason>,
     drop_of: HashMap<(usize, usize), usize>,
     caches: usize,
@@ -138,6 +160,10 @@ pub struct Parser {
 #[derive(Debug)]
 struct Group {
     chain: Vec<Step>,
+    /// The number of its decoder of fields.
+    reader: Option<usize>,
+    /// The list that is fanned out: its path, and the path's slot.
+    fan_out: Option<(Vec<Box<str>>, u32)>,
     packs: Vec<usize>,
     /// Matchers of programs that packs name.
     services: HashMap<Box<str>, usize>,
@@ -158,7 +184,10 @@ const MAX_ROOMS: usize = 64;
 #[derive(Debug, Default)]
 struct Room {
     lossy: String,
-    tape: Tape,
+    /// One for each of the parser's readers.
+    tapes: Vec<Tape>,
+    /// Counts the records, so that a tape is known to be of this one.
+    record: u64,
     work: Work,
     memo: ZoneMemo,
     allowed: Vec<bool>,
@@ -168,24 +197,6 @@ struct Room {
     chosen: Vec<(String, usize)>,
     /// What the events of a rule have in common in this run, by the number of the rule's cache.
     bases: Vec<Common>,
-}
-
-/// What the events of one rule have in common. Making it costs more than an event, so the first
-/// event of a run does without.
-#[derive(Debug, Default)]
-enum Common {
-    #[default]
-    Unseen,
-    Seen,
-    Made(Base),
-}
-
-/// Records of one source that came together: what they share is looked at once.
-#[derive(Debug)]
-pub struct Run<'p> {
-    parser: &'p Parser,
-    envelope: &'p Envelope<'p>,
-    room: &'p mut Room,
 }
 
 impl Scratch {
@@ -204,6 +215,7 @@ impl Scratch {
                 }
                 let mut room = Box::<Room>::default();
                 room.work.caches.resize_with(parser.caches, || None);
+                room.tapes.resize_with(parser.readers.len(), Tape::default);
                 self.rooms.push((parser.number, room));
                 self.rooms.len() - 1
             }
@@ -222,8 +234,7 @@ impl Parser {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             packs: Vec::new(),
             groups: Vec::new(),
-            trees: vec![Paths::new(false), Paths::new(true)],
-            json_slots: 0,
+            readers: Vec::new(),
             drops: Vec::new(),
             drop_of: HashMap::new(),
             caches: 0,
@@ -239,12 +250,8 @@ impl Parser {
 
     fn add(&mut self, pack: &Arc<Pack>) {
         let number = self.packs.len();
-        let json_base = u32::try_from(self.json_slots).unwrap_or(u32::MAX);
-        for path in &pack.json_paths {
-            let slot = u32::try_from(self.json_slots).unwrap_or(u32::MAX);
-            self.trees[usize::from(pack.folded)].add(path, slot);
-            self.json_slots += 1;
-        }
+        let reader = self.reader_of(pack);
+        let json_base = reader.map_or(0, |reader| self.readers[reader].add(pack));
         for (rule_number, rule) in pack.rules.iter().enumerate() {
             if let Some(reason) = &rule.drop {
                 self.drop_of.insert((number, rule_number), self.drops.len());
@@ -255,10 +262,13 @@ impl Parser {
                 });
             }
         }
+        let fan_out = self.fan_out_of(pack, reader);
         match self.groups.last_mut() {
-            Some(group) if group.chain == pack.chain => group.packs.push(number),
+            Some(group) if group.is_of(pack) => group.packs.push(number),
             _ => self.groups.push(Group {
                 chain: pack.chain.clone(),
+                reader,
+                fan_out,
                 packs: vec![number],
                 services: HashMap::new(),
                 matchers: Vec::new(),
@@ -313,29 +323,6 @@ impl Parser {
         &self.drops
     }
 
-    /// Begins with records that came together.
-    pub fn run<'p>(&'p self, scratch: &'p mut Scratch, envelope: &'p Envelope<'p>) -> Run<'p> {
-        let room = scratch.room(self);
-        self.allow(envelope, &mut room.allowed, &mut room.allowed_for);
-        room.chosen.resize_with(self.groups.len(), Default::default);
-        room.bases.clear();
-        room.bases.resize_with(self.caches, Common::default);
-        Run { parser: self, envelope, room }
-    }
-
-    /// One record by itself: see [`Run::parse`].
-    pub fn parse(
-        &self,
-        scratch: &mut Scratch,
-        envelope: &Envelope<'_>,
-        record: &[u8],
-        offset: Offset,
-        segment: Option<u32>,
-        out: &mut Vec<u8>,
-    ) -> Verdict {
-        self.run(scratch, envelope).parse(record, offset, segment, out)
-    }
-
     /// Which packs may apply to this path, unit and endpoint; asked once for a run of records.
     fn allow(
         &self,
@@ -360,32 +347,25 @@ impl Parser {
         *allowed_for = Some(now.map(|text| text.map(str::to_owned)));
     }
 
-    /// Fills what all events of a rule have in common in a run.
-    fn common<'a>(&self, pack: &'a Pack, rule: &'a Rule, scene: &Scene<'a>) -> Draft<'a> {
-        let mut draft = Draft::new();
-        fill::fixed(rule, scene, &mut draft);
-        draft.text(Field::OriginPack, pack.name.as_str());
-        draft.int(Field::OriginPackVersion, pack.version);
-        draft.text(Field::OriginRule, rule.id.as_str());
-        surroundings(scene.facts.envelope, &mut draft);
-        draft
-    }
-
-    /// Writes the event of a rule. `draft` has what [`Self::common`] fills.
-    fn store<'a>(
+    /// Writes the event of a rule.
+    fn store(
         &self,
-        rule: &'a Rule,
-        scene: &Scene<'a>,
-        place: &'a Place<'a>,
+        known: Known<'_>,
+        scene: &Scene<'_>,
+        place: &Place<'_>,
         memo: &mut ZoneMemo,
-        mut draft: Draft<'a>,
         out: &mut Vec<u8>,
     ) -> Timestamp {
+        let Known { pack, rule, common } = known;
+        let mut draft = common.draft(|| run::common(pack, rule, scene));
         let own = rule.time.as_ref().and_then(|time| {
             fill::own_time(time, scene, &self.zone, memo, scene.facts.envelope.observed)
         });
         let (time, basis) = own.unwrap_or_else(|| self.time_of(scene, memo));
         fill::apply(rule, scene, &mut draft);
+        if pack.user_agent {
+            user_agent::fill(&mut draft);
+        }
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
         place.finish(time, basis, scene, &mut draft, out);
@@ -414,7 +394,7 @@ impl Parser {
         draft.text(Field::Op, "other");
         draft.text(Field::Severity, "info");
         draft.text(Field::OriginReason, reason);
-        surroundings(scene.facts.envelope, &mut draft);
+        run::surroundings(scene.facts.envelope, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
         place.finish(time, basis, scene, &mut draft, out);
@@ -442,112 +422,6 @@ fn could_apply(pack: &Pack, service: Option<&str>) -> bool {
     service.is_some_and(|service| select.services.iter().any(|known| known == service))
 }
 
-impl Group {
-    /// The matcher of a program, which mostly is that of the record before.
-    fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Matcher {
-        let Some(service) = service else { return &self.matchers[0] };
-        if before.0 != service {
-            before.0.clear();
-            before.0.push_str(service);
-            before.1 = self.services.get(service).copied().unwrap_or(0);
-        }
-        &self.matchers[before.1]
-    }
-}
-
-impl Run<'_> {
-    /// Turns one record into one canonical event, appended to `out` without a newline, or leaves
-    /// it out by a named rule. Never fails and never panics, whatever the bytes are.
-    ///
-    /// `record` is at most [`custody_event::MAX_RAW_BYTES`] long; the source cuts longer ones into
-    /// numbered segments.
-    pub fn parse(
-        &mut self,
-        record: &[u8],
-        offset: Offset,
-        segment: Option<u32>,
-        out: &mut Vec<u8>,
-    ) -> Verdict {
-        let Self { parser, envelope, room } = self;
-        let Room { lossy, tape, work, memo, allowed, chosen, bases, .. } = &mut **room;
-        let hash = Digest::of(record);
-        let text = as_text(record, lossy);
-        let place = Place { record, text, offset, segment, hash: &hash };
-        let mut decoded = Decoded { text, syslog: None, json_from: None, reason: None };
-        for (group, before) in parser.groups.iter().zip(chosen) {
-            if !group.packs.iter().any(|pack| allowed[*pack]) {
-                continue;
-            }
-            let Some(message) = decoded.run(&group.chain, tape, &parser.trees, parser.json_slots)
-            else {
-                continue;
-            };
-            let is_json = group.chain.iter().any(|step| step.decoder == Decoder::Json);
-            let facts = decoded.facts(envelope, message, is_json.then_some(&*tape));
-            let view = View { packs: &parser.packs, allowed, facts };
-            let matcher = group.matcher(facts.service, before);
-            let Some(at) = matcher.find(&view, work) else { continue };
-            if let Some(reason) = parser.drop_reason(at) {
-                return Verdict::Filtered { reason };
-            }
-            let PackAt { pack, json_base } = &parser.packs[at.pack];
-            let rule = &pack.rules[at.rule];
-            let subject = view.subject(at).unwrap_or_default();
-            let scene = facts.scene(subject, &work.slots, *json_base);
-            let common = || parser.common(pack, rule, &scene);
-            let draft = bases.get_mut(at.cache).map_or_else(common, |base| base.draft(common));
-            let time = parser.store(rule, &scene, &place, memo, draft, out);
-            return Verdict::Stored { time };
-        }
-        let facts = decoded.facts(envelope, decoded.message(), None);
-        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
-        let scene = facts.scene("", NONE, 0);
-        let reason = decoded.reason.unwrap_or("no rule matched");
-        Verdict::Unmatched { time: parser.unmatched(reason, &scene, &place, memo, out) }
-    }
-}
-
-impl Common {
-    /// A draft to go on with, on what the events of the rule have in common.
-    fn draft<'a>(&'a mut self, fill: impl FnOnce() -> Draft<'a>) -> Draft<'a> {
-        match self {
-            Self::Unseen => {
-                *self = Self::Seen;
-                fill()
-            }
-            Self::Made(base) => Draft::on(base),
-            Self::Seen => {
-                let draft = fill();
-                let Some(base) = Base::of(&draft) else { return draft };
-                *self = Self::Made(base);
-                match self {
-                    Self::Made(base) => Draft::on(base),
-                    Self::Unseen | Self::Seen => draft,
-                }
-            }
-        }
-    }
-}
-
-/// Fills what the source gives to all its events of a run.
-fn surroundings<'a>(envelope: &'a Envelope<'a>, draft: &mut Draft<'a>) {
-    let texts = [
-        (Field::Tenant, Some(envelope.tenant)),
-        (Field::OriginAgent, Some(envelope.agent)),
-        (Field::OriginInput, Some(envelope.input)),
-        (Field::OriginPath, envelope.path),
-        (Field::OriginUnit, envelope.unit),
-        (Field::OriginEndpoint, envelope.endpoint),
-    ];
-    for (field, text) in texts {
-        draft.text(field, text.unwrap_or_default());
-    }
-    draft.time(Field::Observed, envelope.observed);
-    for label in envelope.labels {
-        draft.tag(label.as_str());
-    }
-}
-
 /// The record as text: as it is where it is UTF-8, else with U+FFFD for what is not.
 fn as_text<'a>(record: &'a [u8], lossy: &'a mut String) -> &'a str {
     if let Ok(text) = std::str::from_utf8(record) {
@@ -566,30 +440,25 @@ fn as_text<'a>(record: &'a [u8], lossy: &'a mut String) -> &'a str {
 /// What the decoders have found in a record so far; each runs at most once for a message.
 struct Decoded<'t> {
     text: &'t str,
+    /// The record's number in its worker: whose the tapes are.
+    number: u64,
     syslog: Option<Result<Syslog<'t>, &'static str>>,
-    /// The message that the tape holds, or that was refused, by its place.
-    json_from: Option<(*const u8, Result<(), &'static str>)>,
     /// Why the last group could not decode the record.
     reason: Option<&'static str>,
 }
 
 impl<'t> Decoded<'t> {
     /// Runs a chain; `None` if the record is not of its form.
-    fn run(
-        &mut self,
-        chain: &[Step],
-        tape: &mut Tape,
-        trees: &[Paths],
-        slots: usize,
-    ) -> Option<&'t str> {
+    fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
         let mut message = self.text;
-        for step in chain {
-            let done = match step.decoder {
-                Decoder::Syslog => {
+        for step in &group.chain {
+            let done = match (&step.decoder, group.reader) {
+                (Decoder::Syslog, _) => {
                     let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
                     line.map(|line| message = line.inner)
                 }
-                Decoder::Json => self.json(message, tape, trees, slots),
+                (_, Some(at)) => readers[at].read(message, self.number, &mut tapes[at]),
+                (_, None) => Ok(()),
             };
             if let Err(reason) = done
                 && !step.optional
@@ -600,26 +469,6 @@ impl<'t> Decoded<'t> {
         }
         self.reason = None;
         Some(message)
-    }
-
-    fn json(
-        &mut self,
-        message: &'t str,
-        tape: &mut Tape,
-        trees: &[Paths],
-        slots: usize,
-    ) -> Result<(), &'static str> {
-        match self.json_from {
-            Some((from, done)) if std::ptr::eq(from, message.as_ptr()) => done,
-            _ => {
-                let done = tape.read(json_part(message));
-                if done.is_ok() {
-                    tape.locate(trees, slots);
-                }
-                self.json_from = Some((message.as_ptr(), done));
-                done
-            }
-        }
     }
 
     fn line(&self) -> Option<&Syslog<'t>> {
@@ -635,25 +484,20 @@ impl<'t> Decoded<'t> {
         &'a self,
         envelope: &'a Envelope<'a>,
         message: &'a str,
-        tape: Option<&'a Tape>,
+        tape: Option<(&'a Tape, &Decoder)>,
     ) -> Facts<'a> {
         let line = self.line();
-        let json = tape.filter(|_| matches!(self.json_from, Some((_, Ok(())))));
+        let tape = tape.filter(|(tape, _)| tape.is_of(self.number));
         Facts {
             record: self.text,
             message,
             syslog: line,
-            json: json.map(|tape| (tape, json_part(message))),
+            json: tape.map(|(tape, decoder)| (tape, decoder.part(message))),
             service: line.and_then(|line| line.service).or(envelope.service),
             host: line.and_then(|line| line.host),
             envelope,
         }
     }
-}
-
-/// A message without the cookie that says that JSON follows (`@cee:`).
-fn json_part(message: &str) -> &str {
-    message.trim_start().strip_prefix("@cee:").unwrap_or(message)
 }
 
 /// Where a record stood.
@@ -664,6 +508,8 @@ struct Place<'a> {
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
+    /// The event's number in the record.
+    index: u32,
 }
 
 impl Place<'_> {
@@ -677,7 +523,7 @@ impl Place<'_> {
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
-        draft.id(event_id(envelope.file, self.offset, 0, self.hash));
+        draft.id(event_id(envelope.file, self.offset, self.index, self.hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
         if !draft.has(Field::Host) {

@@ -7,6 +7,9 @@ use regex_syntax::hir::{Hir, HirKind, Look, literal};
 
 use crate::scan::{Found, MAX_GROUPS, Scanner, Slots, UNSET};
 
+/// A pattern's text, at most.
+const MAX_PATTERN_BYTES: usize = 4 * 1024;
+
 /// A pattern of a rule, and what a record must hold for it to be worth trying.
 #[derive(Debug)]
 pub(crate) struct Pattern {
@@ -42,6 +45,10 @@ pub(crate) type Cache = Option<Box<meta::Cache>>;
 impl Pattern {
     /// Compiles a pattern.
     pub(crate) fn compile(source: &str) -> Result<Self, BadPattern> {
+        if source.len() > MAX_PATTERN_BYTES {
+            let message = format!("more than {MAX_PATTERN_BYTES} bytes");
+            return Err(BadPattern { message, at: None });
+        }
         let hir = regex_syntax::parse(source).map_err(|error| bad(&error))?;
         let names = names(source)?;
         let scanner = Scanner::compile(&hir, names.len());
@@ -52,15 +59,15 @@ impl Pattern {
             names,
             scanner,
         };
-        if pattern.scanner.is_none() {
-            if pattern.names.len() > MAX_GROUPS {
-                let message = format!("more than {} groups", MAX_GROUPS - 1);
-                return Err(BadPattern { message, at: None });
-            }
-            if pattern.regex().is_none() {
-                let message = "this pattern is too large to compile".to_owned();
-                return Err(BadPattern { message, at: None });
-            }
+        if pattern.scanner.is_none() && pattern.names.len() > MAX_GROUPS {
+            let message = format!("more than {} groups", MAX_GROUPS - 1);
+            return Err(BadPattern { message, at: None });
+        }
+        // A scanner may hand a text over to the engine; only repetition by number makes that large.
+        if (pattern.scanner.is_none() || source.contains('{')) && pattern.regex().is_none() {
+            let message =
+                "too large: it compiles to more than 4 MiB (a repetition like `{1,1000}`?)";
+            return Err(BadPattern { message: message.to_owned(), at: None });
         }
         Ok(pattern)
     }

@@ -14,7 +14,8 @@ use crate::scan::{Slots, UNSET};
 pub(crate) enum Source {
     /// A group of the rule's pattern.
     Group(u8),
-    /// A path into the record's JSON: its number in the pack's list.
+    /// A path into the fields of the record's decoder (JSON, logfmt …): its number in the pack's
+    /// list.
     Json(u32),
     /// The decoded message.
     Message,
@@ -34,7 +35,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Names that every rule may use, beside its groups and `json.…`.
+    /// Names that every rule may use, beside its groups and the fields of its decoder.
     pub(crate) const NAMES: &'static [&'static str] = &[
         "data", "endpoint", "facility", "host", "level", "message", "msgid", "path", "pid",
         "record", "service", "unit",
@@ -85,7 +86,7 @@ pub(crate) struct Facts<'a> {
     /// The decoded message (of a repeated one what was repeated).
     pub(crate) message: &'a str,
     pub(crate) syslog: Option<&'a Syslog<'a>>,
-    /// The tape, and the text that it was read from.
+    /// The tape of the decoder's fields, and the text that it was read from.
     pub(crate) json: Option<(&'a Tape, &'a str)>,
     pub(crate) service: Option<&'a str>,
     pub(crate) host: Option<&'a str>,

@@ -1,10 +1,41 @@
 //! `when:` — tests on what a record says, beside the rule's pattern. All must hold.
+//!
+//! Tests stand in a tree: `any:` (one of these), `all:` and `not:` hold others, at most
+//! [`MAX_DEPTH`] in one another and [`MAX_TESTS`] in a rule.
 
 use std::net::IpAddr;
 
 use regex_automata::meta;
 
 use crate::value::{Scene, Source};
+
+/// Trees in one another, at most.
+pub(crate) const MAX_DEPTH: usize = 8;
+/// Tests in one rule, at most.
+pub(crate) const MAX_TESTS: usize = 200;
+/// Names that stand for trees in `when:`.
+pub(crate) const TREES: &[&str] = &["all", "any", "not"];
+
+/// A test, or several.
+#[derive(Debug)]
+pub(crate) enum Tree {
+    Test(Condition),
+    All(Vec<Tree>),
+    Any(Vec<Tree>),
+    Not(Vec<Tree>),
+}
+
+impl Tree {
+    /// Does it hold?
+    pub(crate) fn holds(&self, scene: &Scene<'_>) -> bool {
+        match self {
+            Self::Test(condition) => condition.holds(scene),
+            Self::All(trees) => trees.iter().all(|tree| tree.holds(scene)),
+            Self::Any(trees) => trees.iter().any(|tree| tree.holds(scene)),
+            Self::Not(trees) => !trees.iter().all(|tree| tree.holds(scene)),
+        }
+    }
+}
 
 /// One test of one value.
 #[derive(Debug)]
@@ -36,7 +67,7 @@ impl Test {
 }
 
 /// An address and how many of its leading bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Network {
     address: IpAddr,
     bits: u8,
@@ -55,7 +86,7 @@ impl Network {
         (bits <= most).then_some(Self { address, bits })
     }
 
-    fn holds(self, address: IpAddr) -> bool {
+    pub(crate) fn holds(self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(net), IpAddr::V4(address)) => {
                 let difference = u64::from(u32::from(net) ^ u32::from(address));

@@ -140,11 +140,37 @@ pub(crate) struct RawPack {
     pub(crate) decode: Option<Spanned<Raw>>,
     #[serde(default)]
     pub(crate) json_keys: Option<Text>,
+    pub(crate) keys: Option<Text>,
+    pub(crate) kv: Option<Spanned<RawKv>>,
+    pub(crate) csv: Option<Spanned<RawCsv>>,
+    pub(crate) fan_out: Option<Text>,
+    pub(crate) user_agent: Option<Text>,
+    #[serde(default)]
+    pub(crate) networks: Pairs<Spanned<Raw>>,
     pub(crate) time: Option<RawTime>,
     #[serde(default)]
     pub(crate) maps: Pairs<Pairs<Spanned<Raw>>>,
     pub(crate) test_now: Option<Text>,
     pub(crate) rules: Spanned<Vec<RawRule>>,
+}
+
+/// `kv:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawKv {
+    pub(crate) pairs: Option<Text>,
+    pub(crate) equals: Option<Text>,
+    pub(crate) quotes: Option<Spanned<Raw>>,
+    #[serde(default)]
+    pub(crate) spaces: bool,
+}
+
+/// `csv:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawCsv {
+    pub(crate) columns: Spanned<Raw>,
+    pub(crate) delimiter: Option<Text>,
 }
 
 /// `select:`

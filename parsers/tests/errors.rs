@@ -92,7 +92,68 @@ fn each_slip_names_its_line_its_column_and_the_remedy() {
             "decode: [syslog?, json]\ntime: { field: $when, formats: '%Q' }\n",
             "shop.yaml:4:32: unknown time directive `%Q`",
         ),
-        ("$who\n", "$json.who\n", ""),
+        (
+            "      actor.name: $who\n",
+            "      actor.name: $json.who\n",
+            "shop.yaml:6:12: the group `who` is never used (use `$who`, write `(?:…)`, or call it `_who`)",
+        ),
+        (
+            "    map: { actor.name: { '-': null } }\n",
+            "    map: { actor.name: { '-': null } }\n  - id: again\n    match: '^sold (?<what>\\S+) to (?<who>\\S+)$'\n    when: { what: { not: nothing }, who: eva }\n    drop: x\n",
+            "shop.yaml:14:9: rule `again` is never reached (`sold` before it knows every record that it knows)",
+        ),
+        (
+            "rules:\n",
+            "rules:\n  - { id: all, drop: x }\n",
+            "shop.yaml:6:9: rule `sold` is never reached (`all`",
+        ),
+        (
+            "[syslog?, json]",
+            "[syslog?, json, kv]",
+            "shop.yaml:3:25: `kv` after another (a chain has one",
+        ),
+        ("[syslog?, json]", "csv", "shop.yaml:3:9: `csv` needs the names of its columns"),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: kv\nkv: { pairs: '' }\n",
+            "shop.yaml:4:14: a separator is 1 to 16 bytes long",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: kv\ncsv: { columns: [a, b] }\n",
+            "shop.yaml:4:6: settings of `csv`, which the pack does not use (add `csv` to `decode:`)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: csv\ncsv: { columns: [a, a] }\n",
+            "shop.yaml:4:17: a second column `a`",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nfan_out: $logfmt.x\n",
+            "shop.yaml:4:10: `$logfmt.x` is nothing to fan out (the path of a list: `$json.Records`)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nuser_agent: pasre\n",
+            "shop.yaml:4:13: `user_agent: pasre` is not known (known: keep, parse)",
+        ),
+        (
+            "decode: [syslog?, json]\n",
+            "decode: json\nnetworks: { office: 203.0.113.0/40 }\n",
+            "shop.yaml:4:21: `203.0.113.0/40` is no network (write it as",
+        ),
+        ("{ '-': null }", "networks", "shop.yaml:13:24: no `networks:` in this pack"),
+        (
+            "when: { what: { not: nothing } }",
+            "when: { any: nothing }",
+            "shop.yaml:7:18: tests are needed under `any` (any: [{ name: value }, …])",
+        ),
+        (
+            "(?<who>\\S+)$'",
+            "(?<who>(?:\\w{1,999}){1,999})$'",
+            "shop.yaml:6:13: bad pattern: too large: it compiles to more than 4 MiB",
+        ),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let found = errors(&GOOD.replacen(from, to, 1));
@@ -100,6 +161,35 @@ fn each_slip_names_its_line_its_column_and_the_remedy() {
         assert!(first.starts_with(expected), "{to:?}:\n{found}\nexpected {expected}");
         assert_eq!(found.is_empty(), expected.is_empty(), "{found}");
     }
+}
+
+#[test]
+fn packs_that_are_too_large_are_refused_before_they_cost_anything() {
+    let rule = |number: usize| {
+        format!("  - {{ id: r{number}, match: '^line {number}$', event: {{ action: a.b }} }}\n")
+    };
+    let pack = |count: usize| {
+        let rules: String = (0..count).map(rule).collect();
+        format!("pack: shop\nversion: 1\nrules:\n{rules}")
+    };
+    assert_eq!(errors(&pack(500)), "");
+    assert_eq!(
+        errors(&pack(501)),
+        "shop.yaml:4:3: too many rules (at most 500: make several packs of it)"
+    );
+    let long = format!("{GOOD}# {}", "x".repeat(1 << 20));
+    assert!(errors(&long).contains("at most 1 MiB"), "{}", errors(&long));
+    let tests = "{ what: { not: x } }, ".repeat(201);
+    let many =
+        GOOD.replace("when: { what: { not: nothing } }", &format!("when: {{ any: [{tests}] }}"));
+    assert!(
+        errors(&many).contains("at most 200 tests in a rule, trees 8 deep"),
+        "{}",
+        errors(&many)
+    );
+    let deep = format!("when: {}what: x{}", "{ not: ".repeat(9) + "{ ", " }".repeat(10));
+    let deep = GOOD.replace("when: { what: { not: nothing } }", &deep);
+    assert!(errors(&deep).contains("trees 8 deep"), "{}", errors(&deep));
 }
 
 #[test]
@@ -115,7 +205,7 @@ fn a_pack_without_tests_is_a_warning_and_an_unknown_pack_has_a_hint() {
     let before = set.names().iter().position(|name| *name == "shop").unwrap();
     assert_eq!(
         set.names()[before + 1],
-        "generic-json",
+        "generic-cef",
         "an own pack is tried before the general ones"
     );
     let error =

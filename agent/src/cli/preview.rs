@@ -157,13 +157,19 @@ impl Previewer {
             }
             Verdict::Unmatched { .. } => self.counts.unmatched += 1,
             Verdict::Stored { .. } => {}
+            Verdict::Many(many) => {
+                self.counts.unmatched += u64::from(many.unmatched);
+                self.counts.filtered += u64::from(many.filtered);
+            }
         }
-        if self.json {
-            out.write_all(&self.event)?;
-            writeln!(out)?;
-            return Ok(());
+        for event in self.event.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
+            if self.json {
+                out.write_all(event)?;
+                writeln!(out)?;
+            } else {
+                show_row(&EventView::read(event)?, out)?;
+            }
         }
-        show_row(&EventView::read(&self.event)?, out)?;
         Ok(())
     }
 

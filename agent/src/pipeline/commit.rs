@@ -187,7 +187,14 @@ impl Committer {
 
     fn take(&mut self, item: Worked) -> anyhow::Result<()> {
         match item.output {
-            WorkedItem::Events(parsed) => self.take_events(*parsed, item.bytes),
+            WorkedItem::Events(mut parts) => {
+                let last = parts.pop();
+                for part in parts {
+                    self.take_events(part, 0)?;
+                }
+                // The chunk's bytes are given back when the last part of it is durable.
+                last.map_or(Ok(()), |part| self.take_events(part, item.bytes))
+            }
             WorkedItem::Other(other) => {
                 self.gathered.effects.bytes += item.bytes;
                 self.take_other(other)

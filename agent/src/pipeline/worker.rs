@@ -1,17 +1,29 @@
 //! Workers: records to events, and many events to a sealed body, in parallel.
+//!
+//! A chunk's events fit in one block, unless a rule pack makes several events of a record (`fan_out`):
+//! then the chunk is cut in two where a block is full, and each part has its own range and position,
+//! as if the source had read less at once. A part never begins within the first [`TAIL_BYTES`] of a
+//! chunk: the position before it needs those bytes. That always leaves room, because a record makes
+//! at most [`MAX_FAN_OUT`] events and so few bytes can hold only few more.
 
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use custody_event::{Coverage, FileKey, Sealed, Sealer, SourceBook, Timestamp};
-use custody_parsers::{Envelope, Parser, Scratch, Verdict};
+use custody_event::position::Fingerprint;
+use custody_event::{
+    Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, Offset, Sealed, Sealer, SourceBook,
+    Timestamp,
+};
+use custody_parsers::{Envelope, MAX_FAN_OUT, Parser, Run, Scratch, Verdict};
 
 use super::OwnAct;
 use super::intake::{Entry, Ticketed};
-use crate::sources::{Chunk, FilePosition, Framing, Item};
+use crate::sources::{Chunk, FilePosition, Framing, Item, TAIL_BYTES};
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
+// The shortest element of a list is two bytes and a comma.
+const _: () = assert!(MAX_FAN_OUT + TAIL_BYTES / 2 < MAX_BLOCK_EVENTS);
 
 /// What the workers need to know of a source.
 pub struct SourceContext {
@@ -45,8 +57,8 @@ pub struct Worked {
 /// What became of an item.
 #[derive(Debug)]
 pub enum WorkedItem {
-    /// A chunk's events.
-    Events(Box<Parsed>),
+    /// A chunk's events, in as many parts as they need blocks (mostly one).
+    Events(Vec<Parsed>),
     /// Everything else of a source goes on as it came.
     Other(Item),
     /// The agent's own act.
@@ -100,15 +112,33 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Counts and times while a chunk is parsed.
+/// Counts and times while a part of a chunk is parsed.
 struct Tally {
     book: SourceBook,
+    /// Records, however many events they make.
+    records: u64,
     unmatched: u64,
     times: Option<(Timestamp, Timestamp)>,
 }
 
 impl Tally {
+    fn new() -> Self {
+        Self { book: SourceBook::default(), records: 0, unmatched: 0, times: None }
+    }
+
+    /// Each element of a record that was fanned out counts as a thing that was read.
     fn note(&mut self, verdict: &Verdict) {
+        self.records += 1;
+        if let Verdict::Many(many) = verdict {
+            self.book.read += u64::from(many.stored) + u64::from(many.filtered);
+            self.book.stored += u64::from(many.stored);
+            self.book.filtered += u64::from(many.filtered);
+            self.unmatched += u64::from(many.unmatched);
+            if many.stored > 0 {
+                self.cover(many.times);
+            }
+            return;
+        }
         self.book.read += 1;
         let time = match verdict {
             Verdict::Filtered { .. } => {
@@ -120,11 +150,16 @@ impl Tally {
                 self.unmatched += 1;
                 *time
             }
+            Verdict::Many(_) => return,
         };
         self.book.stored += 1;
+        self.cover((time, time));
+    }
+
+    fn cover(&mut self, times: (Timestamp, Timestamp)) {
         self.times = Some(match self.times {
-            None => (time, time),
-            Some((first, last)) => (first.min(time), last.max(time)),
+            None => times,
+            Some((first, last)) => (first.min(times.0), last.max(times.1)),
         });
     }
 }
@@ -145,9 +180,7 @@ impl Worker {
     pub fn run(mut self, items: &Receiver<Ticketed>, done: &Sender<Worked>) -> anyhow::Result<()> {
         for Ticketed { ticket, bytes, entry } in items {
             let output = match entry {
-                Entry::Source(Item::Records(chunk)) => {
-                    WorkedItem::Events(Box::new(self.parse(&chunk)?))
-                }
+                Entry::Source(Item::Records(chunk)) => WorkedItem::Events(self.parse(&chunk)?),
                 Entry::Source(other) => WorkedItem::Other(other),
                 Entry::Own(act) => WorkedItem::Own(act),
             };
@@ -158,68 +191,151 @@ impl Worker {
         Ok(())
     }
 
-    fn parse(&mut self, chunk: &Chunk) -> anyhow::Result<Parsed> {
+    fn parse(&mut self, chunk: &Chunk) -> anyhow::Result<Vec<Parsed>> {
         let sources = Arc::clone(&self.sources);
         let source = &sources[usize::from(chunk.source.0)];
-        let mut tally = Tally { book: SourceBook::default(), unmatched: 0, times: None };
         self.text.clear();
-        self.parse_records(source, chunk, &mut tally);
-        let coverage = Coverage {
-            file: chunk.file.identity.clone(),
+        let mut parts = Parts {
+            source,
+            chunk,
             from: chunk.from,
-            path: chunk.file.path.clone(),
-            records: tally.book.read,
-            source: source.id.clone(),
-            to: chunk.after.offset,
+            tally: Tally::new(),
+            done: Vec::new(),
+            text: &mut self.text,
+            sealer: &mut self.sealer,
         };
-        Ok(Parsed {
-            source: chunk.source,
-            book: tally.book,
-            unmatched: tally.unmatched,
-            coverage,
-            position: chunk.after.clone(),
-            events: self.events(&tally, chunk.observed)?,
-        })
-    }
-
-    fn events(&mut self, tally: &Tally, observed: Timestamp) -> anyhow::Result<Events> {
-        let count = u32::try_from(tally.book.stored)?;
-        let times = tally.times.unwrap_or((observed, observed));
-        if count >= SEAL_DIRECT_EVENTS {
-            return Ok(Events::Sealed(self.sealer.seal(&self.text, times, random_secret()?)?));
-        }
-        Ok(Events::Text { text: self.text.clone(), count, times })
-    }
-
-    fn parse_records(&mut self, source: &SourceContext, chunk: &Chunk, tally: &mut Tally) {
         let envelope = envelope(source, chunk);
-        let mut run = source.parser.run(&mut self.scratch, &envelope);
-        let mut one = |record: &[u8], offset, segment| {
-            let verdict = run.parse(record, offset, segment, &mut self.text);
-            if !matches!(verdict, Verdict::Filtered { .. }) {
-                self.text.push(b'\n');
-            }
-            tally.note(&verdict);
-        };
+        parts.records(source.parser.run(&mut self.scratch, &envelope))?;
+        parts.end(chunk.after.clone())?;
+        Ok(parts.done)
+    }
+}
+
+/// Bytes of events of one part, at most, before another begins: the rest of a block's room is for a
+/// record that fans out within the first bytes of a chunk.
+const PART_BYTES: usize = MAX_BLOCK_RAW_BYTES / 2;
+
+/// The parts of a chunk: one, unless its records fan out to more than a block holds.
+struct Parts<'a> {
+    source: &'a SourceContext,
+    chunk: &'a Chunk,
+    /// Where the part that is being made begins.
+    from: Offset,
+    tally: Tally,
+    done: Vec<Parsed>,
+    /// The part's events, each with its line end.
+    text: &'a mut Vec<u8>,
+    sealer: &'a mut Sealer,
+}
+
+impl Parts<'_> {
+    fn records(&mut self, mut run: Run<'_>) -> anyhow::Result<()> {
+        let chunk = self.chunk;
         match chunk.framing {
             Framing::Lines => {
                 let mut from = 0;
                 for end in memchr::memchr_iter(b'\n', &chunk.bytes) {
-                    let line = strip_return(&chunk.bytes[from..end]);
-                    let offset = chunk.from.plus(len_u64(from));
-                    one(line, offset, None);
+                    self.line(&mut run, strip_return(&chunk.bytes[from..end]), from)?;
                     from = end + 1;
                 }
             }
             Framing::Segment { number } => {
                 let piece = strip_line_end(&chunk.bytes);
-                one(piece, chunk.from, Some(number));
+                let verdict = self.append(&mut run, piece, chunk.from, Some(number));
+                self.tally.note(&verdict);
             }
             Framing::Unterminated => {
                 let line = strip_line_end(&chunk.bytes);
-                one(line, chunk.from, None);
+                let verdict = self.append(&mut run, line, chunk.from, None);
+                self.tally.note(&verdict);
             }
         }
+        Ok(())
+    }
+
+    /// Parses the line at a place of the chunk; ends the part before it where its events would make
+    /// more than a block.
+    fn line(&mut self, run: &mut Run<'_>, line: &[u8], at: usize) -> anyhow::Result<()> {
+        let offset = self.chunk.from.plus(len_u64(at));
+        let (length, stored) = (self.text.len(), self.tally.book.stored);
+        let verdict = self.append(run, line, offset, None);
+        let more = match &verdict {
+            Verdict::Filtered { .. } => 0,
+            Verdict::Stored { .. } | Verdict::Unmatched { .. } => 1,
+            Verdict::Many(many) => u64::from(many.stored),
+        };
+        let full = stored + more > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
+        if full && let Some(position) = self.position(at) {
+            let events = self.text.split_off(length);
+            self.end(position)?;
+            *self.text = events;
+        }
+        self.tally.note(&verdict);
+        Ok(())
+    }
+
+    /// Appends a record's events to the text, each with its line end.
+    fn append(
+        &mut self,
+        run: &mut Run<'_>,
+        record: &[u8],
+        offset: Offset,
+        segment: Option<u32>,
+    ) -> Verdict {
+        let before = self.text.len();
+        let verdict = run.parse(record, offset, segment, self.text);
+        if self.text.len() > before {
+            self.text.push(b'\n');
+        }
+        verdict
+    }
+
+    /// Makes a part of what was parsed since the last one.
+    fn end(&mut self, position: FilePosition) -> anyhow::Result<()> {
+        let tally = std::mem::replace(&mut self.tally, Tally::new());
+        let to = position.offset;
+        let events = self.events(&tally)?;
+        self.done.push(Parsed {
+            source: self.chunk.source,
+            book: tally.book,
+            unmatched: tally.unmatched,
+            coverage: Coverage {
+                file: self.chunk.file.identity.clone(),
+                from: self.from,
+                path: self.chunk.file.path.clone(),
+                records: tally.records,
+                source: self.source.id.clone(),
+                to,
+            },
+            position,
+            events,
+        });
+        self.from = to;
+        self.text.clear();
+        Ok(())
+    }
+
+    fn events(&mut self, tally: &Tally) -> anyhow::Result<Events> {
+        let count = u32::try_from(tally.book.stored)?;
+        let observed = self.chunk.observed;
+        let times = tally.times.unwrap_or((observed, observed));
+        if count >= SEAL_DIRECT_EVENTS {
+            return Ok(Events::Sealed(self.sealer.seal(self.text, times, random_secret()?)?));
+        }
+        Ok(Events::Text { text: self.text.clone(), count, times })
+    }
+
+    /// The position before a place of the chunk, where it can be told from the chunk alone.
+    fn position(&self, at: usize) -> Option<FilePosition> {
+        let offset = self.chunk.from.plus(len_u64(at));
+        let tail = usize::try_from(offset.get()).unwrap_or(usize::MAX).min(TAIL_BYTES);
+        let begins = at.checked_sub(tail).filter(|_| at > 0 && offset > self.from)?;
+        Some(FilePosition {
+            offset,
+            segment: 0,
+            tail: Fingerprint::of(&self.chunk.bytes[begins..at]),
+            ..self.chunk.after.clone()
+        })
     }
 }
 
@@ -257,4 +373,94 @@ pub fn random_secret() -> anyhow::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::{FileRef, SourceIndex};
+    use custody_event::{FileIdentity, position::Fingerprint as Print};
+    use custody_parsers::{PackSet, PackSource, Select, Settings};
+
+    const PACK: &str = "pack: own\nversion: 1\ndecode: json\nfan_out: $json.list\nrules:\n  - id: it\n    event: { action: a.b, actor.name: $json.who }\n";
+
+    fn worker() -> Worker {
+        let pack = PackSource { name: "own.yaml".into(), text: PACK.into() };
+        let set = PackSet::load(&[pack]).unwrap();
+        let source = SourceContext {
+            id: "s".into(),
+            parser: set.select(&Select::Auto, Settings::default()).unwrap(),
+            tenant: "t".into(),
+            host: "h".into(),
+            host_id: "h".into(),
+            agent: "a".into(),
+            labels: Vec::new(),
+        };
+        Worker::new(Arc::new(vec![source])).unwrap()
+    }
+
+    fn chunk(bytes: Vec<u8>) -> Chunk {
+        let identity =
+            FileIdentity { dev: 1, ino: 2, born_ns: 3, fingerprint: Print([4; 16]), generation: 0 };
+        let from = Offset(10_000);
+        let tail = Print::of(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
+        Chunk {
+            source: SourceIndex(0),
+            file: Arc::new(FileRef { identity: identity.clone(), path: "/x".into() }),
+            from,
+            after: FilePosition {
+                identity,
+                offset: from.plus(len_u64(bytes.len())),
+                segment: 0,
+                path: "/x".into(),
+                tail,
+                modified_ns: 5,
+            },
+            bytes,
+            framing: Framing::Lines,
+            observed: Timestamp::from_micros(0),
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_fans_out_to_more_than_a_block_is_cut_at_whole_records() {
+        let mut bytes = Vec::new();
+        for line in 0..600 {
+            let list = vec!["{\"who\":\"eva\"}"; 1 + line % 9].join(",");
+            bytes.extend_from_slice(format!("{{\"n\":{line},\"list\":[{list}]}}\n").as_bytes());
+        }
+        let chunk = chunk(bytes);
+        let parts = worker().parse(&chunk).unwrap();
+        assert!(parts.len() > 2);
+        let mut at = chunk.from;
+        let (mut stored, mut records) = (0, 0);
+        for part in &parts {
+            assert!(part.book.stored <= len_u64(MAX_BLOCK_EVENTS));
+            assert_eq!(part.book.read, part.book.stored);
+            assert_eq!((part.coverage.from, part.coverage.to), (at, part.position.offset));
+            let end = usize::try_from(part.position.offset.get() - chunk.from.get()).unwrap();
+            assert_eq!(chunk.bytes[end - 1], b'\n', "a part ends with a record");
+            assert_eq!(part.position.tail, Print::of(&chunk.bytes[end - TAIL_BYTES..end]));
+            (at, stored) = (part.coverage.to, stored + part.book.stored);
+            records += part.coverage.records;
+        }
+        assert_eq!((at, records), (chunk.after.offset, 600));
+        assert_eq!(stored, (0..600).map(|line| 1 + line % 9).sum::<u64>());
+    }
+
+    #[test]
+    fn the_widest_records_at_a_chunks_start_still_fit() {
+        let list = |count: usize| format!("{{\"list\":[{}]}}\n", vec!["{}"; count].join(","));
+        let bytes = format!("{}{}{}", list(60), list(MAX_FAN_OUT), list(MAX_FAN_OUT));
+        let parts = worker().parse(&chunk(bytes.into_bytes())).unwrap();
+        let stored: Vec<u64> = parts.iter().map(|part| part.book.stored).collect();
+        assert_eq!(stored, [860, 800]);
+    }
+
+    #[test]
+    fn a_chunk_of_one_event_a_record_stays_whole() {
+        let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].position.offset, Offset(10_000 + 14_000));
+    }
 }

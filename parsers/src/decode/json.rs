@@ -32,19 +32,20 @@ pub(crate) enum Kind {
 
 /// A run of bytes of the message, or of the tape's own store where escapes had to be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Span {
-    start: u32,
-    end: u32,
-    stored: bool,
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) stored: bool,
 }
 
 /// One value: its key (empty in lists), its text, and where the value after it stands.
 #[derive(Debug, Clone, Copy)]
-struct Node {
-    kind: Kind,
-    key: Span,
-    text: Span,
-    next: u32,
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) key: Span,
+    /// Of an object or list of JSON: all of it, with its braces.
+    pub(super) text: Span,
+    pub(super) next: u32,
 }
 
 /// A place on the tape.
@@ -55,31 +56,37 @@ pub(crate) const NOWHERE: At = u32::MAX;
 /// The values of one message in the order in which they stand; kept from record to record.
 #[derive(Debug, Default)]
 pub(crate) struct Tape {
-    nodes: Vec<Node>,
-    store: String,
+    pub(super) nodes: Vec<Node>,
+    pub(super) store: String,
     /// Which values an event has taken up; the others go to its details.
-    used: Vec<Cell<bool>>,
+    pub(super) used: Vec<Cell<bool>>,
     /// Where the value of each slot stands.
-    found: Vec<At>,
+    pub(super) found: Vec<At>,
+    /// Where the values of one element's slots stand, while it is laid over the rest.
+    pub(super) spare: Vec<At>,
+    /// The element of the list that is being fanned out.
+    pub(super) element: Option<At>,
+    /// What the tape holds: number of the record, place and length of the text, and how it went.
+    read_from: Option<(u64, usize, usize, Result<(), &'static str>)>,
 }
 
 /// The paths that packs ask for, as one tree.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Paths {
-    nodes: Vec<PathNode>,
+    pub(super) nodes: Vec<PathNode>,
     /// Keys are compared without case, `_`, `-` and spaces.
     folded: bool,
 }
 
 #[derive(Debug, Clone, Default)]
-struct PathNode {
+pub(super) struct PathNode {
     children: HashMap<Box<[u8]>, u32, BuildHasherDefault<Fnv>>,
     slots: Vec<u32>,
 }
 
 /// FNV-1a: short keys, a map that only packs fill.
 #[derive(Debug, Clone)]
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -143,7 +150,7 @@ impl Paths {
         self.nodes[at].slots.push(slot);
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.nodes.len() < 2
     }
 
@@ -168,21 +175,19 @@ impl Paths {
     }
 }
 
-fn index(at: u32) -> usize {
+pub(super) fn index(at: u32) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
 
 /// Records are at most a few MiB: places on the tape fit in 32 bits (see [`Tape::read`]).
-fn short(at: usize) -> u32 {
+pub(super) fn short(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 impl Tape {
     /// Tokenises a message; an error says why it is no JSON object.
     pub(crate) fn read(&mut self, text: &str) -> Result<(), &'static str> {
-        self.nodes.clear();
-        self.store.clear();
-        self.found.clear();
+        self.clear();
         if text.len() >= usize::try_from(u32::MAX / 8).unwrap_or(usize::MAX) {
             return Err("JSON of more than half a GiB");
         }
@@ -196,9 +201,40 @@ impl Tape {
         if reader.at != text.len() {
             return Err("more text after the JSON object");
         }
+        self.ready();
+        Ok(())
+    }
+
+    /// Empties the tape.
+    pub(super) fn clear(&mut self) {
+        self.nodes.clear();
+        self.store.clear();
+        self.found.clear();
+        self.element = None;
+    }
+
+    /// All values stand on the tape, and none has been taken up.
+    pub(super) fn ready(&mut self) {
         self.used.clear();
         self.used.resize(self.nodes.len(), Cell::new(false));
-        Ok(())
+    }
+
+    /// What came of reading this text of the record of this number, if that is what the tape holds.
+    pub(crate) fn holds(&self, record: u64, text: &str) -> Option<Result<(), &'static str>> {
+        self.read_from.and_then(|(of, at, length, done)| {
+            let same = of == record && at == text.as_ptr().addr() && length == text.len();
+            same.then_some(done)
+        })
+    }
+
+    /// Notes what the tape holds.
+    pub(crate) fn note(&mut self, record: u64, text: &str, done: Result<(), &'static str>) {
+        self.read_from = Some((record, text.as_ptr().addr(), text.len(), done));
+    }
+
+    /// Does it hold the fields of something in the record of this number?
+    pub(crate) fn is_of(&self, record: u64) -> bool {
+        matches!(self.read_from, Some((of, _, _, Ok(()))) if of == record)
     }
 
     /// Notes where the values of these paths stand.
@@ -212,7 +248,7 @@ impl Tape {
         self.found = found;
     }
 
-    fn walk(&self, parent: At, paths: &Paths, node: u32, found: &mut [At]) {
+    pub(super) fn walk(&self, parent: At, paths: &Paths, node: u32, found: &mut [At]) {
         let of_list = self.nodes[index(parent)].kind == Kind::List;
         let mut position = 0_usize;
         let mut at = parent + 1;
@@ -274,7 +310,7 @@ impl Tape {
         })
     }
 
-    fn span<'t>(&'t self, span: Span, message: &'t str) -> &'t str {
+    pub(super) fn span<'t>(&'t self, span: Span, message: &'t str) -> &'t str {
         let from = if span.stored { self.store.as_str() } else { message };
         from.get(index(span.start)..index(span.end)).unwrap_or_default()
     }
@@ -419,6 +455,7 @@ impl Reader<'_> {
             return Err("JSON nested too deeply");
         }
         let node = self.tape.nodes.len();
+        let start = short(self.at);
         let object = self.peek() == Some(b'{');
         let (kind, close) = if object { (Kind::Object, b'}') } else { (Kind::List, b']') };
         self.tape.nodes.push(Node { kind, key, text: Span::default(), next: 0 });
@@ -429,6 +466,7 @@ impl Reader<'_> {
         } else {
             self.members(object, close, depth)?;
         }
+        self.tape.nodes[node].text = Span { start, end: short(self.at), stored: false };
         self.tape.nodes[node].next = short(self.tape.nodes.len());
         Ok(())
     }
@@ -607,21 +645,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::testing::to_json;
     use proptest::prelude::*;
-
-    fn to_json(detail: &Detail<'_>) -> serde_json::Value {
-        use serde_json::Value;
-        match detail {
-            Detail::Null => Value::Null,
-            Detail::Bool(value) => Value::Bool(*value),
-            Detail::Int(value) => Value::from(*value),
-            Detail::Text(text) => Value::from(text.as_ref()),
-            Detail::List(items) => Value::Array(items.iter().map(to_json).collect()),
-            Detail::Map(entries) => Value::Object(
-                entries.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect(),
-            ),
-        }
-    }
 
     /// Floats become their text, as the event keeps them.
     fn without_floats(value: serde_json::Value) -> serde_json::Value {

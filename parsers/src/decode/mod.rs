@@ -2,12 +2,33 @@
 //!
 //! A pack names a chain of them; each decodes the message that the one before it left. The enum is
 //! closed: adding a decoder is one file, one variant, and what the compiler then asks for.
+//!
+//! All decoders but `syslog` leave the message as it is and write what they find onto a tape
+//! ([`json::Tape`], through [`build::Builder`]): an object of texts, which rules name by
+//! `$<decoder>.<path>`.
+//!
+//! **Limits.** At most [`build::MAX_FIELDS`] fields with keys of at most [`build::MAX_KEY_BYTES`];
+//! what is more is refused, and the record stays whole as one that no rule knows. A decoder never
+//! fails otherwise and never panics, whatever the text is.
 
+use std::sync::Arc;
+
+pub(crate) mod auditd;
+pub(crate) mod build;
+pub(crate) mod cef;
+pub(crate) mod csv;
+mod fan;
 pub(crate) mod json;
+pub(crate) mod kv;
+pub(crate) mod leef;
+pub(crate) mod logfmt;
 pub(crate) mod syslog;
+pub(crate) mod xml;
+
+use json::Tape;
 
 /// One link of a pack's chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) decoder: Decoder,
     /// Written with `?`: where the record is not of this form, the message stays as it is.
@@ -15,23 +36,121 @@ pub(crate) struct Step {
 }
 
 /// The decoders there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decoder {
-    /// RFC 3164 or RFC 5424.
-    Syslog,
+    /// One record of the Linux audit system.
+    Auditd,
+    /// ArcSight's Common Event Format.
+    Cef,
+    /// One row of separated values, its columns named by the pack.
+    Csv(Arc<csv::Settings>),
     /// One JSON object.
     Json,
+    /// Keys and values with separators that the pack names.
+    Kv(Arc<kv::Settings>),
+    /// QRadar's Log Event Extended Format.
+    Leef,
+    /// `key=value key="a value"`.
+    Logfmt,
+    /// RFC 3164 or RFC 5424.
+    Syslog,
+    /// One XML element.
+    Xml,
 }
 
 impl Decoder {
     /// Names as packs write them.
-    pub(crate) const NAMES: &'static [&'static str] = &["json", "none", "syslog"];
+    pub(crate) const NAMES: &'static [&'static str] =
+        &["auditd", "cef", "csv", "json", "kv", "leef", "logfmt", "none", "syslog", "xml"];
 
+    /// The decoder of this name; those with settings have their defaults.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "syslog" => Some(Self::Syslog),
-            "json" => Some(Self::Json),
-            _ => None,
+        Some(match name {
+            "auditd" => Self::Auditd,
+            "cef" => Self::Cef,
+            "csv" => Self::Csv(Arc::default()),
+            "json" => Self::Json,
+            "kv" => Self::Kv(Arc::default()),
+            "leef" => Self::Leef,
+            "logfmt" => Self::Logfmt,
+            "syslog" => Self::Syslog,
+            "xml" => Self::Xml,
+            _ => return None,
+        })
+    }
+
+    /// Its name; rules name its fields by it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Auditd => "auditd",
+            Self::Cef => "cef",
+            Self::Csv(_) => "csv",
+            Self::Json => "json",
+            Self::Kv(_) => "kv",
+            Self::Leef => "leef",
+            Self::Logfmt => "logfmt",
+            Self::Syslog => "syslog",
+            Self::Xml => "xml",
         }
+    }
+
+    /// Does it write fields to a tape?
+    pub(crate) fn gives_fields(&self) -> bool {
+        *self != Self::Syslog
+    }
+
+    /// The part of a message that its tape is of.
+    pub(crate) fn part<'t>(&self, message: &'t str) -> &'t str {
+        match self {
+            Self::Json => message.trim_start().strip_prefix("@cee:").unwrap_or(message),
+            _ => message,
+        }
+    }
+
+    /// Writes the fields of a text (see [`Decoder::part`]) to the tape; an error says why the text
+    /// is not of its form.
+    pub(crate) fn read(&self, text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+        match self {
+            Self::Auditd => auditd::read(text, tape),
+            Self::Cef => cef::read(text, tape),
+            Self::Csv(settings) => csv::read(text, settings, tape),
+            Self::Json => tape.read(text),
+            Self::Kv(settings) => kv::read(text, settings, tape),
+            Self::Leef => leef::read(text, tape),
+            Self::Logfmt => logfmt::read(text, tape),
+            Self::Syslog => Ok(()),
+            Self::Xml => xml::read(text, tape),
+        }
+    }
+}
+
+/// What tests of decoders share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::json::Tape;
+    use custody_event::Detail;
+    use serde_json::Value;
+
+    pub(crate) fn to_json(detail: &Detail<'_>) -> Value {
+        match detail {
+            Detail::Null => Value::Null,
+            Detail::Bool(value) => Value::Bool(*value),
+            Detail::Int(value) => Value::from(*value),
+            Detail::Text(text) => Value::from(text.as_ref()),
+            Detail::List(items) => Value::Array(items.iter().map(to_json).collect()),
+            Detail::Map(entries) => Value::Object(
+                entries.iter().map(|(key, value)| (key.to_string(), to_json(value))).collect(),
+            ),
+        }
+    }
+
+    /// All that a decoder found, or why it refused.
+    pub(crate) fn fields(
+        text: &str,
+        read: impl FnOnce(&str, &mut Tape) -> Result<(), &'static str>,
+    ) -> Result<Value, &'static str> {
+        let mut tape = Tape::default();
+        read(text, &mut tape)?;
+        Ok(to_json(&tape.detail(0, text, false)))
     }
 }

@@ -1,0 +1,181 @@
+//! One record that tells of several things: an event for each element of a list in it.
+//!
+//! The elements are laid over the record one after the other ([`crate::decode`]'s `fan`), and each
+//! goes through the rules by itself. A pack takes the record if its rules know at least one element;
+//! the others are then events of unknown records, so that every element is an event or left out by
+//! a named rule. All events have the record's offset and hash; the id is made with the element's
+//! number. The first event keeps the whole record in `origin.raw`, the others their own element.
+//!
+//! **Limits.** At most [`MAX_FAN_OUT`] elements and [`MAX_FANNED_BYTES`] of events; a record that
+//! has more stays one event, whole, with that for a reason. The limits look at nothing but the
+//! record: the same record gives the same events whenever it is read.
+
+use custody_event::Timestamp;
+
+use crate::decode::json::{At, Tape};
+use crate::matcher::{View, Work};
+use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
+use crate::scan::{MAX_GROUPS, Slots, UNSET};
+use crate::time::ZoneMemo;
+
+use super::reader::Reader;
+use super::run::Common;
+
+/// Events of one record, at most: fewer than a block holds, so that the few events of a chunk's first
+/// bytes, behind which a pipeline cannot cut the chunk in two, stand in one block with them.
+pub const MAX_FAN_OUT: usize = 800;
+/// Bytes of events of one record, at most: half of what a block holds.
+pub const MAX_FANNED_BYTES: usize = custody_event::MAX_BLOCK_RAW_BYTES / 2;
+
+const TOO_MANY: &str = "a list of more than 800 things to fan out";
+const TOO_LONG: &str = "a list that would fan out to more than 4 MiB";
+
+/// A record that is to be fanned out.
+pub(super) struct Fan<'a> {
+    pub(super) group: &'a Group,
+    pub(super) message: &'a str,
+    pub(super) place: &'a Place<'a>,
+    pub(super) envelope: &'a Envelope<'a>,
+    /// The list, and how many elements it has.
+    pub(super) list: (At, usize),
+}
+
+/// A worker's memory that is needed on the way.
+pub(super) struct Hands<'a> {
+    pub(super) work: &'a mut Work,
+    pub(super) memo: &'a mut ZoneMemo,
+    pub(super) allowed: &'a [bool],
+    /// The program of the record before, and its matcher.
+    pub(super) before: &'a mut (String, usize),
+    pub(super) bases: &'a mut [Common],
+}
+
+/// What became of one element.
+enum Became {
+    Stored(Timestamp),
+    Unmatched(Timestamp),
+    Filtered,
+}
+
+impl Group {
+    /// The list that this record has for fanning out, if it has one that is not empty.
+    pub(super) fn list(&self, tapes: &mut [Tape], number: u64) -> Option<(At, usize)> {
+        let (_, slot) = self.fan_out.as_ref()?;
+        let tape = &tapes[self.reader?];
+        if tape.is_of(number) { tape.elements(*slot) } else { None }
+    }
+}
+
+impl Parser {
+    /// Appends the events of all elements, or nothing: `None` if no rule knows any of them, an error
+    /// if they are too many.
+    pub(super) fn fan(
+        &self,
+        fan: &Fan<'_>,
+        decoded: &Decoded<'_>,
+        tapes: &mut [Tape],
+        mut hands: Hands<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Fanned>, &'static str> {
+        let (list, count) = fan.list;
+        let Some(reader) = fan.group.reader else { return Ok(None) };
+        if count > MAX_FAN_OUT {
+            return Err(TOO_MANY);
+        }
+        let start = out.len();
+        let mut all = Fanned {
+            stored: 0,
+            unmatched: 0,
+            filtered: 0,
+            times: (fan.envelope.observed, fan.envelope.observed),
+        };
+        let elements: Vec<At> = tapes[reader].children(list).collect();
+        let mut done = Ok(());
+        for (index, element) in (0_u32..).zip(elements) {
+            let Reader { trees, slots, .. } = &self.readers[reader];
+            tapes[reader].lay(list, element, trees, *slots);
+            let before = out.len();
+            if all.stored > 0 {
+                out.push(b'\n');
+            }
+            match self.element(
+                fan,
+                decoded,
+                (tapes, element),
+                index,
+                all.stored == 0,
+                &mut hands,
+                out,
+            ) {
+                Became::Filtered => {
+                    out.truncate(before);
+                    all.filtered += 1;
+                }
+                Became::Stored(time) => all.note(time),
+                Became::Unmatched(time) => {
+                    all.unmatched += 1;
+                    all.note(time);
+                }
+            }
+            if out.len() - start > MAX_FANNED_BYTES {
+                done = Err(TOO_LONG);
+                break;
+            }
+        }
+        let Reader { trees, slots, .. } = &self.readers[reader];
+        tapes[reader].lift(trees, *slots);
+        let unknown = all.unmatched == all.stored && all.filtered == 0;
+        if unknown || done.is_err() {
+            out.truncate(start);
+        }
+        done.map(|()| (!unknown).then_some(all))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of the loop above")]
+    fn element(
+        &self,
+        fan: &Fan<'_>,
+        decoded: &Decoded<'_>,
+        (tapes, element): (&[Tape], At),
+        index: u32,
+        first: bool,
+        hands: &mut Hands<'_>,
+        out: &mut Vec<u8>,
+    ) -> Became {
+        let tape = fan.group.tape(tapes, &self.readers);
+        let own = tape.map(|(tape, decoder)| tape.written(element, decoder.part(fan.message)));
+        let (record, text) = match own {
+            Some(own) if !first => (own.as_bytes(), own),
+            _ => (fan.place.record, fan.place.text),
+        };
+        let place = Place { record, text, index, ..*fan.place };
+        let facts = decoded.facts(fan.envelope, fan.message, tape);
+        let view = View { packs: &self.packs, allowed: hands.allowed, facts };
+        let found = fan.group.matcher(facts.service, hands.before).find(&view, hands.work);
+        match found.and_then(|at| Some((at, self.known(at, hands.bases)?))) {
+            Some((at, _)) if self.drop_reason(at).is_some() => Became::Filtered,
+            Some((at, known)) => {
+                let subject = view.subject(at).unwrap_or_default();
+                let json_base = self.packs[at.pack].json_base;
+                let scene = view.facts.scene(subject, &hands.work.slots, json_base);
+                Became::Stored(self.store(known, &scene, &place, hands.memo, out))
+            }
+            None => {
+                const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
+                let scene = facts.scene("", NONE, 0);
+                let reason = "no rule matched";
+                Became::Unmatched(self.unmatched(reason, &scene, &place, hands.memo, out))
+            }
+        }
+    }
+}
+
+impl Fanned {
+    fn note(&mut self, time: Timestamp) {
+        self.times = match self.stored {
+            0 => (time, time),
+            _ => (self.times.0.min(time), self.times.1.max(time)),
+        };
+        self.stored += 1;
+    }
+}

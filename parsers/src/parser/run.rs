@@ -1,0 +1,191 @@
+//! Records of one source that came together: what they have in common is looked at, and written,
+//! once.
+
+use custody_event::{Base, Digest, Draft, Field, Offset};
+
+use super::fan::{Fan, Hands};
+use super::{Decoded, Envelope, Group, Parser, Place, Room, Scratch, Verdict, as_text};
+use crate::fill;
+use crate::matcher::{Matcher, PackAt, RuleAt, View};
+use crate::pack::{Pack, Rule};
+use crate::scan::{MAX_GROUPS, Slots, UNSET};
+use crate::value::Scene;
+
+/// What the events of one rule have in common. Making it costs more than an event, so the first
+/// event of a run does without.
+#[derive(Debug, Default)]
+pub(super) enum Common {
+    #[default]
+    Unseen,
+    Seen,
+    Made(Base),
+}
+
+/// A rule that knows a record.
+pub(super) struct Known<'a> {
+    pub(super) pack: &'a Pack,
+    pub(super) rule: &'a Rule,
+    pub(super) common: &'a mut Common,
+}
+
+/// Records of one source that came together.
+#[derive(Debug)]
+pub struct Run<'p> {
+    parser: &'p Parser,
+    envelope: &'p Envelope<'p>,
+    room: &'p mut Room,
+}
+
+impl Parser {
+    /// Begins with records that came together.
+    pub fn run<'p>(&'p self, scratch: &'p mut Scratch, envelope: &'p Envelope<'p>) -> Run<'p> {
+        let room = scratch.room(self);
+        self.allow(envelope, &mut room.allowed, &mut room.allowed_for);
+        room.chosen.resize_with(self.groups.len(), Default::default);
+        room.bases.clear();
+        room.bases.resize_with(self.caches, Common::default);
+        Run { parser: self, envelope, room }
+    }
+
+    /// One record by itself: see [`Run::parse`].
+    pub fn parse(
+        &self,
+        scratch: &mut Scratch,
+        envelope: &Envelope<'_>,
+        record: &[u8],
+        offset: Offset,
+        segment: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Verdict {
+        self.run(scratch, envelope).parse(record, offset, segment, out)
+    }
+}
+
+impl Run<'_> {
+    /// Turns one record into one canonical event, appended to `out` without a newline, or leaves
+    /// it out by a named rule, or fans it out to several. Never fails and never panics, whatever
+    /// the bytes are.
+    ///
+    /// `record` is at most [`custody_event::MAX_RAW_BYTES`] long; the source cuts longer ones into
+    /// numbered segments.
+    pub fn parse(
+        &mut self,
+        record: &[u8],
+        offset: Offset,
+        segment: Option<u32>,
+        out: &mut Vec<u8>,
+    ) -> Verdict {
+        let Self { parser, envelope, room } = self;
+        let Room { lossy, tapes, record: number, work, memo, allowed, chosen, bases, .. } =
+            &mut **room;
+        *number += 1;
+        let hash = Digest::of(record);
+        let text = as_text(record, lossy);
+        let place = Place { record, text, offset, segment, hash: &hash, index: 0 };
+        let mut decoded = Decoded { text, number: *number, syslog: None, reason: None };
+        for (group, before) in parser.groups.iter().zip(chosen) {
+            if !group.packs.iter().any(|pack| allowed[*pack]) {
+                continue;
+            }
+            let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
+            if let Some(list) = group.list(tapes, *number) {
+                let at = Fan { group, message, place: &place, envelope, list };
+                let hands = Hands { work, memo, allowed, before, bases };
+                match parser.fan(&at, &decoded, tapes, hands, out) {
+                    Ok(Some(fanned)) => return Verdict::Many(fanned),
+                    Ok(None) => {}
+                    Err(reason) => decoded.reason = Some(reason),
+                }
+                continue;
+            }
+            let facts = decoded.facts(envelope, message, group.tape(tapes, &parser.readers));
+            let view = View { packs: &parser.packs, allowed, facts };
+            let matcher = group.matcher(facts.service, before);
+            let Some(at) = matcher.find(&view, work) else { continue };
+            if let Some(reason) = parser.drop_reason(at) {
+                return Verdict::Filtered { reason };
+            }
+            let Some(known) = parser.known(at, bases) else { continue };
+            let subject = view.subject(at).unwrap_or_default();
+            let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
+            return Verdict::Stored { time: parser.store(known, &scene, &place, memo, out) };
+        }
+        let facts = decoded.facts(envelope, decoded.message(), None);
+        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
+        let scene = facts.scene("", NONE, 0);
+        let reason = decoded.reason.unwrap_or("no rule matched");
+        Verdict::Unmatched { time: parser.unmatched(reason, &scene, &place, memo, out) }
+    }
+}
+
+impl Parser {
+    pub(super) fn known<'a>(&'a self, at: RuleAt, bases: &'a mut [Common]) -> Option<Known<'a>> {
+        let PackAt { pack, .. } = self.packs.get(at.pack)?;
+        Some(Known { pack, rule: pack.rules.get(at.rule)?, common: bases.get_mut(at.cache)? })
+    }
+}
+
+impl Group {
+    /// The matcher of a program, which mostly is that of the record before.
+    pub(super) fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Matcher {
+        let Some(service) = service else { return &self.matchers[0] };
+        if before.0 != service {
+            before.0.clear();
+            before.0.push_str(service);
+            before.1 = self.services.get(service).copied().unwrap_or(0);
+        }
+        &self.matchers[before.1]
+    }
+}
+
+impl Common {
+    /// A draft to go on with, on what the events of the rule have in common.
+    pub(super) fn draft<'a>(&'a mut self, fill: impl FnOnce() -> Draft<'a>) -> Draft<'a> {
+        match self {
+            Self::Unseen => {
+                *self = Self::Seen;
+                fill()
+            }
+            Self::Made(base) => Draft::on(base),
+            Self::Seen => {
+                let draft = fill();
+                let Some(base) = Base::of(&draft) else { return draft };
+                *self = Self::Made(base);
+                match self {
+                    Self::Made(base) => Draft::on(base),
+                    Self::Unseen | Self::Seen => draft,
+                }
+            }
+        }
+    }
+}
+
+/// Fills what all events of a rule have in common in a run.
+pub(super) fn common<'a>(pack: &'a Pack, rule: &'a Rule, scene: &Scene<'a>) -> Draft<'a> {
+    let mut draft = Draft::new();
+    fill::fixed(rule, scene, &mut draft);
+    draft.text(Field::OriginPack, pack.name.as_str());
+    draft.int(Field::OriginPackVersion, pack.version);
+    draft.text(Field::OriginRule, rule.id.as_str());
+    surroundings(scene.facts.envelope, &mut draft);
+    draft
+}
+
+/// Fills what the source gives to all its events of a run.
+pub(super) fn surroundings<'a>(envelope: &'a Envelope<'a>, draft: &mut Draft<'a>) {
+    let texts = [
+        (Field::Tenant, Some(envelope.tenant)),
+        (Field::OriginAgent, Some(envelope.agent)),
+        (Field::OriginInput, Some(envelope.input)),
+        (Field::OriginPath, envelope.path),
+        (Field::OriginUnit, envelope.unit),
+        (Field::OriginEndpoint, envelope.endpoint),
+    ];
+    for (field, text) in texts {
+        draft.text(field, text.unwrap_or_default());
+    }
+    draft.time(Field::Observed, envelope.observed);
+    for label in envelope.labels {
+        draft.tag(label.as_str());
+    }
+}
