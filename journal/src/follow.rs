@@ -1,0 +1,416 @@
+//! Reads a journal on and on, and proves that nothing was left out.
+//!
+//! **Life of an entry.** The reader gives it; its number is compared with the last one of its
+//! sequence: the next one is given on, an older one was given already, and before a later one the
+//! numbers between are looked for ([`crate::repair`]) and given first, or told as [`Missing`].
+//!
+//! **At the end** a reader may have been silent about whole files. [`Follower::audit`] looks at the
+//! files' headers, lets the reader come to its end once more, and then looks for every number that
+//! the headers had and that was not given.
+//!
+//! **What is known after a restart** is a [`Mark`] for each sequence: it must be kept in the same
+//! atomic write as the entries up to it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::files::{Look, look};
+use crate::repair::{Found, Repair, Why};
+use crate::seen::{Judged, Mark};
+use crate::{
+    Access, ChildOptions, Cursor, Entry, EntryReader, JournalError, Missing, Seek, Seen, SeqnumId,
+    Target, Wake, open,
+};
+
+/// How readers are opened and files looked at; tests put their own in.
+pub trait Way {
+    /// Opens a reader.
+    ///
+    /// # Errors
+    /// There is no way in.
+    fn open(&self, target: &Target) -> Result<Box<dyn EntryReader>, JournalError>;
+    /// Looks at the files of the journal that is followed.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn look(&self) -> Result<Look, JournalError>;
+    /// The journal that is followed.
+    fn target(&self) -> Target;
+}
+
+/// The ways that there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FollowerOptions {
+    /// Which journal.
+    pub target: Target,
+    /// By library or journalctl.
+    pub access: Access,
+    /// How journalctl is run.
+    pub child: ChildOptions,
+}
+
+impl Way for FollowerOptions {
+    fn open(&self, target: &Target) -> Result<Box<dyn EntryReader>, JournalError> {
+        open(target, &self.access, &self.child)
+    }
+
+    fn look(&self) -> Result<Look, JournalError> {
+        look(&self.target)
+    }
+
+    fn target(&self) -> Target {
+        self.target.clone()
+    }
+}
+
+/// Counts calls that may hang: odd while one is under way. Whoever watches sees a number that stays
+/// odd and the same.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    beats: AtomicU64,
+}
+
+impl Pulse {
+    /// The count.
+    #[must_use]
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Acquire)
+    }
+
+    /// Counts a call.
+    pub fn during<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.beats.fetch_add(1, Ordering::AcqRel);
+        let result = call();
+        self.beats.fetch_add(1, Ordering::AcqRel);
+        result
+    }
+}
+
+/// What [`Follower::next`] gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// An entry, in place.
+    Entry,
+    /// Entries that are lost. The sequence's mark is behind them.
+    Missing(Missing),
+    /// There is no more now.
+    End,
+}
+
+/// A journal that is followed.
+pub struct Follower<W: Way = FollowerOptions> {
+    way: W,
+    reader: Box<dyn EntryReader>,
+    seen: Seen,
+    repair: Option<Repair>,
+    /// The entry behind the numbers that are being looked for.
+    held: Option<Entry>,
+    queue: VecDeque<Missing>,
+    audit: Option<Look>,
+    /// Bad files: seen once, and told.
+    suspects: BTreeSet<(u64, u64)>,
+    told: BTreeSet<(u64, u64)>,
+    pulse: Arc<Pulse>,
+    /// Trouble that is not a loss (yet).
+    trouble: Option<String>,
+}
+
+impl<W: Way> Follower<W> {
+    /// Opens the journal behind what was kept; without anything kept at its oldest entry, or, with
+    /// `at_end`, behind its newest (then the marks are to be kept at once).
+    ///
+    /// # Errors
+    /// There is no way in, or the journal cannot be read.
+    pub fn open(
+        way: W,
+        kept: Vec<Mark>,
+        at_end: bool,
+        pulse: Arc<Pulse>,
+    ) -> Result<Self, JournalError> {
+        let first = kept.is_empty();
+        let look = pulse.during(|| way.look())?;
+        let reader = pulse.during(|| way.open(&way.target()))?;
+        let mut follower = Self {
+            way,
+            reader,
+            seen: Seen::new(kept),
+            repair: None,
+            held: None,
+            queue: VecDeque::new(),
+            audit: None,
+            suspects: BTreeSet::new(),
+            told: BTreeSet::new(),
+            pulse,
+            trouble: None,
+        };
+        if first && at_end {
+            follower.mark_ends(&look);
+        }
+        let set_back = !first && follower.compare(&look);
+        follower.place(set_back)?;
+        Ok(follower)
+    }
+
+    /// How far each sequence was read.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// By which way.
+    #[must_use]
+    pub fn about(&self) -> String {
+        self.reader.about()
+    }
+
+    /// What is wrong and not a loss, with its remedy.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Opens the journal again after an error, where it stood.
+    ///
+    /// # Errors
+    /// There is no way in.
+    pub fn reopen(&mut self) -> Result<(), JournalError> {
+        let Self { way, pulse, .. } = self;
+        self.reader = pulse.during(|| way.open(&way.target()))?;
+        (self.held, self.repair, self.audit) = (None, None, None);
+        self.place(false)
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// The journal cannot be read: wait a little and [`Follower::reopen`] it.
+    pub fn next(&mut self, entry: &mut Entry) -> Result<Step, JournalError> {
+        loop {
+            if let Some(missing) = self.queue.pop_front() {
+                return Ok(Step::Missing(missing));
+            }
+            if self.repair.is_some() {
+                if let Some(step) = self.repaired(entry)? {
+                    return Ok(step);
+                }
+                continue;
+            }
+            let reader = &mut self.reader;
+            if !self.pulse.during(|| reader.next(entry))? {
+                if self.at_end()? {
+                    continue;
+                }
+                return Ok(Step::End);
+            }
+            if self.judged(entry)? {
+                self.seen.put(entry.cursor(), entry.cursor_text());
+                return Ok(Step::Entry);
+            }
+        }
+    }
+
+    /// Waits for something new.
+    ///
+    /// # Errors
+    /// The journal's directories cannot be watched.
+    pub fn wait(&mut self, timeout: Duration) -> Result<Wake, JournalError> {
+        let reader = &mut self.reader;
+        self.pulse.during(|| reader.wait(timeout))
+    }
+
+    /// From here to the next [`Step::End`], makes sure that all numbers that are in the files now
+    /// are given or told.
+    ///
+    /// # Errors
+    /// The files cannot be listed.
+    pub fn audit(&mut self) -> Result<(), JournalError> {
+        let Self { way, pulse, reader, .. } = self;
+        let look = pulse.during(|| way.look())?;
+        // The reader takes notice of the files that were there at the look.
+        pulse.during(|| reader.wait(Duration::ZERO))?;
+        self.audit = Some(look);
+        Ok(())
+    }
+
+    /// Is it the entry's turn?
+    fn judged(&mut self, entry: &mut Entry) -> Result<bool, JournalError> {
+        let at = *entry.cursor();
+        match self.seen.judge(&at) {
+            Judged::Follows if self.seen.is_of_before(&at) => {
+                self.seen.advance(at.seqnum_id, at.seqnum);
+                Ok(false)
+            }
+            Judged::Follows => Ok(true),
+            Judged::Known => Ok(false),
+            Judged::Hole(from) => {
+                self.hold(entry, from)?;
+                Ok(false)
+            }
+            Judged::SetBack => {
+                let look = self.look()?;
+                self.set_back(at.seqnum_id, &look);
+                self.place(true)?;
+                Ok(false)
+            }
+            Judged::First => {
+                let floor = self.look()?.range_of(at.seqnum_id).map_or(at.seqnum, |range| range.0);
+                if floor < at.seqnum {
+                    self.hold(entry, floor)?;
+                    return Ok(false);
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    fn look(&self) -> Result<Look, JournalError> {
+        self.pulse.during(|| self.way.look())
+    }
+
+    /// Looks for the numbers before this entry first.
+    fn hold(&mut self, entry: &mut Entry, from: u64) -> Result<(), JournalError> {
+        let at = *entry.cursor();
+        self.repair = Some(Repair::new(at.seqnum_id, from, at.seqnum - 1, self.look()?));
+        self.held = Some(std::mem::take(entry));
+        Ok(())
+    }
+
+    fn repaired(&mut self, entry: &mut Entry) -> Result<Option<Step>, JournalError> {
+        let Some(repair) = &mut self.repair else { return Ok(None) };
+        let way = &self.way;
+        match self.pulse.during(|| repair.step(way, entry))? {
+            Found::Entry if self.seen.is_of_before(entry.cursor()) => {
+                self.seen.advance(entry.cursor().seqnum_id, entry.cursor().seqnum);
+                Ok(None)
+            }
+            Found::Entry => {
+                self.seen.put(entry.cursor(), entry.cursor_text());
+                Ok(Some(Step::Entry))
+            }
+            Found::Missing(missing) => {
+                if let Some(to) = missing.to {
+                    self.seen.advance(missing.seqnum_id, to);
+                }
+                Ok(Some(Step::Missing(missing)))
+            }
+            Found::Done => {
+                self.repair = None;
+                let Some(mut held) = self.held.take() else { return Ok(None) };
+                if self.seen.is_of_before(held.cursor()) {
+                    self.seen.advance(held.cursor().seqnum_id, held.cursor().seqnum);
+                    return Ok(None);
+                }
+                std::mem::swap(entry, &mut held);
+                self.seen.put(entry.cursor(), entry.cursor_text());
+                Ok(Some(Step::Entry))
+            }
+        }
+    }
+
+    /// The reader has no more: compares with the files, if that was asked for. True if there is
+    /// something to be looked for.
+    fn at_end(&mut self) -> Result<bool, JournalError> {
+        let Some(look) = self.audit.take() else { return Ok(false) };
+        self.note_bad(&look);
+        for id in look.ids() {
+            let Some((floor, tail)) = look.range_of(id) else { continue };
+            let last = self.seen.of(id).map_or(floor - 1, |mark| mark.seqnum);
+            if last < tail {
+                self.repair = Some(Repair::new(id, last + 1, tail, self.look()?));
+                // There may be others.
+                self.audit = Some(look);
+                return Ok(true);
+            }
+        }
+        Ok(!self.queue.is_empty())
+    }
+
+    /// A bad file is told when it is still bad at the second look: a new one has no header for a
+    /// moment.
+    fn note_bad(&mut self, look: &Look) {
+        for bad in &look.bad {
+            if self.told.contains(&bad.inode) || self.suspects.insert(bad.inode) {
+                continue;
+            }
+            self.told.insert(bad.inode);
+            self.queue.push_back(Missing {
+                seqnum_id: SeqnumId::default(),
+                from: 0,
+                to: None,
+                why: Why::Unreadable,
+                files: vec![bad.path.clone()],
+                detail: bad.why.clone(),
+            });
+        }
+        self.suspects.retain(|inode| look.bad.iter().any(|bad| bad.inode == *inode));
+        self.trouble =
+            look.bad.first().map(|bad| format!("{} is not read: {}", bad.path.display(), bad.why));
+    }
+
+    /// The first start begins behind what is there.
+    fn mark_ends(&mut self, look: &Look) {
+        for id in look.ids() {
+            let Some((_, tail)) = look.range_of(id) else { continue };
+            let times = look.good.iter().filter(|head| head.seqnum_id == id);
+            let time = times.map(|head| head.tail_realtime_us).max().unwrap_or_default();
+            self.seen.insert(Mark {
+                seqnum_id: id,
+                seqnum: tail,
+                realtime_us: time,
+                cursor: Cursor::text_for(id, tail, Some(time)),
+                ..Mark::default()
+            });
+        }
+    }
+
+    /// Compares what was kept with what is there; true if a sequence was set back.
+    fn compare(&mut self, look: &Look) -> bool {
+        let Some(newest) = self.seen.newest().cloned() else { return false };
+        match look.range_of(newest.seqnum_id) {
+            Some((_, tail)) if tail < newest.seqnum => {
+                self.set_back(newest.seqnum_id, look);
+                true
+            }
+            None if !newest.is_gone && !look.good.is_empty() => {
+                self.seen.set_gone(newest.seqnum_id);
+                self.queue.push_back(Missing {
+                    seqnum_id: newest.seqnum_id,
+                    from: newest.seqnum + 1,
+                    to: None,
+                    why: Why::Gone,
+                    files: Vec::new(),
+                    detail: String::new(),
+                });
+                false
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn set_back(&mut self, id: SeqnumId, look: &Look) {
+        let (floor, tail) = look.range_of(id).unwrap_or((1, 0));
+        self.seen.set_back(id, floor.saturating_sub(1));
+        self.queue.push_back(Missing {
+            seqnum_id: id,
+            from: tail + 1,
+            to: None,
+            why: Why::SetBack,
+            files: Vec::new(),
+            detail: String::new(),
+        });
+    }
+
+    /// Places the reader at the newest entry that was read, or at the head.
+    fn place(&mut self, at_head: bool) -> Result<(), JournalError> {
+        let seek = match self.seen.newest() {
+            Some(mark) if !at_head => Seek::At(mark.cursor.clone()),
+            _ => Seek::Head,
+        };
+        let reader = &mut self.reader;
+        // Watching begins before reading, so that no file is missed between.
+        self.pulse.during(|| reader.wait(Duration::ZERO))?;
+        self.pulse.during(|| reader.seek(&seek))
+    }
+}
