@@ -310,7 +310,7 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(crate) const CURSOR: &str = "s=89faf26c707845e7a3d23e6cffabb835;i=1f;b=38669cd101054595abafa3633fe713c1;m=5;t=7;x=85dc29317291eb50";
+    pub(crate) const CURSOR: &str = "s=89faf26c707845e7a3d23e6cffabb835;i=1f;b=11669cd101054595abafa3633fe713c1;m=5;t=7;x=85dc29317291eb50";
 
     fn json(fields: &[(&str, &[u8])]) -> serde_json::Value {
         let mut entry = Entry::default();

@@ -1,0 +1,402 @@
+//! Against a real journald in namespaces of its own. Where that cannot run: skipped, and said.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use custody_journal::{
+    Access, ChildOptions, Entry, EntryReader, Follower, FollowerOptions, JournalError, Library,
+    LibraryReader, Mark, Missing, Pulse, Seek, Step, Target, Wake, Way, Why, files, open,
+};
+use support::PrivateJournald;
+
+macro_rules! or_skip {
+    ($started:expr) => {
+        match $started {
+            Ok(value) => value,
+            Err(why) => {
+                println!("skipped: no journald of our own here: {why}");
+                return;
+            }
+        }
+    };
+}
+
+fn both() -> Vec<Access> {
+    let mut ways = vec![Access::Journalctl];
+    match Library::get() {
+        Ok(_) => ways.push(Access::Library),
+        Err(error) => println!("skipped: {error}"),
+    }
+    ways
+}
+
+fn options(dir: &Path, access: Access) -> FollowerOptions {
+    FollowerOptions {
+        target: Target::Directory(dir.into()),
+        access,
+        child: ChildOptions::default(),
+    }
+}
+
+fn follow(dir: &Path, access: Access, kept: Vec<Mark>) -> Follower {
+    Follower::open(options(dir, access), kept, false, Arc::new(Pulse::default())).unwrap()
+}
+
+/// Reads to the end, with an audit.
+fn drain<W: Way>(follower: &mut Follower<W>) -> (Vec<Entry>, Vec<Missing>) {
+    let (mut entries, mut lost) = (Vec::new(), Vec::new());
+    follower.audit().unwrap();
+    loop {
+        let mut entry = Entry::default();
+        match follower.next(&mut entry).unwrap() {
+            Step::Entry => entries.push(entry),
+            Step::Missing(missing) => lost.push(missing),
+            Step::End => return (entries, lost),
+        }
+    }
+}
+
+fn messages(entries: &[Entry], prefix: &str) -> Vec<u64> {
+    let texts = entries.iter().filter_map(|entry| entry.text("MESSAGE"));
+    texts.filter_map(|text| text.strip_prefix(prefix)?.parse().ok()).collect()
+}
+
+fn write(journald: &mut PrivateJournald, tag: &str, from: u64, to: u64) {
+    journald.run(&format!("seq -f '{tag} %.0f' {from} {to} | systemd-cat -t {tag} -p info"));
+    journald.sync();
+}
+
+#[test]
+fn both_ways_give_the_same_bytes_binary_and_long_fields_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    journald.run(
+        "logger -t sshd -p auth.info 'Accepted publickey for eva from 192.0.2.7 port 22 ssh2'",
+    );
+    let long = vec![b'y'; 60_000];
+    journald.send(&[
+        ("MESSAGE", b"binary"),
+        ("BLOB", &[0, 10, 255, 61]),
+        ("TWICE", b"a"),
+        ("TWICE", b"b"),
+    ]);
+    journald.send(&[("MESSAGE", "two\nlines \u{e4}".as_bytes()), ("LONG", &long), ("EMPTY", b"")]);
+    journald.sync();
+    let mut seen: Vec<Vec<Vec<u8>>> = Vec::new();
+    for access in both() {
+        let (entries, lost) = drain(&mut follow(dir.path(), access, Vec::new()));
+        assert_eq!(lost, []);
+        let find =
+            |text: &str| entries.iter().find(|entry| entry.text("MESSAGE") == Some(text)).unwrap();
+        let binary = find("binary");
+        assert_eq!(binary.get("BLOB"), Some(&[0, 10, 255, 61][..]));
+        assert_eq!(binary.all("TWICE").collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(find("two\nlines \u{e4}").get("LONG"), Some(&long[..]));
+        assert_eq!(find("two\nlines \u{e4}").get("EMPTY"), Some(&b""[..]));
+        seen.push(
+            entries
+                .iter()
+                .map(|entry| {
+                    let mut out = Vec::new();
+                    entry.write_json(&mut out);
+                    out
+                })
+                .collect(),
+        );
+    }
+    assert!(seen.iter().all(|bytes| *bytes == seen[0]));
+    // And what journalctl itself makes of it.
+    let theirs = journald.run("journalctl -o json --all BLOB=$'\\xff' + MESSAGE=binary");
+    let theirs: serde_json::Value = serde_json::from_str(theirs.trim()).unwrap();
+    let ours =
+        seen[0].iter().map(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).unwrap());
+    let ours = ours.filter(|entry| entry["MESSAGE"] == "binary").collect::<Vec<_>>();
+    let sorted = |value: &serde_json::Value| {
+        value
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(k, v)| (k.clone(), v.to_string()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let (mut ours, mut theirs) = (sorted(&ours[0]), sorted(&theirs));
+    // journalctl keeps repeated values in the order of the file.
+    assert!(ours.remove("TWICE").is_some() && theirs.remove("TWICE").is_some());
+    assert_eq!(ours, theirs);
+}
+
+#[test]
+fn rotation_and_vacuum_while_reading_lose_nothing_that_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    for access in both() {
+        let tag = format!("turn{access:?}");
+        let mut follower = follow(dir.path(), access, Vec::new());
+        let (mut got, mut lost) = (Vec::new(), Vec::new());
+        for round in 0..6 {
+            write(&mut journald, &tag, round * 400, round * 400 + 399);
+            let (entries, missing) = drain(&mut follower);
+            got.extend(messages(&entries, &format!("{tag} ")));
+            lost.extend(missing);
+            journald.run("journalctl --rotate");
+            if round % 2 == 1 {
+                journald.run("journalctl --vacuum-files=1 2>/dev/null");
+            }
+        }
+        let (entries, missing) = drain(&mut follower);
+        got.extend(messages(&entries, &format!("{tag} ")));
+        lost.extend(missing);
+        assert_eq!(got, (0..2_400).collect::<Vec<_>>());
+        assert_eq!(lost, []);
+    }
+}
+
+#[test]
+fn what_was_vacuumed_unread_is_told_with_its_exact_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write(&mut journald, "early", 0, 99);
+    let mut first = follow(dir.path(), Access::Auto, Vec::new());
+    let (entries, _) = drain(&mut first);
+    assert_eq!(messages(&entries, "early "), (0..100).collect::<Vec<_>>());
+    let kept: Vec<Mark> = first.seen().marks().cloned().collect();
+    drop(first);
+    write(&mut journald, "lost", 0, 499);
+    journald.run("journalctl --rotate");
+    write(&mut journald, "late", 0, 99);
+    journald.run("journalctl --vacuum-files=1 2>/dev/null");
+    for access in both() {
+        let mut second = follow(dir.path(), access, kept.clone());
+        let (entries, lost) = drain(&mut second);
+        assert_eq!(messages(&entries, "late "), (0..100).collect::<Vec<_>>());
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        assert_eq!((lost[0].why, lost[0].from), (Why::Vacuumed, kept[0].seqnum + 1));
+        assert!(lost[0].count().unwrap() >= 500);
+        let next = entries.first().unwrap().cursor().seqnum;
+        assert_eq!(lost[0].to, Some(next - 1), "{}", lost[0].text());
+    }
+}
+
+#[test]
+fn a_restart_at_any_entry_gives_every_entry_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write(&mut journald, "again", 0, 149);
+    journald.run("journalctl --rotate");
+    write(&mut journald, "again", 150, 299);
+    for access in both() {
+        let (mut kept, mut got) = (Vec::new(), Vec::new());
+        for stop_after in [0, 1, 7, 150, 1, 90, 1_000] {
+            let mut follower = follow(dir.path(), access.clone(), kept);
+            let mut entry = Entry::default();
+            for _ in 0..stop_after {
+                match follower.next(&mut entry).unwrap() {
+                    Step::Entry => got.extend(messages(std::slice::from_ref(&entry), "again ")),
+                    Step::Missing(missing) => panic!("{}", missing.text()),
+                    Step::End => break,
+                }
+            }
+            kept = follower.seen().marks().cloned().collect();
+        }
+        assert_eq!(got, (0..300).collect::<Vec<_>>(), "{access:?}");
+    }
+}
+
+/// Three files: what the first and the last hold is read, whatever happens to the second.
+fn three_files(journald: &mut PrivateJournald) -> Vec<std::path::PathBuf> {
+    for file in 0..3 {
+        write(journald, "part", file * 1_000, file * 1_000 + 999);
+        if file < 2 {
+            journald.run("journalctl --rotate");
+        }
+    }
+    let target = Target::Directory(journald.files_dir());
+    let mut good = files::look(&target).unwrap().good;
+    good.sort_by_key(|head| head.head_seqnum);
+    good.into_iter().map(|head| head.path).collect()
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_a_gap_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    let paths = three_files(&mut journald);
+    std::fs::OpenOptions::new().write(true).open(&paths[1]).unwrap().write_at(&[0; 64], 0).unwrap();
+    // journalctl leaves such a file out as the library does.
+    for access in both() {
+        let (entries, lost) = drain(&mut follow(dir.path(), access, Vec::new()));
+        let expected: Vec<u64> = (0..1_000).chain(2_000..3_000).collect();
+        assert_eq!(messages(&entries, "part "), expected);
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        assert_eq!((lost[0].why, &lost[0].files), (Why::Unreadable, &vec![paths[1].clone()]));
+        assert!(lost[0].count().unwrap() >= 1_000);
+    }
+}
+
+#[test]
+fn a_file_that_is_damaged_within_gives_what_can_be_read_and_names_itself_for_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    let paths = three_files(&mut journald);
+    let size = std::fs::metadata(&paths[1]).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&paths[1]).unwrap();
+    file.write_at(&vec![0xa5; 64 * 1024], size / 2).unwrap();
+    if !both().contains(&Access::Library) {
+        return;
+    }
+    let (entries, lost) = drain(&mut follow(dir.path(), Access::Library, Vec::new()));
+    let got = messages(&entries, "part ");
+    let mut sorted = got.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(got.len(), sorted.len(), "nothing twice");
+    assert!((0..1_000).chain(2_000..3_000).all(|n| sorted.binary_search(&n).is_ok()));
+    println!("read {} of 3000; {lost:?}", got.len());
+    assert!(lost.iter().all(|lost| lost.files.contains(&paths[1])), "{lost:?}");
+    // Every number is an entry or in a gap.
+    let numbers = entries.len()
+        + usize::try_from(lost.iter().filter_map(Missing::count).sum::<u64>()).unwrap();
+    let last = entries.iter().map(|entry| entry.cursor().seqnum).max().unwrap();
+    let first = entries.iter().map(|entry| entry.cursor().seqnum).min().unwrap();
+    assert_eq!(u64::try_from(numbers).unwrap(), last - first + 1);
+}
+
+#[test]
+fn entries_that_arrive_behind_the_reader_are_given_all_the_same() {
+    // Files of two machines in one folder: the second arrives when the first has been read.
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let remote = tempfile::tempdir().unwrap();
+    let mut old = or_skip!(PrivateJournald::start(one.path()));
+    write(&mut old, "old", 0, 199);
+    let mut new = PrivateJournald::start(two.path()).unwrap();
+    write(&mut new, "new", 0, 199);
+    let copy = |from: &PrivateJournald, name: &str| {
+        std::fs::copy(from.files_dir().join("system.journal"), remote.path().join(name)).unwrap();
+    };
+    for access in both() {
+        copy(&new, "remote-b.journal");
+        let mut follower = follow(remote.path(), access, Vec::new());
+        let (entries, lost) = drain(&mut follower);
+        assert_eq!(messages(&entries, "new "), (0..200).collect::<Vec<_>>());
+        copy(&old, "remote-a.journal");
+        let (entries, more) = drain(&mut follower);
+        assert_eq!(messages(&entries, "old "), (0..200).collect::<Vec<_>>());
+        assert_eq!((lost, more), (vec![], vec![]));
+        std::fs::remove_file(remote.path().join("remote-a.journal")).unwrap();
+    }
+}
+
+#[test]
+fn a_start_at_the_end_gives_what_comes_and_nothing_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write(&mut journald, "before", 0, 99);
+    for access in both() {
+        let tag = format!("after{access:?}");
+        let options = options(dir.path(), access);
+        let mut follower = Follower::open(options, Vec::new(), true, Arc::default()).unwrap();
+        write(&mut journald, &tag, 0, 99);
+        let (entries, lost) = drain(&mut follower);
+        assert_eq!(messages(&entries, &format!("{tag} ")), (0..100).collect::<Vec<_>>());
+        assert!(messages(&entries, "before ").is_empty());
+        assert_eq!(lost, []);
+    }
+}
+
+#[test]
+fn a_wait_ends_when_something_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    for access in both() {
+        let mut follower = follow(dir.path(), access, Vec::new());
+        drain(&mut follower);
+        while follower.wait(Duration::from_millis(20)).unwrap() != Wake::Nothing {
+            drain(&mut follower);
+        }
+        journald.run("logger -t wake hello");
+        let mut got = 0;
+        for _ in 0..100 {
+            follower.wait(Duration::from_millis(100)).unwrap();
+            got += drain(&mut follower)
+                .0
+                .iter()
+                .filter(|e| e.text("MESSAGE") == Some("hello"))
+                .count();
+            if got > 0 {
+                break;
+            }
+        }
+        assert_eq!(got, 1);
+    }
+}
+
+#[test]
+fn a_journal_set_back_to_a_copy_is_told_and_what_is_newer_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write(&mut journald, "kept", 0, 99);
+    let files = journald.files_dir();
+    let copy = tempfile::tempdir().unwrap();
+    drop(journald);
+    std::fs::copy(files.join("system.journal"), copy.path().join("system.journal")).unwrap();
+    let mut journald = PrivateJournald::start(dir.path()).unwrap();
+    write(&mut journald, "undone", 0, 99);
+    let mut follower = follow(dir.path(), Access::Auto, Vec::new());
+    drain(&mut follower);
+    let kept: Vec<Mark> = follower.seen().marks().cloned().collect();
+    drop((follower, journald));
+    for entry in std::fs::read_dir(&files).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    std::fs::copy(copy.path().join("system.journal"), files.join("system.journal")).unwrap();
+    let mut journald = PrivateJournald::start(dir.path()).unwrap();
+    write(&mut journald, "newer", 0, 9);
+    for access in both() {
+        let mut follower = follow(dir.path(), access, kept.clone());
+        let (entries, lost) = drain(&mut follower);
+        assert_eq!(messages(&entries, "newer "), (0..10).collect::<Vec<_>>());
+        assert!(messages(&entries, "kept ").is_empty());
+        assert_eq!(lost.len(), 1, "{lost:?}");
+        assert_eq!(lost[0].why, Why::SetBack);
+        assert_eq!(follower.seen().newest().unwrap().generation, 1);
+    }
+}
+
+#[test]
+fn matches_and_cursors_of_the_library_do_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write(&mut journald, "one", 0, 9);
+    write(&mut journald, "two", 0, 9);
+    let Ok(library) = Library::get() else {
+        println!("skipped: no library");
+        return;
+    };
+    let target = Target::Directory(dir.path().into());
+    let mut reader = LibraryReader::open(library, &target).unwrap();
+    reader.add_match(b"SYSLOG_IDENTIFIER=two").unwrap();
+    reader.seek(&Seek::Head).unwrap();
+    let (mut entry, mut got) = (Entry::default(), Vec::new());
+    while reader.next(&mut entry).unwrap() {
+        got.push(entry.clone());
+    }
+    assert_eq!(messages(&got, "two "), (0..10).collect::<Vec<_>>());
+    assert_eq!(got.len(), 10);
+    reader.flush_matches();
+    reader.seek(&Seek::At(got[3].cursor_text().into())).unwrap();
+    assert!(reader.next(&mut entry).unwrap());
+    assert!(reader.test_cursor(got[3].cursor_text()).unwrap());
+    assert!(!reader.test_cursor(got[4].cursor_text()).unwrap());
+    assert_eq!(entry, got[3]);
+    assert!(matches!(
+        reader.seek(&Seek::At("nonsense".into())),
+        Err(JournalError::Call { call: "sd_journal_seek_cursor", .. })
+    ));
+    let nowhere = ChildOptions { program: "/nowhere/journalctl".into(), ..ChildOptions::default() };
+    assert!(open(&target, &Access::Auto, &nowhere).unwrap().about().contains("libsystemd"));
+}
