@@ -7,7 +7,7 @@ use custody_event::block::Placement;
 use custody_event::{Block, Clock, Digest, Seq, StreamId};
 
 use crate::identity::AgentIdentity;
-use crate::pipeline::{OwnAct, StreamState, position_prefix, random_secret};
+use crate::pipeline::{OwnAct, StreamState, mark_prefix, position_prefix, random_secret};
 use crate::spool::{Batch, Opened, Quarantined, RolledBack, SpoolHandle};
 
 /// A stream to go on with, and what must be said in it first.
@@ -185,6 +185,8 @@ fn forget_positions(spool: &SpoolHandle, sources: &[String]) -> anyhow::Result<(
     for source in sources {
         let positions = spool.scan_prefix(&position_prefix(source)).wait()?;
         deletes.extend(positions.into_iter().map(|(key, _)| key));
+        let marks = spool.scan_prefix(&mark_prefix(source)).wait()?;
+        deletes.extend(marks.into_iter().map(|(key, _)| key));
     }
     spool.append(Batch { block: None, puts: Vec::new(), deletes })?.wait()?;
     Ok(())

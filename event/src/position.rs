@@ -92,6 +92,14 @@ impl FileIdentity {
         if self.born_ns == 0 { self.dev } else { 0 }
     }
 
+    /// Stands for records that do not come from a file: `kind` says from what (`pushed`, `journal`),
+    /// `name` which one. No file has inode 0, so none is ever taken for it.
+    #[must_use]
+    pub fn of_place(kind: &str, name: &[u8]) -> Self {
+        let named = [b"custody place v1\0", kind.as_bytes(), b"\0", name].concat();
+        Self { born_ns: 0, dev: 0, fingerprint: Fingerprint::of(&named), generation: 0, ino: 0 }
+    }
+
     /// Names this generation of this file of `host`.
     #[must_use]
     pub fn key(&self, host: &str) -> FileKey {
@@ -129,6 +137,20 @@ pub fn own_key(host: &str, stream: &crate::ids::StreamId) -> FileKey {
     hash.update(host.as_bytes());
     hash.update([0]);
     hash.update(stream.0);
+    FileKey(head16(hash.finalize().as_slice()))
+}
+
+/// The key under which the records of one delivery are named: its sender's id for it stands for
+/// the file, so that a delivery that is sent again makes the same ids.
+#[must_use]
+pub fn delivery_key(host: &str, input: &str, delivery: &str) -> FileKey {
+    let mut hash = Sha256::new();
+    hash.update(b"custody delivery v1\0");
+    for part in [host, input] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.update(delivery.as_bytes());
     FileKey(head16(hash.finalize().as_slice()))
 }
 

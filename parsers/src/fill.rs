@@ -315,6 +315,9 @@ fn message<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
 
 /// The envelope's own details: process id, message id, facility, level, structured data.
 pub(crate) fn envelope_details<'a>(scene: &Scene<'a>, draft: &mut Draft<'a>) {
+    for (key, text) in scene.facts.envelope.details {
+        draft.detail(key.as_str(), Detail::Text(Cow::Borrowed(text)));
+    }
     let Some(line) = scene.facts.syslog else { return };
     if let Some(pid) = line.pid {
         match pid.parse::<i64>() {

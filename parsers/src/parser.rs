@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use custody_event::position::event_id;
-use custody_event::{Digest, Draft, Field, FileKey, Offset, Timestamp};
+use custody_event::{Digest, Draft, Field, FileKey, MAX_RAW_BYTES, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::decode::json::Tape;
@@ -69,6 +69,10 @@ pub struct Envelope<'a> {
     pub service: Option<&'a str>,
     /// When the record was read.
     pub observed: Timestamp,
+    /// What the source found when it checked where the record came from (a webhook's signature).
+    pub verdict: Option<&'a str>,
+    /// What else the source knows, for `details`: the peer's address.
+    pub details: &'a [(String, String)],
     /// Words for `tags`, such as `env:production`.
     pub labels: &'a [String],
     /// Names this generation of this file of this host: ids are derived from it.
@@ -89,10 +93,43 @@ impl<'a> Envelope<'a> {
             endpoint: None,
             service: None,
             observed,
+            verdict: None,
+            details: &[],
             labels: &[],
             file: FileKey([0; 16]),
         }
     }
+}
+
+/// What a source that is no file knows of one record beside its bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// What the event's id is derived from, where that is not the envelope's file and the offset:
+    /// a delivery's key, and the record's number in the delivery.
+    pub name: Option<(FileKey, Offset)>,
+    /// Where the source stands at the record.
+    pub cursor: Option<&'a str>,
+    /// The envelope that the source took off already. The record is then not searched for one:
+    /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
+    /// record.
+    pub said: Option<Said<'a>>,
+}
+
+/// What an envelope says, taken off by the source (a journal's entry has it in fields).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Said<'a> {
+    /// The message.
+    pub message: &'a str,
+    /// When it was said.
+    pub time: Option<Timestamp>,
+    /// On which machine.
+    pub host: Option<&'a str>,
+    /// By which program.
+    pub service: Option<&'a str>,
+    /// By which process.
+    pub pid: Option<&'a str>,
+    /// Facility × 8 + severity.
+    pub priority: Option<u8>,
 }
 
 /// What became of a record.
@@ -437,21 +474,55 @@ fn as_text<'a>(record: &'a [u8], lossy: &'a mut String) -> &'a str {
     lossy
 }
 
+/// How much of a record an event keeps: whole characters, where it is text.
+fn kept_len(record: &[u8]) -> usize {
+    let mut len = MAX_RAW_BYTES;
+    if record.len() <= len {
+        return record.len();
+    }
+    // A character of UTF-8 has at most three bytes that go on with it.
+    while len > MAX_RAW_BYTES - 3 && record[len] & 0xC0 == 0x80 {
+        len -= 1;
+    }
+    len
+}
+
+/// A record that is longer than an event keeps, cut: its event keeps the first piece, the others
+/// are for [`Run::rest`].
+pub fn raw_pieces(record: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = record;
+    std::iter::from_fn(move || {
+        let (piece, rest) = left.split_at(kept_len(left));
+        left = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// What the decoders have found in a record so far; each runs at most once for a message.
 struct Decoded<'t> {
     text: &'t str,
     /// The record's number in its worker: whose the tapes are.
     number: u64,
     syslog: Option<Result<Syslog<'t>, &'static str>>,
+    /// The message, where the source has taken the envelope off.
+    said: Option<&'t str>,
     /// Why the last group could not decode the record.
     reason: Option<&'static str>,
 }
 
 impl<'t> Decoded<'t> {
+    fn new(text: &'t str, number: u64, said: Option<Said<'t>>) -> Self {
+        let syslog = said.map(|said| Ok(Syslog::said(&said)));
+        Self { text, number, syslog, said: said.map(|said| said.message), reason: None }
+    }
+
     /// Runs a chain; `None` if the record is not of its form.
     fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
-        let mut message = self.text;
-        for step in &group.chain {
+        let mut message = self.said.unwrap_or(self.text);
+        for (place, step) in group.chain.iter().enumerate() {
+            if place == 0 && step.decoder == Decoder::Json {
+                message = self.text;
+            }
             let done = match (&step.decoder, group.reader) {
                 (Decoder::Syslog, _) => {
                     let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
@@ -510,6 +581,7 @@ struct Place<'a> {
     hash: &'a Digest,
     /// The event's number in the record.
     index: u32,
+    given: Given<'a>,
 }
 
 impl Place<'_> {
@@ -523,7 +595,8 @@ impl Place<'_> {
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
-        draft.id(event_id(envelope.file, self.offset, self.index, self.hash));
+        let (key, number) = self.given.name.unwrap_or((envelope.file, self.offset));
+        draft.id(event_id(key, number, self.index, self.hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
         if !draft.has(Field::Host) {
@@ -533,14 +606,15 @@ impl Place<'_> {
             draft.text(Field::Service, scene.facts.service.unwrap_or_default());
         }
         draft.int(Field::OriginOffset, i64::try_from(self.offset.get()).unwrap_or(i64::MAX));
+        draft.text(Field::OriginCursor, self.given.cursor.unwrap_or_default());
         if let Some(segment) = self.segment {
             draft.int(Field::OriginSegment, i64::from(segment));
         }
         draft.raw_sha256(&self.hash.0);
         if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
-            draft.raw_text(self.text);
+            draft.raw_text(&self.text[..kept_len(self.record)]);
         } else {
-            draft.raw(self.record);
+            draft.raw(&self.record[..kept_len(self.record)]);
         }
         draft.finish(out);
     }

@@ -12,21 +12,27 @@ use custody_event::{
 
 use super::Books;
 use super::own::{OWN_INPUT, OwnAct, OwnEvents};
-use super::place::{StreamState, position_key};
-use super::worker::{Events, Parsed, Worked, WorkedItem, random_secret};
+use super::place::{StreamState, mark_prefix, position_key};
+use super::worker::{After, Events, Parsed, Worked, WorkedItem, random_secret};
 use crate::identity::AgentIdentity;
-use crate::sources::{FilePosition, Item, Notice, SourceIndex};
+use crate::sources::{FilePosition, Item, Kept, Mark, Notice, Promise, SourceIndex};
 use crate::spool::{Batch, SpoolHandle, SpooledBlock, Ticket};
 use crate::status::SourceCounters;
 
 /// Small chunks are gathered up to this much text before they become a block.
 const GATHER_BYTES: usize = 768 * 1024;
 
+/// The same where somebody waits for an answer: long enough that many who ask at once share a block
+/// and a sync, and no longer than a sync takes.
+const PROMISED_LINGER: Duration = Duration::from_millis(2);
+
 /// A batch on its way to the disk: when it is durable, its bytes go back to the gate.
 #[derive(Debug)]
 pub struct Underway {
     /// Resolves when durable.
     pub ticket: Ticket,
+    /// To be kept then.
+    pub promises: Vec<Promise>,
     /// Bytes taken from the gate.
     pub bytes: usize,
 }
@@ -68,10 +74,27 @@ struct Gathered {
 struct Effects {
     coverage: Vec<Coverage>,
     counted: BTreeMap<String, SourceBook>,
-    puts: BTreeMap<Vec<u8>, FilePosition>,
+    puts: BTreeMap<Vec<u8>, Put>,
+    promises: Vec<Promise>,
     deletes: BTreeSet<Vec<u8>>,
     sources: BTreeSet<SourceIndex>,
     bytes: usize,
+}
+
+/// A value of a batch.
+#[derive(Debug)]
+enum Put {
+    Position(Box<FilePosition>),
+    Mark(Mark),
+}
+
+impl Put {
+    fn value(self) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::Position(position) => Ok(serde_json::to_vec(&position)?),
+            Self::Mark(mark) => Ok(mark.value.unwrap_or_default()),
+        }
+    }
 }
 
 impl Effects {
@@ -80,13 +103,33 @@ impl Effects {
             && self.counted.is_empty()
             && self.puts.is_empty()
             && self.deletes.is_empty()
+            && self.promises.is_empty()
             && self.bytes == 0
     }
 
     fn put(&mut self, source: &str, position: FilePosition) {
         let key = position_key(source, &position.identity);
         self.deletes.remove(&key);
-        self.puts.insert(key, position);
+        self.puts.insert(key, Put::Position(Box::new(position)));
+    }
+
+    fn mark(&mut self, source: &str, mark: Mark) {
+        let key = [mark_prefix(source).as_slice(), &mark.key].concat();
+        if mark.value.is_none() {
+            return self.delete(key);
+        }
+        self.deletes.remove(&key);
+        self.puts.insert(key, Put::Mark(mark));
+    }
+
+    fn take_after(&mut self, source: &str, after: After, promise: Option<Promise>) {
+        match after {
+            After::File(position) => self.put(source, position),
+            After::Marks(marks) => {
+                marks.into_iter().for_each(|mark| self.mark(source, mark));
+            }
+        }
+        self.promises.extend(promise);
     }
 
     fn delete(&mut self, key: Vec<u8>) {
@@ -100,6 +143,9 @@ impl Effects {
 
     /// Adds a range, or lengthens the last one of the same file.
     fn cover(&mut self, range: Coverage) {
+        if range.records == 0 {
+            return;
+        }
         let same = self.coverage.iter_mut().find(|held| {
             held.file == range.file && held.source == range.source && held.to == range.from
         });
@@ -178,7 +224,11 @@ impl Committer {
 
     fn linger_left(&self) -> Option<Duration> {
         let since = self.gathered.since?;
-        Some(self.parts.linger.saturating_sub(self.parts.clock.monotonic().saturating_sub(since)))
+        let linger = match self.gathered.effects.promises.is_empty() {
+            true => self.parts.linger,
+            false => self.parts.linger.min(PROMISED_LINGER),
+        };
+        Some(linger.saturating_sub(self.parts.clock.monotonic().saturating_sub(since)))
     }
 
     fn source_id(&self, source: SourceIndex) -> String {
@@ -209,7 +259,16 @@ impl Committer {
     fn take_other(&mut self, item: Item) -> anyhow::Result<()> {
         self.start_linger();
         match item {
-            Item::Records(_) => anyhow::bail!("a chunk reached the committer without a worker"),
+            Item::Records(_) | Item::Batch(_) => {
+                anyhow::bail!("records reached the committer without a worker")
+            }
+            Item::Marks { source, marks } => {
+                let id = self.source_id(source);
+                self.gathered.effects.sources.insert(source);
+                for mark in marks {
+                    self.gathered.effects.mark(&id, mark);
+                }
+            }
             Item::Moved { source, position } => {
                 let id = self.source_id(source);
                 self.gathered.effects.sources.insert(source);
@@ -233,6 +292,13 @@ impl Committer {
         if let Some(position) = notice.after {
             self.gathered.effects.put(&id, position);
         }
+        for mark in notice.marks {
+            self.gathered.effects.mark(&id, mark);
+        }
+        if let Some(records) = notice.records {
+            let lost = SourceBook { read: records, gap: records, ..SourceBook::default() };
+            self.gathered.effects.count(&id, &lost);
+        }
         self.parts.sources[usize::from(notice.source.0)].1.count_gap();
         self.add_own(&act)
     }
@@ -248,7 +314,7 @@ impl Committer {
                 let mut effects = Effects { bytes, ..Effects::default() };
                 effects.count(&id, &parsed.book);
                 effects.cover(parsed.coverage);
-                effects.put(&id, parsed.position);
+                effects.take_after(&id, parsed.after, parsed.promise);
                 self.commit(Some(sealed), effects)
             }
             Events::Text { text, count, times } => {
@@ -260,7 +326,7 @@ impl Committer {
                 effects.sources.insert(parsed.source);
                 effects.count(&id, &parsed.book);
                 effects.cover(parsed.coverage);
-                effects.put(&id, parsed.position);
+                effects.take_after(&id, parsed.after, parsed.promise);
                 Ok(())
             }
         }
@@ -343,11 +409,18 @@ impl Committer {
             book.stored = 0;
         }
         effects.coverage.clear();
+        effects.puts.retain(|_, put| match put {
+            Put::Position(_) => true,
+            Put::Mark(mark) => mark.also_when_dropped,
+        });
+        for promise in effects.promises.drain(..) {
+            promise.keep(Kept::Dropped);
+        }
         true
     }
 
     fn append(&mut self, sealed: Option<Sealed>, effects: Effects) -> anyhow::Result<()> {
-        let Effects { coverage, counted, puts, deletes, bytes, .. } = effects;
+        let Effects { coverage, counted, puts, deletes, bytes, promises, .. } = effects;
         let mut batch =
             Batch { block: None, puts: Vec::new(), deletes: deletes.into_iter().collect() };
         let mut books = BTreeMap::new();
@@ -359,8 +432,8 @@ impl Committer {
             batch.puts.push(Books::saved(&source, &book)?);
             books.insert(source, book);
         }
-        for (key, position) in puts {
-            batch.puts.push((key, serde_json::to_vec(&position)?));
+        for (key, put) in puts {
+            batch.puts.push((key, put.value()?));
         }
         if let Some(sealed) = sealed {
             batch.block = Some(self.place(sealed, Accounts { coverage, books })?);
@@ -368,7 +441,7 @@ impl Committer {
         }
         let ticket = self.parts.spool.append(batch)?;
         self.underway
-            .send(Underway { ticket, bytes })
+            .send(Underway { ticket, promises, bytes })
             .map_err(|_| anyhow::anyhow!("the spool has given up; see the log"))
     }
 

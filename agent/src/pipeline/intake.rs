@@ -15,6 +15,15 @@ const QUEUE_ITEMS: usize = 64;
 /// How often a blocked source looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
 
+/// Why an entry was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotPut {
+    /// There is no room: the spool takes nothing, or not as fast as records come.
+    Full,
+    /// The intake was closed.
+    Stopped,
+}
+
 /// What stands in line.
 #[derive(Debug)]
 pub enum Entry {
@@ -82,6 +91,24 @@ impl Intake {
         self.enqueue(entry, bytes).inspect_err(|Stopped| self.gate.leave(bytes))
     }
 
+    /// Hands an entry on if there is room for it within `wait`.
+    ///
+    /// # Errors
+    /// There was none, or the intake was closed; the entry is dropped, and with it its promise.
+    pub fn put_within(&self, entry: Entry, wait: Duration) -> Result<(), NotPut> {
+        let bytes = weight(&entry);
+        if self.is_closed() {
+            return Err(NotPut::Stopped);
+        }
+        if !self.gate.enter(bytes, wait) {
+            return Err(NotPut::Full);
+        }
+        self.enqueue(entry, bytes).map_err(|Stopped| {
+            self.gate.leave(bytes);
+            NotPut::Stopped
+        })
+    }
+
     /// The ticket is taken under the same lock as the place in the queue: no ticket without item.
     fn enqueue(&self, entry: Entry, bytes: usize) -> Result<(), Stopped> {
         let mut waiting = entry;
@@ -108,9 +135,11 @@ fn weight(entry: &Entry) -> usize {
     const CARRYING: usize = 512;
     match entry {
         Entry::Source(Item::Records(chunk)) => chunk.bytes.len() + CARRYING,
-        Entry::Source(Item::Forget { .. } | Item::Moved { .. } | Item::Gap(_)) | Entry::Own(_) => {
-            CARRYING
-        }
+        Entry::Source(Item::Batch(batch)) => batch.bytes.len() + batch.extra_bytes() + CARRYING,
+        Entry::Source(
+            Item::Forget { .. } | Item::Moved { .. } | Item::Marks { .. } | Item::Gap(_),
+        )
+        | Entry::Own(_) => CARRYING,
     }
 }
 

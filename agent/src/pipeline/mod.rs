@@ -19,6 +19,7 @@
 //! **Failures.** Parsing cannot fail. The spool mends itself; if it gives up, the pipeline stops
 //! and says why: nothing that was not durable has moved a position.
 
+mod batch;
 mod books;
 mod commit;
 mod gate;
@@ -30,9 +31,9 @@ mod worker;
 pub use books::Books;
 pub use commit::{Committer, CommitterParts, Underway};
 pub use gate::Gate;
-pub use intake::{Entry, Intake, SourceOutlet};
+pub use intake::{Entry, Intake, NotPut, SourceOutlet};
 pub use own::{OWN_INPUT, OwnAct, OwnEvents};
-pub use place::{StreamState, position_key, position_prefix, positions_of};
+pub use place::{StreamState, mark_prefix, position_key, position_prefix, positions_of};
 pub use worker::{SourceContext, Worker, random_secret};
 
 /// Raw bytes on their way from a source to the disk, at most. Text swells about sixfold when it

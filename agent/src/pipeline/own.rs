@@ -78,7 +78,7 @@ impl OwnAct {
             path: notice.path.clone(),
             from: notice.from.map(Offset::get),
             bytes: notice.bytes,
-            records: None,
+            records: notice.records,
         }
     }
 }

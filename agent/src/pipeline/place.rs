@@ -50,6 +50,12 @@ pub fn position_prefix(source: &str) -> Vec<u8> {
     format!("pos/{source}/").into_bytes()
 }
 
+/// The prefix of all that a source remembers that is no file position: `mark/<source>/<key>`.
+#[must_use]
+pub fn mark_prefix(source: &str) -> Vec<u8> {
+    format!("mark/{source}/").into_bytes()
+}
+
 /// The positions that the spool kept for a source.
 ///
 /// # Errors

@@ -17,8 +17,9 @@ use custody_event::{
 use custody_parsers::{Envelope, MAX_FAN_OUT, Parser, Run, Scratch, Verdict};
 
 use super::OwnAct;
+use super::batch;
 use super::intake::{Entry, Ticketed};
-use crate::sources::{Chunk, FilePosition, Framing, Item, TAIL_BYTES};
+use crate::sources::{Chunk, FilePosition, Framing, Item, Mark, Promise, RecordBatch, TAIL_BYTES};
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
@@ -78,8 +79,19 @@ pub struct Parsed {
     pub unmatched: u64,
     /// The bytes covered.
     pub coverage: Coverage,
-    /// The position after them.
-    pub position: FilePosition,
+    /// What the source remembers after them.
+    pub after: After,
+    /// Whoever waits for them.
+    pub promise: Option<Promise>,
+}
+
+/// What a source remembers after its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// Where a file stands.
+    File(FilePosition),
+    /// All else.
+    Marks(Vec<Mark>),
 }
 
 /// Events as text, or sealed already.
@@ -113,21 +125,21 @@ impl std::fmt::Debug for Worker {
 }
 
 /// Counts and times while a part of a chunk is parsed.
-struct Tally {
-    book: SourceBook,
+pub(super) struct Tally {
+    pub(super) book: SourceBook,
     /// Records, however many events they make.
-    records: u64,
-    unmatched: u64,
+    pub(super) records: u64,
+    pub(super) unmatched: u64,
     times: Option<(Timestamp, Timestamp)>,
 }
 
 impl Tally {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { book: SourceBook::default(), records: 0, unmatched: 0, times: None }
     }
 
     /// Each element of a record that was fanned out counts as a thing that was read.
-    fn note(&mut self, verdict: &Verdict) {
+    pub(super) fn note(&mut self, verdict: &Verdict) {
         self.records += 1;
         if let Verdict::Many(many) = verdict {
             self.book.read += u64::from(many.stored) + u64::from(many.filtered);
@@ -156,6 +168,38 @@ impl Tally {
         self.cover((time, time));
     }
 
+    /// A further piece of a record that was counted: an event more, and no record.
+    pub(super) fn note_segment(&mut self, verdict: &Verdict) {
+        let records = self.records;
+        self.note(verdict);
+        self.records = records;
+    }
+
+    /// Adds what another has counted.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.book.add(&other.book);
+        self.records += other.records;
+        self.unmatched += other.unmatched;
+        if let Some(times) = other.times {
+            self.cover(times);
+        }
+    }
+
+    /// The events of a part, sealed where they are many.
+    pub(super) fn events(
+        &self,
+        text: &[u8],
+        observed: Timestamp,
+        sealer: &mut Sealer,
+    ) -> anyhow::Result<Events> {
+        let count = u32::try_from(self.book.stored)?;
+        let times = self.times.unwrap_or((observed, observed));
+        if count >= SEAL_DIRECT_EVENTS {
+            return Ok(Events::Sealed(sealer.seal(text, times, random_secret()?)?));
+        }
+        Ok(Events::Text { text: text.to_vec(), count, times })
+    }
+
     fn cover(&mut self, times: (Timestamp, Timestamp)) {
         self.times = Some(match self.times {
             None => times,
@@ -181,6 +225,7 @@ impl Worker {
         for Ticketed { ticket, bytes, entry } in items {
             let output = match entry {
                 Entry::Source(Item::Records(chunk)) => WorkedItem::Events(self.parse(&chunk)?),
+                Entry::Source(Item::Batch(batch)) => WorkedItem::Events(self.parse_batch(batch)?),
                 Entry::Source(other) => WorkedItem::Other(other),
                 Entry::Own(act) => WorkedItem::Own(act),
             };
@@ -189,6 +234,12 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    fn parse_batch(&mut self, batch: RecordBatch) -> anyhow::Result<Vec<Parsed>> {
+        let sources = Arc::clone(&self.sources);
+        let source = &sources[usize::from(batch.source.0)];
+        batch::parse(source, batch, &mut self.scratch, &mut self.text, &mut self.sealer)
     }
 
     fn parse(&mut self, chunk: &Chunk) -> anyhow::Result<Vec<Parsed>> {
@@ -213,7 +264,7 @@ impl Worker {
 
 /// Bytes of events of one part, at most, before another begins: the rest of a block's room is for a
 /// record that fans out within the first bytes of a chunk.
-const PART_BYTES: usize = MAX_BLOCK_RAW_BYTES / 2;
+pub(super) const PART_BYTES: usize = MAX_BLOCK_RAW_BYTES / 2;
 
 /// The parts of a chunk: one, unless its records fan out to more than a block holds.
 struct Parts<'a> {
@@ -307,7 +358,8 @@ impl Parts<'_> {
                 source: self.source.id.clone(),
                 to,
             },
-            position,
+            after: After::File(position),
+            promise: None,
             events,
         });
         self.from = to;
@@ -316,13 +368,7 @@ impl Parts<'_> {
     }
 
     fn events(&mut self, tally: &Tally) -> anyhow::Result<Events> {
-        let count = u32::try_from(tally.book.stored)?;
-        let observed = self.chunk.observed;
-        let times = tally.times.unwrap_or((observed, observed));
-        if count >= SEAL_DIRECT_EVENTS {
-            return Ok(Events::Sealed(self.sealer.seal(self.text, times, random_secret()?)?));
-        }
-        Ok(Events::Text { text: self.text.clone(), count, times })
+        tally.events(self.text, self.chunk.observed, self.sealer)
     }
 
     /// The position before a place of the chunk, where it can be told from the chunk alone.
@@ -353,7 +399,7 @@ fn envelope<'a>(source: &'a SourceContext, chunk: &'a Chunk) -> Envelope<'a> {
     }
 }
 
-fn len_u64(len: usize) -> u64 {
+pub(super) fn len_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
@@ -379,6 +425,13 @@ pub fn random_secret() -> anyhow::Result<[u8; 32]> {
 mod tests {
     use super::*;
     use crate::sources::{FileRef, SourceIndex};
+
+    fn position(part: &Parsed) -> &FilePosition {
+        match &part.after {
+            After::File(position) => position,
+            After::Marks(_) => panic!("a file has positions"),
+        }
+    }
     use custody_event::{FileIdentity, position::Fingerprint as Print};
     use custody_parsers::{PackSet, PackSource, Select, Settings};
 
@@ -437,10 +490,10 @@ mod tests {
         for part in &parts {
             assert!(part.book.stored <= len_u64(MAX_BLOCK_EVENTS));
             assert_eq!(part.book.read, part.book.stored);
-            assert_eq!((part.coverage.from, part.coverage.to), (at, part.position.offset));
-            let end = usize::try_from(part.position.offset.get() - chunk.from.get()).unwrap();
+            assert_eq!((part.coverage.from, part.coverage.to), (at, position(part).offset));
+            let end = usize::try_from(position(part).offset.get() - chunk.from.get()).unwrap();
             assert_eq!(chunk.bytes[end - 1], b'\n', "a part ends with a record");
-            assert_eq!(part.position.tail, Print::of(&chunk.bytes[end - TAIL_BYTES..end]));
+            assert_eq!(position(part).tail, Print::of(&chunk.bytes[end - TAIL_BYTES..end]));
             (at, stored) = (part.coverage.to, stored + part.book.stored);
             records += part.coverage.records;
         }
@@ -461,6 +514,6 @@ mod tests {
     fn a_chunk_of_one_event_a_record_stays_whole() {
         let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
         assert_eq!(parts.len(), 1);
-        assert_eq!(parts[0].position.offset, Offset(10_000 + 14_000));
+        assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
     }
 }

@@ -15,7 +15,7 @@ use crate::pipeline::{
     SourceContext, SourceOutlet, StreamState, Underway, Worker, position_prefix, positions_of,
 };
 use crate::sources::file::FileSource;
-use crate::sources::{SharedSourceState, SourceIndex};
+use crate::sources::{Kept, SharedSourceState, SourceIndex};
 use crate::status::SourceCounters;
 
 /// Worked items that wait for the committer; the gate bounds their bytes.
@@ -224,10 +224,13 @@ fn start_sources(
 }
 
 fn release(underway: &Receiver<Underway>, gate: &Gate) -> anyhow::Result<()> {
-    for Underway { ticket, bytes } in underway {
+    for Underway { ticket, promises, bytes } in underway {
         let durable = ticket.wait();
         gate.leave(bytes);
         durable?;
+        for promise in promises {
+            promise.keep(Kept::Durable);
+        }
     }
     Ok(())
 }

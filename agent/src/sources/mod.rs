@@ -11,6 +11,7 @@
 //! **Failures.** What a source cannot read it says, as a [`Notice`]: lost bytes are a gap event
 //! in the stream, in order with the records around them.
 
+pub mod batch;
 pub mod file;
 
 use std::os::unix::fs::MetadataExt;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use custody_event::{FileIdentity, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use batch::{Kept, Known, Mark, Place, Promise, RecordBatch, SaidBy, SavedMarks, Way};
 
 /// Bytes of records in one chunk, at most.
 pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
@@ -94,8 +97,17 @@ pub struct FilePosition {
 /// What goes through the outlet, in order.
 #[derive(Debug)]
 pub enum Item {
-    /// Records.
+    /// Lines of a file.
     Records(Chunk),
+    /// Records that are not lines of a file.
+    Batch(RecordBatch),
+    /// What a source remembers, without records.
+    Marks {
+        /// Whose.
+        source: SourceIndex,
+        /// The marks.
+        marks: Vec<Mark>,
+    },
     /// A file is gone and read to its end: its position may be forgotten.
     Forget {
         /// Whose.
@@ -129,10 +141,14 @@ pub struct Notice {
     pub from: Option<Offset>,
     /// Bytes lost, where it is known.
     pub bytes: Option<u64>,
+    /// Records lost, where it is known: they count in the source's book, as read and as gap.
+    pub records: Option<u64>,
     /// When it was noticed.
     pub observed: Timestamp,
     /// The position after it, where the file goes on.
     pub after: Option<FilePosition>,
+    /// What the source remembers with it: the position after it, where there is no file.
+    pub marks: Vec<Mark>,
 }
 
 /// A committed position, given back to a source at its start.

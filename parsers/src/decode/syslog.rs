@@ -9,6 +9,7 @@
 //! A repeated message (`message repeated 3 times: [ … ]`) is unwrapped: rules match what was
 //! repeated, and the count becomes the event's `attempts`.
 
+use crate::parser::Said;
 use crate::time::Moment;
 use crate::time::forms;
 
@@ -55,6 +56,24 @@ impl<'t> Syslog<'t> {
             message: rest,
             inner: rest,
             repeated: None,
+        }
+    }
+
+    /// What a source says that has taken the envelope off itself.
+    pub(crate) fn said(said: &Said<'t>) -> Self {
+        let (repeated, inner) = match repeated(said.message) {
+            Some((times, inner)) => (Some(times), inner),
+            None => (None, said.message),
+        };
+        Self {
+            moment: said.time.map(Moment::Instant),
+            host: said.host,
+            service: said.service,
+            pid: said.pid,
+            priority: said.priority.filter(|priority| *priority < 192),
+            inner,
+            repeated,
+            ..Self::bare(said.message)
         }
     }
 

@@ -4,11 +4,12 @@
 use custody_event::{Base, Digest, Draft, Field, Offset};
 
 use super::fan::{Fan, Hands};
-use super::{Decoded, Envelope, Group, Parser, Place, Room, Scratch, Verdict, as_text};
+use super::{Decoded, Envelope, Given, Group, Parser, Place, Room, Scratch, Verdict, as_text};
 use crate::fill;
 use crate::matcher::{Matcher, PackAt, RuleAt, View};
 use crate::pack::{Pack, Rule};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
+use crate::time::ZoneMemo;
 use crate::value::Scene;
 
 /// What the events of one rule have in common. Making it costs more than an event, so the first
@@ -75,14 +76,27 @@ impl Run<'_> {
         segment: Option<u32>,
         out: &mut Vec<u8>,
     ) -> Verdict {
+        self.parse_given(record, offset, segment, Given::default(), out)
+    }
+
+    /// Like [`Self::parse`], with what the source knows of the record beside its bytes. A record
+    /// may be longer than an event keeps: its first event keeps the first of [`super::raw_pieces`].
+    pub fn parse_given(
+        &mut self,
+        record: &[u8],
+        offset: Offset,
+        segment: Option<u32>,
+        given: Given<'_>,
+        out: &mut Vec<u8>,
+    ) -> Verdict {
         let Self { parser, envelope, room } = self;
         let Room { lossy, tapes, record: number, work, memo, allowed, chosen, bases, .. } =
             &mut **room;
         *number += 1;
         let hash = Digest::of(record);
         let text = as_text(record, lossy);
-        let place = Place { record, text, offset, segment, hash: &hash, index: 0 };
-        let mut decoded = Decoded { text, number: *number, syslog: None, reason: None };
+        let place = Place { record, text, offset, segment, hash: &hash, index: 0, given };
+        let mut decoded = Decoded::new(text, *number, given.said);
         for (group, before) in parser.groups.iter().zip(chosen) {
             if !group.packs.iter().any(|pack| allowed[*pack]) {
                 continue;
@@ -110,15 +124,50 @@ impl Run<'_> {
             let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
             return Verdict::Stored { time: parser.store(known, &scene, &place, memo, out) };
         }
-        let facts = decoded.facts(envelope, decoded.message(), None);
-        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
-        let scene = facts.scene("", NONE, 0);
         let reason = decoded.reason.unwrap_or("no rule matched");
-        Verdict::Unmatched { time: parser.unmatched(reason, &scene, &place, memo, out) }
+        Verdict::Unmatched { time: parser.keep(reason, &decoded, envelope, &place, memo, out) }
+    }
+
+    /// Keeps a further piece of a record that is longer than one event keeps. `number` counts the
+    /// pieces; the record's own event has the first, 0.
+    pub fn rest(
+        &mut self,
+        piece: &[u8],
+        offset: Offset,
+        number: u32,
+        given: Given<'_>,
+        out: &mut Vec<u8>,
+    ) -> Verdict {
+        let Self { parser, envelope, room } = self;
+        let Room { lossy, record, memo, .. } = &mut **room;
+        let hash = Digest::of(piece);
+        let text = as_text(piece, lossy);
+        let segment = Some(number);
+        let place =
+            Place { record: piece, text, offset, segment, hash: &hash, index: number, given };
+        let decoded = Decoded::new(text, *record, given.said);
+        const WHY: &str = "the record goes on from the segment before";
+        Verdict::Unmatched { time: parser.keep(WHY, &decoded, envelope, &place, memo, out) }
     }
 }
 
 impl Parser {
+    /// Writes the event of a record that no rule knows.
+    fn keep(
+        &self,
+        reason: &'static str,
+        decoded: &Decoded<'_>,
+        envelope: &Envelope<'_>,
+        place: &Place<'_>,
+        memo: &mut ZoneMemo,
+        out: &mut Vec<u8>,
+    ) -> custody_event::Timestamp {
+        let facts = decoded.facts(envelope, decoded.message(), None);
+        const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
+        let scene = facts.scene("", NONE, 0);
+        self.unmatched(reason, &scene, place, memo, out)
+    }
+
     pub(super) fn known<'a>(&'a self, at: RuleAt, bases: &'a mut [Common]) -> Option<Known<'a>> {
         let PackAt { pack, .. } = self.packs.get(at.pack)?;
         Some(Known { pack, rule: pack.rules.get(at.rule)?, common: bases.get_mut(at.cache)? })
@@ -180,6 +229,7 @@ pub(super) fn surroundings<'a>(envelope: &'a Envelope<'a>, draft: &mut Draft<'a>
         (Field::OriginPath, envelope.path),
         (Field::OriginUnit, envelope.unit),
         (Field::OriginEndpoint, envelope.endpoint),
+        (Field::OriginVerdict, envelope.verdict),
     ];
     for (field, text) in texts {
         draft.text(field, text.unwrap_or_default());

@@ -190,8 +190,10 @@ impl Tailer {
             path: Some(path_text(&reader.path)),
             from: Some(Offset(offset)),
             bytes: None,
+            records: None,
             observed: self.clock.now(),
             after: finished(&reader),
+            marks: Vec::new(),
         };
         self.by_inode.retain(|_, owner| *owner != id);
         self.done.extend(finished(&reader).map(Done::of));

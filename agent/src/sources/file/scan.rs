@@ -173,8 +173,10 @@ impl Tailer {
                 path: Some(path_text(&path)),
                 from: None,
                 bytes: None,
+                records: None,
                 observed: self.clock.now(),
                 after: None,
+                marks: Vec::new(),
             };
             self.put(outlet, Item::Gap(notice))?;
         }

@@ -325,6 +325,7 @@ impl World {
                 Item::Gap(notice) => {
                     writeln!(self.story, "    gap {} {:?}", notice.code, notice.from).unwrap()
                 }
+                Item::Batch(_) | Item::Marks { .. } => panic!("files have neither"),
             }
         }
         self.told = self.bench.sink.items.len();
