@@ -3,6 +3,7 @@
 //! The types hold the defaults; the functions below them read the sections. Source, output and parser kinds are closed enums:
 //! a new kind is a variant here and the compiler lists what is left to do.
 
+mod journal;
 mod read;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use crate::load::{Env, Loaded, Source, render};
 use crate::place::{LoadError, Located};
 use crate::secret::SecretFile;
 use crate::units::{ByteSize, Period};
+
+pub use journal::{JournalSourceConfig, JournalVia};
 
 /// The whole of `agent.yaml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,13 +63,53 @@ pub struct AgentOverrides {
 pub enum SourceConfig {
     /// Log files.
     File(FileSourceConfig),
+    /// The systemd journal.
+    Journal(JournalSourceConfig),
 }
 
 impl SourceConfig {
     /// The id, unique among the sources.
     pub fn id(&self) -> &str {
+        self.located_id().get()
+    }
+
+    /// The id with its place in the file.
+    pub fn located_id(&self) -> &Located<String> {
         match self {
-            Self::File(file) => file.id.get(),
+            Self::File(file) => &file.id,
+            Self::Journal(journal) => &journal.id,
+        }
+    }
+
+    /// The word that stands as its `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Journal(_) => "journal",
+        }
+    }
+
+    /// The rule packs that are tried.
+    pub fn packs(&self) -> &Packs {
+        match self {
+            Self::File(file) => &file.packs,
+            Self::Journal(journal) => &journal.packs,
+        }
+    }
+
+    /// The zone of timestamps that name none.
+    pub fn timezone(&self) -> &Zone {
+        match self {
+            Self::File(file) => &file.timezone,
+            Self::Journal(journal) => &journal.timezone,
+        }
+    }
+
+    /// Can it be read again from its beginning?
+    pub fn is_rereadable(&self) -> bool {
+        match self {
+            Self::File(file) => file.start == Start::Beginning,
+            Self::Journal(journal) => journal.start == Start::Beginning,
         }
     }
 }
@@ -358,7 +401,7 @@ impl AgentConfig {
     /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
     pub fn keys() -> Vec<String> {
         // Reading a file with one of each section asks for every key.
-        let every = "sources: [{ type: file }]\noutputs: [{ type: custody }]\n";
+        let every = "sources: [{ type: file }, { type: journal }]\noutputs: [{ type: custody }]\n";
         let source = Source::of_text(Path::new("agent.yaml"), every);
         let (_, collected) =
             source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));

@@ -118,8 +118,8 @@ pub struct Follower<W: Way = FollowerOptions> {
 }
 
 impl<W: Way> Follower<W> {
-    /// Opens the journal behind what was kept; without anything kept at its oldest entry, or, with
-    /// `at_end`, behind its newest (then the marks are to be kept at once).
+    /// Opens the journal behind what was kept; without anything kept at its oldest entry. With
+    /// `at_end` it begins behind the newest (then the marks are to be kept at once).
     ///
     /// # Errors
     /// There is no way in, or the journal cannot be read.
@@ -129,7 +129,6 @@ impl<W: Way> Follower<W> {
         at_end: bool,
         pulse: Arc<Pulse>,
     ) -> Result<Self, JournalError> {
-        let first = kept.is_empty();
         let look = pulse.during(|| way.look())?;
         let reader = pulse.during(|| way.open(&way.target()))?;
         let mut follower = Self {
@@ -145,10 +144,10 @@ impl<W: Way> Follower<W> {
             pulse,
             trouble: None,
         };
-        if first && at_end {
+        if at_end {
             follower.mark_ends(&look);
         }
-        let set_back = !first && follower.compare(&look);
+        let set_back = !at_end && follower.compare(&look);
         follower.place(set_back)?;
         Ok(follower)
     }
@@ -169,6 +168,13 @@ impl<W: Way> Follower<W> {
     #[must_use]
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
+    }
+
+    /// Is it looking for missing numbers? An error is then the search's: call [`Follower::next`]
+    /// again after a while.
+    #[must_use]
+    pub fn is_repairing(&self) -> bool {
+        self.repair.is_some()
     }
 
     /// Opens the journal again after an error, where it stood.

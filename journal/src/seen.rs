@@ -77,7 +77,9 @@ impl Seen {
 
     pub(crate) fn judge(&self, at: &Cursor) -> Judged {
         let Some(mark) = self.marks.get(&at.seqnum_id) else { return Judged::First };
-        if at.seqnum == mark.seqnum && mark.realtime_us != 0 && mark.realtime_us != at.realtime_us {
+        // Only the cursor of an entry that was read has its hash.
+        let is_of_an_entry = mark.cursor.contains(";x=");
+        if at.seqnum == mark.seqnum && is_of_an_entry && mark.realtime_us != at.realtime_us {
             return Judged::SetBack;
         }
         match mark.seqnum.checked_add(1) {
@@ -109,7 +111,7 @@ impl Seen {
         mark.seqnum_id = id;
         if mark.seqnum < to {
             mark.seqnum = to;
-            // The time of the entry with that number is not known.
+            // The time of the entry with that number is not known; the last known one is kept.
             mark.realtime_us = mark.realtime_us.max(1);
             mark.cursor = Cursor::text_for(id, to, Some(mark.realtime_us));
         }
@@ -148,7 +150,7 @@ mod tests {
     fn numbers_must_follow() {
         let mut seen = Seen::default();
         assert_eq!(seen.judge(&at(5, 50)), Judged::First);
-        seen.put(&at(5, 50), "five");
+        seen.put(&at(5, 50), "five;x=5");
         assert_eq!(seen.judge(&at(6, 60)), Judged::Follows);
         assert_eq!(seen.judge(&at(5, 50)), Judged::Known);
         assert_eq!(seen.judge(&at(4, 99)), Judged::Known);
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_sequence_that_was_set_back_gives_what_is_newer_and_nothing_twice() {
         let mut seen = Seen::default();
-        seen.put(&at(100, 1_000), "hundred");
+        seen.put(&at(100, 1_000), "hundred;x=1");
         seen.set_back(SeqnumId::default(), 0);
         assert!(seen.is_of_before(&at(60, 600)) && !seen.is_of_before(&at(61, 1_001)));
         assert_eq!(seen.of(SeqnumId::default()).unwrap().generation, 1);

@@ -96,7 +96,7 @@ fn both_ways_give_the_same_bytes_binary_and_long_fields_too() {
         let binary = find("binary");
         assert_eq!(binary.get("BLOB"), Some(&[0, 10, 255, 61][..]));
         assert_eq!(binary.all("TWICE").collect::<Vec<_>>(), [b"a", b"b"]);
-        assert_eq!(find("two\nlines \u{e4}").get("LONG"), Some(&long[..]));
+        assert!(find("two\nlines \u{e4}").get("LONG") == Some(&long[..]));
         assert_eq!(find("two\nlines \u{e4}").get("EMPTY"), Some(&b""[..]));
         seen.push(
             entries

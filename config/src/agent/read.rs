@@ -17,7 +17,9 @@ use crate::tree::{Node, Value};
 use crate::units::{ByteSize, Period, UnitError};
 
 /// Kinds of sources that the design knows and this version does not have.
-const LATER_SOURCES: [&str; 3] = ["journal", "syslog", "webhook"];
+const LATER_SOURCES: [&str; 2] = ["syslog", "webhook"];
+/// Kinds that this version has.
+const SOURCES: [&str; 2] = ["file", "journal"];
 /// The same of outputs.
 const LATER_OUTPUTS: [&str; 8] =
     ["elasticsearch", "file", "http", "loki", "otlp", "splunk_hec", "stdout", "syslog"];
@@ -133,21 +135,25 @@ impl Ids {
     }
 }
 
-/// The `type` of an item, if it is one that this version has; the item's other keys are then its own business.
-fn kind(item: &mut Section<'_>, built: &'static str, later: &[&str]) -> bool {
-    let Some(kind) = item.need_text("type") else { return true };
-    if kind.get() == built {
-        return true;
+/// The `type` of an item, if it is one that this version has; the item's other keys are then its own business. Where it is missing
+/// (which is said) the first.
+fn kind(
+    item: &mut Section<'_>,
+    built: &[&'static str],
+    later: &[&'static str],
+) -> Option<&'static str> {
+    let Some(kind) = item.need_text("type") else { return built.first().copied() };
+    if let Some(built) = built.iter().find(|built| kind.get() == **built) {
+        return Some(built);
     }
     if later.contains(&kind.get().as_str()) {
-        common::not_built_yet(item, &kind, "type", built);
+        common::not_built_yet(item, &kind, "type", &built.join("`, `"));
     } else {
-        let mut known = vec![built];
-        known.extend(later);
+        let known = [built, later].concat();
         let what = format!("unknown type `{}`", kind.get().escape_debug());
         item.reader().problem(kind.problem(what, one_of(kind.get(), &known)));
     }
-    false
+    None
 }
 
 fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
@@ -155,14 +161,17 @@ fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
     let mut sources = Vec::new();
     for node in at_least_one(top, "sources") {
         let mut item = top.reader().section(node, "sources[]");
-        if !kind(&mut item, "file", &LATER_SOURCES) {
-            item.give_up();
-            continue;
-        }
-        let file = file_source(&mut item);
-        ids.note(&item, &file.id);
+        let source = match kind(&mut item, &SOURCES, &LATER_SOURCES) {
+            Some("journal") => SourceConfig::Journal(super::journal::read(&mut item)),
+            Some(_) => SourceConfig::File(file_source(&mut item)),
+            None => {
+                item.give_up();
+                continue;
+            }
+        };
+        ids.note(&item, source.located_id());
         item.finish();
-        sources.push(SourceConfig::File(file));
+        sources.push(source);
     }
     sources
 }
@@ -192,7 +201,7 @@ fn file_source(item: &mut Section<'_>) -> FileSourceConfig {
     }
 }
 
-fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
+pub(super) fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
     let text = item.need_text("id")?;
     item.read_located("id", text, common::id)
 }
@@ -212,7 +221,7 @@ fn paths(item: &mut Section<'_>) -> Vec<Located<String>> {
         .collect()
 }
 
-fn packs(item: &mut Section<'_>) -> Option<Packs> {
+pub(super) fn packs(item: &mut Section<'_>) -> Option<Packs> {
     let node = item.take("packs")?;
     match node.value {
         Value::Text(word) if word == "auto" => Some(Packs::Auto),
@@ -243,7 +252,7 @@ fn packs(item: &mut Section<'_>) -> Option<Packs> {
     }
 }
 
-fn zone(text: &str) -> Result<Zone, UnitError> {
+pub(super) fn zone(text: &str) -> Result<Zone, UnitError> {
     if text == "system" {
         return Ok(Zone::System);
     }
@@ -289,7 +298,7 @@ fn outputs(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<OutputConfi
     let mut outputs = Vec::new();
     for node in at_least_one(top, "outputs") {
         let mut item = top.reader().section(node, "outputs[]");
-        if !kind(&mut item, "custody", &LATER_OUTPUTS) {
+        if kind(&mut item, &["custody"], &LATER_OUTPUTS).is_none() {
             item.give_up();
             continue;
         }
