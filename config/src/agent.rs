@@ -64,7 +64,7 @@ pub enum SourceConfig {
     /// Log files.
     File(FileSourceConfig),
     /// The systemd journal.
-    Journal(JournalSourceConfig),
+    Journal(Box<JournalSourceConfig>),
 }
 
 impl SourceConfig {

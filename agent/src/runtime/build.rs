@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use custody_config::agent::{
-    CustodyOutputConfig, FileSourceConfig, OutputConfig, Packs, SourceConfig, Start,
+    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
+    SourceConfig, Start,
 };
 use custody_config::{AgentConfig, Located};
 use custody_event::Clock;
+use custody_journal::{Access, ChildOptions, Filter, FollowerOptions, Target};
 use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
 
 use super::Shared;
@@ -16,6 +18,7 @@ use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{SourceContext, random_secret};
 use crate::sources::SourceIndex;
 use crate::sources::file::{FileOptions, FileSource};
+use crate::sources::journal::{JournalOptions, JournalSource};
 
 /// The built-in packs, and over them those of the configured folders.
 ///
@@ -52,18 +55,18 @@ fn packs_in(folder: &Located<std::path::PathBuf>) -> anyhow::Result<Vec<PackSour
 ///
 /// # Errors
 /// A pack that it names does not exist, or its zone cannot be found.
-pub fn parser_of(packs: &PackSet, source: &FileSourceConfig) -> anyhow::Result<Parser> {
-    let select = match &source.packs {
+pub fn parser_of(packs: &PackSet, source: &SourceConfig) -> anyhow::Result<Parser> {
+    let select = match source.packs() {
         Packs::Auto => Select::Auto,
         Packs::Named(names) => Select::Names(names.iter().map(|name| name.get().clone()).collect()),
     };
     let zone = source
-        .timezone
+        .timezone()
         .time_zone()
-        .with_context(|| format!("source {}: the time zone cannot be found", source.id.get()))?;
+        .with_context(|| format!("source {}: the time zone cannot be found", source.id()))?;
     packs
         .select(&select, Settings { zone })
-        .map_err(|error| anyhow::anyhow!("source {}: {error}", source.id.get()))
+        .map_err(|error| anyhow::anyhow!("source {}: {error}", source.id()))
 }
 
 /// Every source's parser and envelope, by its number.
@@ -76,10 +79,9 @@ pub(super) fn contexts(
         .sources
         .iter()
         .map(|source| {
-            let SourceConfig::File(file) = source;
             Ok(SourceContext {
-                id: file.id.get().clone(),
-                parser: parser_of(&packs, file)?,
+                id: source.id().to_owned(),
+                parser: parser_of(&packs, source)?,
                 tenant: config.tenant.clone(),
                 host: config.host.clone(),
                 host_id: shared.identity.host_id.clone(),
@@ -95,16 +97,73 @@ pub(super) fn rereadable(config: &AgentConfig) -> Vec<String> {
     config
         .sources
         .iter()
-        .filter(|source| {
-            let SourceConfig::File(file) = source;
-            file.start == Start::Beginning
-        })
+        .filter(|source| source.is_rereadable())
         .map(|source| source.id().to_owned())
         .collect()
 }
 
+/// A source of any kind, ready to run.
+pub(super) enum AnySource {
+    File(FileSource),
+    Journal(JournalSource),
+}
+
+impl AnySource {
+    /// The source of a configuration.
+    pub(super) fn of(
+        source: &SourceConfig,
+        index: SourceIndex,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        Ok(match source {
+            SourceConfig::File(file) => Self::File(file_source(file, index, clock)?),
+            SourceConfig::Journal(journal) => Self::Journal(journal_source(journal, index, clock)?),
+        })
+    }
+}
+
+/// The journal source of a configuration.
+fn journal_source(
+    journal: &JournalSourceConfig,
+    index: SourceIndex,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<JournalSource> {
+    let texts =
+        |values: &[Located<String>]| values.iter().map(|value| value.get().clone()).collect();
+    let mut filter = Filter {
+        units: texts(&journal.units),
+        identifiers: texts(&journal.identifiers),
+        priority_max: journal.priority_max(),
+        boots: Vec::new(),
+    };
+    for boot in &journal.boots {
+        filter
+            .add_boot(boot.get())
+            .map_err(|error| anyhow::anyhow!("source {}: {error}", journal.id.get()))?;
+    }
+    let target = match (&journal.namespace, &journal.directory) {
+        (Some(name), _) => Target::Namespace(name.get().clone()),
+        (None, Some(directory)) => Target::Directory(directory.get().clone()),
+        (None, None) => Target::Local,
+    };
+    let access = match journal.via {
+        JournalVia::Auto => Access::Auto,
+        JournalVia::Library => Access::Library,
+        JournalVia::Journalctl => Access::Journalctl,
+    };
+    let watchdog = journal.watchdog.duration();
+    let child = ChildOptions { silence: watchdog, ..ChildOptions::default() };
+    let options = JournalOptions {
+        follow: FollowerOptions { target, access, child },
+        filter,
+        at_end: journal.start == Start::End,
+        watchdog,
+    };
+    Ok(JournalSource::new(options, index, clock))
+}
+
 /// The file source of a configuration.
-pub(super) fn file_source(
+fn file_source(
     file: &FileSourceConfig,
     index: SourceIndex,
     clock: Arc<dyn Clock>,
@@ -201,9 +260,8 @@ pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
 pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let packs = load_packs(config)?;
     for source in &config.sources {
-        let SourceConfig::File(file) = source;
-        parser_of(&packs, file)?;
-        file_source(file, SourceIndex(0), Arc::clone(clock))?;
+        parser_of(&packs, source)?;
+        AnySource::of(source, SourceIndex(0), Arc::clone(clock))?;
     }
     for output in &config.outputs {
         let OutputConfig::Custody(custody) = output;

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use custody_config::AgentConfig;
-use custody_config::agent::{SourceConfig, WhenFull};
+use custody_config::agent::WhenFull;
 use custody_config::shell::StopToken;
 
+use super::build::AnySource;
 use super::{Shared, build};
 use crate::pipeline::{
     Books, Committer, CommitterParts, Entry, Gate, Intake, MAX_IN_FLIGHT_BYTES, OwnAct, OwnEvents,
-    SourceContext, SourceOutlet, StreamState, Underway, Worker, position_prefix, positions_of,
+    SourceContext, SourceOutlet, StreamState, Underway, Worker, mark_prefix, position_prefix,
+    positions_of,
 };
-use crate::sources::file::FileSource;
-use crate::sources::{Kept, SharedSourceState, SourceIndex};
+use crate::sources::{Kept, SavedMarks, SharedSourceState, SourceIndex};
 use crate::status::SourceCounters;
 
 /// Worked items that wait for the committer; the gate bounds their bytes.
@@ -29,6 +30,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(crate) struct SourceView {
     pub(crate) id: String,
+    pub(crate) kind: &'static str,
     pub(crate) counters: Arc<SourceCounters>,
     pub(crate) state: Arc<SharedSourceState>,
 }
@@ -54,8 +56,9 @@ impl Pipe {
         hold_sources: bool,
     ) -> anyhow::Result<Self> {
         let contexts = Arc::new(build::contexts(config, shared)?);
-        let files = file_sources(config, shared)?;
-        let sources: Vec<SourceView> = contexts.iter().map(view).collect();
+        let ready = ready_sources(config, shared)?;
+        let kinds = config.sources.iter().map(|source| source.kind());
+        let sources: Vec<SourceView> = contexts.iter().zip(kinds).map(view).collect();
         let gate = Arc::new(Gate::new(MAX_IN_FLIGHT_BYTES));
         let (intake, items) = Intake::new(Arc::clone(&gate));
         let (worked_tx, worked) = bounded(WORKED_ITEMS);
@@ -82,7 +85,7 @@ impl Pipe {
             sources.iter().for_each(say_held);
             Vec::new()
         } else {
-            start_sources(files, shared, &sources, &intake, &stop)?
+            start_sources(ready, shared, &sources, &intake, &stop)?
         };
         Ok(Self { gate, sources, intake, stop, source_threads, threads, committer })
     }
@@ -150,8 +153,8 @@ fn spawn_closer(pipe: &Pipe, shared: &Shared) -> anyhow::Result<StopToken> {
     Ok(done)
 }
 
-fn view(context: &SourceContext) -> SourceView {
-    SourceView { id: context.id.clone(), counters: Arc::default(), state: Arc::default() }
+fn view((context, kind): (&SourceContext, &'static str)) -> SourceView {
+    SourceView { id: context.id.clone(), kind, counters: Arc::default(), state: Arc::default() }
 }
 
 fn say_held(source: &SourceView) {
@@ -162,12 +165,11 @@ fn say_held(source: &SourceView) {
     );
 }
 
-fn file_sources(config: &AgentConfig, shared: &Shared) -> anyhow::Result<Vec<FileSource>> {
+fn ready_sources(config: &AgentConfig, shared: &Shared) -> anyhow::Result<Vec<AnySource>> {
     (0_u16..)
         .zip(&config.sources)
         .map(|(number, source)| {
-            let SourceConfig::File(file) = source;
-            build::file_source(file, SourceIndex(number), Arc::clone(&shared.clock))
+            AnySource::of(source, SourceIndex(number), Arc::clone(&shared.clock))
         })
         .collect()
 }
@@ -202,25 +204,42 @@ fn parts(
 }
 
 fn start_sources(
-    files: Vec<FileSource>,
+    ready: Vec<AnySource>,
     shared: &Shared,
     sources: &[SourceView],
     intake: &Arc<Intake>,
     stop: &StopToken,
 ) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<()>>>> {
-    files
+    ready
         .into_iter()
         .zip(sources)
-        .map(|(file, view)| {
-            let saved = shared.spool.scan_prefix(&position_prefix(&view.id)).wait()?;
-            let saved = positions_of(&saved)?;
+        .map(|(source, view)| {
             let state = Arc::clone(&view.state);
             let mut outlet = SourceOutlet { intake: Arc::clone(intake), stop: stop.clone() };
-            spawn(&format!("source-{}", view.id), move || {
-                Ok(file.run(saved, &mut outlet, &state)?)
-            })
+            let name = format!("source-{}", view.id);
+            match source {
+                AnySource::File(file) => {
+                    let saved = shared.spool.scan_prefix(&position_prefix(&view.id)).wait()?;
+                    let saved = positions_of(&saved)?;
+                    spawn(&name, move || Ok(file.run(saved, &mut outlet, &state)?))
+                }
+                AnySource::Journal(journal) => {
+                    let saved = saved_marks(shared, &view.id)?;
+                    spawn(&name, move || journal.run(&saved, &mut outlet, &state))
+                }
+            }
         })
         .collect()
+}
+
+/// What the spool kept for a source, by the source's own keys.
+fn saved_marks(shared: &Shared, source: &str) -> anyhow::Result<SavedMarks> {
+    let prefix = mark_prefix(source);
+    let saved = shared.spool.scan_prefix(&prefix).wait()?;
+    Ok(saved
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(prefix.as_slice())?.to_vec(), value)))
+        .collect())
 }
 
 fn release(underway: &Receiver<Underway>, gate: &Gate) -> anyhow::Result<()> {

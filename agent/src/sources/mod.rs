@@ -13,6 +13,7 @@
 
 pub mod batch;
 pub mod file;
+pub mod journal;
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;

@@ -146,7 +146,11 @@ fn identifier(text: &str) -> Result<String, UnitError> {
     if !text.is_empty() && text.len() < 256 && !text.contains(char::is_control) {
         return Ok(text.to_owned());
     }
-    Err(refused(text, "an identifier", "write it as `journalctl -o short` shows it before the brackets: sshd"))
+    Err(refused(
+        text,
+        "an identifier",
+        "write it as `journalctl -o short` shows it before the brackets: sshd",
+    ))
 }
 
 fn priority(text: &str) -> Result<String, UnitError> {
@@ -161,10 +165,16 @@ fn priority(text: &str) -> Result<String, UnitError> {
 
 fn boot(text: &str) -> Result<String, UnitError> {
     let digits = text.chars().filter(|c| *c != '-');
-    if text == "current" || (digits.clone().count() == 32 && digits.clone().all(|c| c.is_ascii_hexdigit())) {
+    if text == "current"
+        || (digits.clone().count() == 32 && digits.clone().all(|c| c.is_ascii_hexdigit()))
+    {
         return Ok(text.to_owned());
     }
-    Err(refused(text, "a boot", "write `current`, or the 32 digits that `journalctl --list-boots` shows"))
+    Err(refused(
+        text,
+        "a boot",
+        "write `current`, or the 32 digits that `journalctl --list-boots` shows",
+    ))
 }
 
 fn namespace(text: &str) -> Result<String, UnitError> {
@@ -172,5 +182,9 @@ fn namespace(text: &str) -> Result<String, UnitError> {
     if !text.is_empty() && text.len() < 128 && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(refused(text, "a namespace", "write one name as `LogNamespace=` of a unit has it; several need a source each"))
+    Err(refused(
+        text,
+        "a namespace",
+        "write one name as `LogNamespace=` of a unit has it; several need a source each",
+    ))
 }

@@ -135,19 +135,19 @@ impl Ids {
     }
 }
 
-/// The `type` of an item, if it is one that this version has; the item's other keys are then its own business. Where it is missing
-/// (which is said) the first.
+/// The `type` of an item, if it is one that this version has; the item's other keys are then its own business.
+/// Where it is missing, which is said, the item is read as the first.
 fn kind(
     item: &mut Section<'_>,
     built: &[&'static str],
     later: &[&'static str],
 ) -> Option<&'static str> {
     let Some(kind) = item.need_text("type") else { return built.first().copied() };
-    if let Some(built) = built.iter().find(|built| kind.get() == **built) {
-        return Some(built);
+    if let Some(known) = built.iter().find(|known| *known == kind.get()) {
+        return Some(known);
     }
     if later.contains(&kind.get().as_str()) {
-        common::not_built_yet(item, &kind, "type", &built.join("`, `"));
+        common::not_built_yet(item, &kind, "type", &built.join(", "));
     } else {
         let known = [built, later].concat();
         let what = format!("unknown type `{}`", kind.get().escape_debug());
@@ -162,7 +162,7 @@ fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
     for node in at_least_one(top, "sources") {
         let mut item = top.reader().section(node, "sources[]");
         let source = match kind(&mut item, &SOURCES, &LATER_SOURCES) {
-            Some("journal") => SourceConfig::Journal(super::journal::read(&mut item)),
+            Some("journal") => SourceConfig::Journal(Box::new(super::journal::read(&mut item))),
             Some(_) => SourceConfig::File(file_source(&mut item)),
             None => {
                 item.give_up();

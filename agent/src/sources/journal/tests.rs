@@ -1,0 +1,1 @@
+//! The source's thread against a folder of journal files.
