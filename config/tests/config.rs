@@ -246,10 +246,6 @@ agent.yaml:1:1: `outputs` is missing (hint: add `outputs:`)";
 fn what_comes_later_is_told_apart_from_a_slip() {
     for (text, expected) in [
         (
-            "sources: [{ id: j, type: syslog, listen: \"127.0.0.1:514\" }]\n",
-            "agent.yaml:1:26: type `syslog` is not built into this version yet (hint: this version knows: file, journal)",
-        ),
-        (
             "sources: [{ id: j, type: jurnal }]\n",
             "agent.yaml:1:26: unknown type `jurnal` (hint: did you mean `journal`?)",
         ),
@@ -495,4 +491,24 @@ fn the_keys_that_can_be_asked_for_are_those_that_are_read() {
     {
         assert!(keys.contains(key), "{key} is not among {keys:?}");
     }
+}
+
+#[test]
+fn a_journal_source_says_what_is_wrong_with_each_choice() {
+    let text = "sources:\n  - { id: j, type: journal, units: [ssh.service, 'a b'], priority: warn, boots: [-1],\n      namespace: x, directory: /j, start: middle }\n";
+    let message = agent(&format!("{text}{GOOD_OUTPUT}")).expect_err("wrong").to_string();
+    for part in [
+        "`a b` cannot be a unit",
+        "unknown priority `warn` (hint: did you mean `warning`?)",
+        "`-1` cannot be a boot",
+        "`namespace` and `directory` name two journals",
+        "`sources[].start` has the unknown value `middle`",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let good = "sources: [{ id: j, type: journal, units: [ssh.service], identifiers: [sshd], priority: notice, boots: [current], namespace: web, via: library, watchdog: 10s }]\n";
+    let loaded = agent(&format!("{good}{GOOD_OUTPUT}")).unwrap_or_else(|e| panic!("{e}")).value;
+    let SourceConfig::Journal(journal) = &loaded.sources[0] else { panic!("a journal source") };
+    assert_eq!(journal.priority_max(), Some(5));
+    assert_eq!(journal.units[0].get(), "ssh.service");
 }

@@ -22,9 +22,6 @@ mod mark;
 mod record;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,1 +1,0 @@
-//! The source's thread against a folder of journal files.
