@@ -3,6 +3,7 @@
 //! The types hold the defaults; the functions below them read the sections. Source, output and parser kinds are closed enums:
 //! a new kind is a variant here and the compiler lists what is left to do.
 
+mod push;
 mod read;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
+
+pub use crate::collector::ServerTls;
+pub use push::{
+    Encoding, Protocol, Scheme, SyslogSourceConfig, VerifyConfig, WebhookConfig,
+    WebhookSourceConfig,
+};
 
 use crate::common::{Log, LogLevel};
 use crate::endpoint::Endpoint;
@@ -31,6 +38,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// What is read; at least one.
     pub sources: Vec<SourceConfig>,
+    /// Where webhooks are received; used only if there is a source of that type.
+    pub webhook: WebhookConfig,
     /// Where further rule packs lie; a pack there replaces the built-in one of the same name. A directory that is absent is no error.
     pub pack_dirs: Vec<Located<PathBuf>>,
     /// Threads that parse.
@@ -60,6 +69,10 @@ pub struct AgentOverrides {
 pub enum SourceConfig {
     /// Log files.
     File(FileSourceConfig),
+    /// Messages that come over the network.
+    Syslog(SyslogSourceConfig),
+    /// Requests of senders that push.
+    Webhook(WebhookSourceConfig),
 }
 
 impl SourceConfig {
@@ -67,6 +80,35 @@ impl SourceConfig {
     pub fn id(&self) -> &str {
         match self {
             Self::File(file) => file.id.get(),
+            Self::Syslog(syslog) => syslog.id.get(),
+            Self::Webhook(webhook) => webhook.id.get(),
+        }
+    }
+
+    /// Its `type`, as the file writes it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Syslog(_) => "syslog",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
+    /// The rule packs that are tried.
+    pub const fn packs(&self) -> &Packs {
+        match self {
+            Self::File(file) => &file.packs,
+            Self::Syslog(syslog) => &syslog.packs,
+            Self::Webhook(webhook) => &webhook.packs,
+        }
+    }
+
+    /// The zone of timestamps that name none.
+    pub const fn timezone(&self) -> &Zone {
+        match self {
+            Self::File(file) => &file.timezone,
+            Self::Syslog(syslog) => &syslog.timezone,
+            Self::Webhook(webhook) => &webhook.timezone,
         }
     }
 }
@@ -308,6 +350,7 @@ impl Default for AgentConfig {
             tenant: "default".to_owned(),
             labels: BTreeMap::new(),
             sources: Vec::new(),
+            webhook: WebhookConfig::default(),
             pack_dirs: vec![Located::default_of(PathBuf::from("/etc/custody/packs"))],
             parse_workers: default_parse_workers(),
             spool: SpoolConfig::default(),
@@ -358,7 +401,7 @@ impl AgentConfig {
     /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
     pub fn keys() -> Vec<String> {
         // Reading a file with one of each section asks for every key.
-        let every = "sources: [{ type: file }]\noutputs: [{ type: custody }]\n";
+        let every = "sources: [{ type: file }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
         let source = Source::of_text(Path::new("agent.yaml"), every);
         let (_, collected) =
             source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));

@@ -275,7 +275,7 @@ fn source_status(view: &SourceView) -> SourceStatus {
     let state = state.looked_at_now();
     SourceStatus {
         id: view.id.clone(),
-        kind: "file".into(),
+        kind: view.kind.into(),
         since_start: view.counters.snapshot(),
         book: view.counters.book(),
         files: state.files,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::push;
 use super::{
     AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
     FileSourceConfig, OutputConfig, Packs, SourceConfig, SpoolConfig, Start, WhenFull, Zone,
@@ -17,13 +18,12 @@ use crate::tree::{Node, Value};
 use crate::units::{ByteSize, Period, UnitError};
 
 /// Kinds of sources that the design knows and this version does not have.
-const LATER_SOURCES: [&str; 3] = ["journal", "syslog", "webhook"];
+const LATER_SOURCES: [&str; 1] = ["journal"];
 /// The same of outputs.
 const LATER_OUTPUTS: [&str; 8] =
     ["elasticsearch", "file", "http", "loki", "otlp", "splunk_hec", "stdout", "syslog"];
 /// The same of the keys of a file source, and of the file.
 const LATER_FILE_KEYS: [&str; 2] = ["encoding", "multiline"];
-const LATER_KEYS: [&str; 1] = ["webhook"];
 
 pub(super) fn agent(
     top: &mut Section<'_>,
@@ -32,13 +32,13 @@ pub(super) fn agent(
 ) -> Option<AgentConfig> {
     let base = AgentConfig::default();
     let credentials = env.credentials_dir.as_deref();
-    refuse_later_keys(top, &LATER_KEYS);
     let config = AgentConfig {
         data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
         host: host(top, env),
         tenant: top.parsed("tenant", common::id).map_or(base.tenant, Located::into_inner),
         labels: labels(top),
-        sources: sources(top),
+        sources: sources(top, credentials),
+        webhook: push::webhook(top.section("webhook"), credentials),
         pack_dirs: pack_dirs(top).unwrap_or(base.pack_dirs),
         parse_workers: top.number("parse_workers", 1..=64).unwrap_or(base.parse_workers),
         spool: spool(top.section("spool")),
@@ -46,6 +46,7 @@ pub(super) fn agent(
         admin: admin(top.section("admin")),
         log: common::log(top.section("log"), overrides.log_level),
     };
+    push::check_webhooks(top.reader(), &config);
     Some(config)
 }
 
@@ -134,35 +135,48 @@ impl Ids {
 }
 
 /// The `type` of an item, if it is one that this version has; the item's other keys are then its own business.
-fn kind(item: &mut Section<'_>, built: &'static str, later: &[&str]) -> bool {
-    let Some(kind) = item.need_text("type") else { return true };
-    if kind.get() == built {
-        return true;
+/// Where it is missing, which is said, the item is read as the first.
+fn kind(
+    item: &mut Section<'_>,
+    built: &[&'static str],
+    later: &[&'static str],
+) -> Option<&'static str> {
+    let Some(kind) = item.need_text("type") else { return built.first().copied() };
+    if let Some(known) = built.iter().find(|known| *known == kind.get()) {
+        return Some(known);
     }
     if later.contains(&kind.get().as_str()) {
-        common::not_built_yet(item, &kind, "type", built);
+        common::not_built_yet(item, &kind, "type", &built.join(", "));
     } else {
-        let mut known = vec![built];
-        known.extend(later);
+        let known = [built, later].concat();
         let what = format!("unknown type `{}`", kind.get().escape_debug());
         item.reader().problem(kind.problem(what, one_of(kind.get(), &known)));
     }
-    false
+    None
 }
 
-fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
+fn sources(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<SourceConfig> {
     let mut ids = Ids::default();
     let mut sources = Vec::new();
     for node in at_least_one(top, "sources") {
         let mut item = top.reader().section(node, "sources[]");
-        if !kind(&mut item, "file", &LATER_SOURCES) {
-            item.give_up();
-            continue;
-        }
-        let file = file_source(&mut item);
-        ids.note(&item, &file.id);
+        let source = match kind(&mut item, &["file", "syslog", "webhook"], &LATER_SOURCES) {
+            Some("file") => SourceConfig::File(file_source(&mut item)),
+            Some("syslog") => SourceConfig::Syslog(push::syslog_source(&mut item, credentials)),
+            Some("webhook") => SourceConfig::Webhook(push::webhook_source(&mut item, credentials)),
+            _ => {
+                item.give_up();
+                continue;
+            }
+        };
+        let id = match &source {
+            SourceConfig::File(file) => &file.id,
+            SourceConfig::Syslog(syslog) => &syslog.id,
+            SourceConfig::Webhook(webhook) => &webhook.id,
+        };
+        ids.note(&item, id);
         item.finish();
-        sources.push(SourceConfig::File(file));
+        sources.push(source);
     }
     sources
 }
@@ -192,7 +206,7 @@ fn file_source(item: &mut Section<'_>) -> FileSourceConfig {
     }
 }
 
-fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
+pub(super) fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
     let text = item.need_text("id")?;
     item.read_located("id", text, common::id)
 }
@@ -212,7 +226,7 @@ fn paths(item: &mut Section<'_>) -> Vec<Located<String>> {
         .collect()
 }
 
-fn packs(item: &mut Section<'_>) -> Option<Packs> {
+pub(super) fn packs(item: &mut Section<'_>) -> Option<Packs> {
     let node = item.take("packs")?;
     match node.value {
         Value::Text(word) if word == "auto" => Some(Packs::Auto),
@@ -243,7 +257,7 @@ fn packs(item: &mut Section<'_>) -> Option<Packs> {
     }
 }
 
-fn zone(text: &str) -> Result<Zone, UnitError> {
+pub(super) fn zone(text: &str) -> Result<Zone, UnitError> {
     if text == "system" {
         return Ok(Zone::System);
     }
@@ -289,7 +303,7 @@ fn outputs(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<OutputConfi
     let mut outputs = Vec::new();
     for node in at_least_one(top, "outputs") {
         let mut item = top.reader().section(node, "outputs[]");
-        if !kind(&mut item, "custody", &LATER_OUTPUTS) {
+        if kind(&mut item, &["custody"], &LATER_OUTPUTS).is_none() {
             item.give_up();
             continue;
         }
