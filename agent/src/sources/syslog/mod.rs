@@ -71,12 +71,11 @@ pub struct Options {
 }
 
 /// The source: [`SyslogSource::run`] is its thread.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SyslogSource {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     options: Options,
     index: SourceIndex,
