@@ -4,6 +4,7 @@
 //! a new kind is a variant here and the compiler lists what is left to do.
 
 mod journal;
+mod push;
 mod read;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+pub use crate::collector::ServerTls;
+pub use journal::{JournalSourceConfig, JournalVia};
+pub use push::{
+    Encoding, Protocol, Scheme, SyslogSourceConfig, VerifyConfig, WebhookConfig,
+    WebhookSourceConfig,
+};
+
 use crate::common::{Log, LogLevel};
 use crate::endpoint::Endpoint;
 use crate::load::{Env, Loaded, Source, render};
 use crate::place::{LoadError, Located};
 use crate::secret::SecretFile;
 use crate::units::{ByteSize, Period};
-
-pub use journal::{JournalSourceConfig, JournalVia};
 
 /// The whole of `agent.yaml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +40,8 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// What is read; at least one.
     pub sources: Vec<SourceConfig>,
+    /// Where webhooks are received; used only if there is a source of that type.
+    pub webhook: WebhookConfig,
     /// Where further rule packs lie; a pack there replaces the built-in one of the same name. A directory that is absent is no error.
     pub pack_dirs: Vec<Located<PathBuf>>,
     /// Threads that parse.
@@ -65,27 +73,30 @@ pub enum SourceConfig {
     File(FileSourceConfig),
     /// The systemd journal.
     Journal(Box<JournalSourceConfig>),
+    /// Messages that come over the network.
+    Syslog(SyslogSourceConfig),
+    /// Requests of senders that push.
+    Webhook(WebhookSourceConfig),
 }
 
 impl SourceConfig {
     /// The id, unique among the sources.
     pub fn id(&self) -> &str {
-        self.located_id().get()
-    }
-
-    /// The id with its place in the file.
-    pub fn located_id(&self) -> &Located<String> {
         match self {
-            Self::File(file) => &file.id,
-            Self::Journal(journal) => &journal.id,
+            Self::File(file) => file.id.get(),
+            Self::Journal(journal) => journal.id.get(),
+            Self::Syslog(syslog) => syslog.id.get(),
+            Self::Webhook(webhook) => webhook.id.get(),
         }
     }
 
-    /// The word that stands as its `type`.
-    pub fn kind(&self) -> &'static str {
+    /// Its `type`, as the file writes it.
+    pub const fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
             Self::Journal(_) => "journal",
+            Self::Syslog(_) => "syslog",
+            Self::Webhook(_) => "webhook",
         }
     }
 
@@ -94,6 +105,8 @@ impl SourceConfig {
         match self {
             Self::File(file) => &file.packs,
             Self::Journal(journal) => &journal.packs,
+            Self::Syslog(syslog) => &syslog.packs,
+            Self::Webhook(webhook) => &webhook.packs,
         }
     }
 
@@ -102,14 +115,8 @@ impl SourceConfig {
         match self {
             Self::File(file) => &file.timezone,
             Self::Journal(journal) => &journal.timezone,
-        }
-    }
-
-    /// Can it be read again from its beginning?
-    pub fn is_rereadable(&self) -> bool {
-        match self {
-            Self::File(file) => file.start == Start::Beginning,
-            Self::Journal(journal) => journal.start == Start::Beginning,
+            Self::Syslog(syslog) => &syslog.timezone,
+            Self::Webhook(webhook) => &webhook.timezone,
         }
     }
 }
@@ -351,6 +358,7 @@ impl Default for AgentConfig {
             tenant: "default".to_owned(),
             labels: BTreeMap::new(),
             sources: Vec::new(),
+            webhook: WebhookConfig::default(),
             pack_dirs: vec![Located::default_of(PathBuf::from("/etc/custody/packs"))],
             parse_workers: default_parse_workers(),
             spool: SpoolConfig::default(),
@@ -401,7 +409,7 @@ impl AgentConfig {
     /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
     pub fn keys() -> Vec<String> {
         // Reading a file with one of each section asks for every key.
-        let every = "sources: [{ type: file }, { type: journal }]\noutputs: [{ type: custody }]\n";
+        let every = "sources: [{ type: file }, { type: journal }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
         let source = Source::of_text(Path::new("agent.yaml"), every);
         let (_, collected) =
             source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));

@@ -4,6 +4,8 @@
 
 mod read;
 
+pub(crate) use read::server_tls;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 

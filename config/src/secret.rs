@@ -112,6 +112,33 @@ pub(crate) fn file_or_credential(
     credentials: Option<&Path>,
 ) -> Option<Located<PathBuf>> {
     let text = section.text(key)?;
+    path_or_credential(section, text, credentials)
+}
+
+/// Reads the key of a list of secret files.
+pub(crate) fn secret_files(
+    section: &mut Section<'_>,
+    key: &'static str,
+    credentials: Option<&Path>,
+) -> Vec<SecretFile> {
+    let texts = section.texts(key).unwrap_or_default();
+    let paths: Vec<_> = texts
+        .into_iter()
+        .filter_map(|text| path_or_credential(section, text, credentials))
+        .collect();
+    for path in &paths {
+        if !credentials.is_some_and(|dir| path.get().starts_with(dir)) {
+            warn_if_readable_by_others(section, key, path);
+        }
+    }
+    paths.into_iter().map(|path| SecretFile { path }).collect()
+}
+
+fn path_or_credential(
+    section: &Section<'_>,
+    text: Located<String>,
+    credentials: Option<&Path>,
+) -> Option<Located<PathBuf>> {
     let path = PathBuf::from(text.get());
     if path.is_absolute() {
         return Some(text.map(|_| path));

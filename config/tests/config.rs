@@ -254,10 +254,6 @@ fn what_comes_later_is_told_apart_from_a_slip() {
             "agent.yaml:1:26: type `otlp` is not built into this version yet (hint: this version knows: custody)",
         ),
         (
-            "webhook: { listen: x }\n",
-            "agent.yaml:1:1: `webhook` is not built into this version yet (hint: remove it)",
-        ),
-        (
             "sources: [{ id: j, type: file, paths: [/x], multiline: { start: x } }]\n",
             "agent.yaml:1:45: `multiline` is not built into this version yet (hint: remove it)",
         ),

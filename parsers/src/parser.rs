@@ -118,8 +118,10 @@ pub struct Given<'a> {
 /// What an envelope says, taken off by the source (a journal's entry has it in fields).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Said<'a> {
-    /// The message.
+    /// The message; empty where it is the record itself.
     pub message: &'a str,
+    /// What kind of message it is (`$msgid`): the name of a webhook's event.
+    pub kind: Option<&'a str>,
     /// When it was said.
     pub time: Option<Timestamp>,
     /// On which machine.
@@ -512,8 +514,9 @@ struct Decoded<'t> {
 
 impl<'t> Decoded<'t> {
     fn new(text: &'t str, number: u64, said: Option<Said<'t>>) -> Self {
-        let syslog = said.map(|said| Ok(Syslog::said(&said)));
-        Self { text, number, syslog, said: said.map(|said| said.message), reason: None }
+        let message = said.map(|said| said.message).filter(|message| !message.is_empty());
+        let syslog = said.map(|said| Ok(Syslog::said(&said, message.unwrap_or(text))));
+        Self { text, number, syslog, said: message, reason: None }
     }
 
     /// Runs a chain; `None` if the record is not of its form.

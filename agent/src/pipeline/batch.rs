@@ -159,6 +159,7 @@ impl Parts<'_> {
 fn said(said: &SaidBy) -> Said<'_> {
     Said {
         message: &said.message,
+        kind: said.kind.as_deref(),
         time: said.time,
         host: said.host.as_deref(),
         service: said.service.as_deref(),

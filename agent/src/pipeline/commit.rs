@@ -15,7 +15,7 @@ use super::own::{OWN_INPUT, OwnAct, OwnEvents};
 use super::place::{StreamState, mark_prefix, position_key};
 use super::worker::{After, Events, Parsed, Worked, WorkedItem, random_secret};
 use crate::identity::AgentIdentity;
-use crate::sources::{FilePosition, Item, Kept, Mark, Notice, Promise, SourceIndex};
+use crate::sources::{FilePosition, Item, Kept, Mark, Notice, Promise, Refused, SourceIndex};
 use crate::spool::{Batch, SpoolHandle, SpooledBlock, Ticket};
 use crate::status::SourceCounters;
 
@@ -280,6 +280,12 @@ impl Committer {
                 self.gathered.effects.delete(position_key(&id, &identity));
             }
             Item::Gap(notice) => self.take_gap(notice)?,
+            Item::Refused(refused) => {
+                let id = self.source_id(refused.source);
+                let Refused { code, count, .. } = refused;
+                log::warn!(source = id.as_str(), code = code, count = count; "{}", refused.text);
+                self.add_own(&OwnAct::from_refused(&refused, &id))?;
+            }
         }
         Ok(())
     }

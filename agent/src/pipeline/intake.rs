@@ -8,21 +8,13 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Gate;
 use super::OwnAct;
-use crate::sources::{Item, Outlet, Stopped};
+use crate::sources::{Hatch, Item, NotTaken, Outlet, Stopped};
+use crate::spool::SpoolHandle;
 
 /// Items between sources and workers. Each is at most a chunk; the gate bounds their bytes.
 const QUEUE_ITEMS: usize = 64;
 /// How often a blocked source looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
-
-/// Why an entry was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotPut {
-    /// There is no room: the spool takes nothing, or not as fast as records come.
-    Full,
-    /// The intake was closed.
-    Stopped,
-}
 
 /// What stands in line.
 #[derive(Debug)]
@@ -91,21 +83,35 @@ impl Intake {
         self.enqueue(entry, bytes).inspect_err(|Stopped| self.gate.leave(bytes))
     }
 
-    /// Hands an entry on if there is room for it within `wait`.
+    /// Hands an item on if there is room for it now.
     ///
     /// # Errors
-    /// There was none, or the intake was closed; the entry is dropped, and with it its promise.
-    pub fn put_within(&self, entry: Entry, wait: Duration) -> Result<(), NotPut> {
+    /// There is none, or the intake was closed.
+    pub fn offer(&self, item: Item) -> Result<(), NotTaken> {
+        let entry = Entry::Source(item);
         let bytes = weight(&entry);
         if self.is_closed() {
-            return Err(NotPut::Stopped);
+            return Err(NotTaken::Stopped);
         }
-        if !self.gate.enter(bytes, wait) {
-            return Err(NotPut::Full);
+        if !self.gate.enter(bytes, Duration::ZERO) {
+            return Err(not_taken(entry));
         }
-        self.enqueue(entry, bytes).map_err(|Stopped| {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticket = line.next_ticket;
+        let sent = match line.queue.as_ref() {
+            Some(queue) => queue.try_send(Ticketed { ticket, bytes, entry }),
+            None => Err(TrySendError::Disconnected(Ticketed { ticket, bytes, entry })),
+        };
+        if sent.is_ok() {
+            line.next_ticket += 1;
+        }
+        drop(line);
+        sent.map_err(|error| {
             self.gate.leave(bytes);
-            NotPut::Stopped
+            match error {
+                TrySendError::Full(back) => not_taken(back.entry),
+                TrySendError::Disconnected(_) => NotTaken::Stopped,
+            }
         })
     }
 
@@ -130,6 +136,13 @@ impl Intake {
     }
 }
 
+fn not_taken(entry: Entry) -> NotTaken {
+    match entry {
+        Entry::Source(item) => NotTaken::Full(Box::new(item)),
+        Entry::Own(_) => NotTaken::Stopped,
+    }
+}
+
 /// What an entry costs at the gate: its bytes, and a little for carrying it.
 fn weight(entry: &Entry) -> usize {
     const CARRYING: usize = 512;
@@ -137,19 +150,38 @@ fn weight(entry: &Entry) -> usize {
         Entry::Source(Item::Records(chunk)) => chunk.bytes.len() + CARRYING,
         Entry::Source(Item::Batch(batch)) => batch.bytes.len() + batch.extra_bytes() + CARRYING,
         Entry::Source(
-            Item::Forget { .. } | Item::Moved { .. } | Item::Marks { .. } | Item::Gap(_),
+            Item::Forget { .. }
+            | Item::Moved { .. }
+            | Item::Marks { .. }
+            | Item::Gap(_)
+            | Item::Refused(_),
         )
         | Entry::Own(_) => CARRYING,
     }
 }
 
 /// One source's way into the intake.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SourceOutlet {
     /// The shared intake.
     pub intake: Arc<Intake>,
+    /// To ask whether it takes anything.
+    pub spool: SpoolHandle,
     /// Tells the source to end.
     pub stop: custody_config::shell::StopToken,
+}
+
+/// A block of a few events: what is asked for when the spool is asked whether it has room.
+const ROOM_ASKED_BYTES: usize = 64 * 1024;
+
+impl Hatch for SourceOutlet {
+    fn offer(&self, item: Item) -> Result<(), NotTaken> {
+        self.intake.offer(item)
+    }
+
+    fn is_full(&self) -> bool {
+        self.spool.would_block(ROOM_ASKED_BYTES)
+    }
 }
 
 impl Outlet for SourceOutlet {

@@ -3,7 +3,7 @@
 use custody_event::position::{event_id, own_key};
 use custody_event::{Detail, Digest, Draft, Field, FileKey, Offset, StreamId, Target, Timestamp};
 
-use crate::sources::Notice;
+use crate::sources::{Notice, Refused};
 
 /// The input that own events name, and whose book counts them.
 pub const OWN_INPUT: &str = "custody";
@@ -58,6 +58,21 @@ pub enum OwnAct {
         /// Records lost.
         records: Option<u64>,
     },
+    /// Senders were turned away.
+    Refused {
+        /// Stable code.
+        code: String,
+        /// One sentence.
+        text: String,
+        /// By which source.
+        source: String,
+        /// At which path or address.
+        endpoint: String,
+        /// The newest of them.
+        peer: Option<std::net::SocketAddr>,
+        /// How many since the last event of this kind.
+        count: u64,
+    },
     /// The agent had to begin a new stream.
     StreamBegun {
         /// The one before.
@@ -79,6 +94,21 @@ impl OwnAct {
             from: notice.from.map(Offset::get),
             bytes: notice.bytes,
             records: notice.records,
+        }
+    }
+}
+
+impl OwnAct {
+    /// A refusal from what a source noticed.
+    #[must_use]
+    pub fn from_refused(refused: &Refused, source: &str) -> Self {
+        Self::Refused {
+            code: refused.code.to_owned(),
+            text: refused.text.clone(),
+            source: source.to_owned(),
+            endpoint: refused.endpoint.clone(),
+            peer: refused.peer,
+            count: refused.count,
         }
     }
 }
@@ -120,7 +150,8 @@ impl OwnEvents {
         draft.time(Field::Observed, at);
         draft.text(Field::TimeBasis, "record");
         draft.text(Field::Tenant, &*self.tenant);
-        draft.text(Field::Category, "custody");
+        let category = if matches!(act, OwnAct::Refused { .. }) { "security" } else { "custody" };
+        draft.text(Field::Category, category);
         draft.text(Field::Host, &*self.host);
         draft.text(Field::Service, "custody-agent");
         draft.text(Field::ActorType, "agent");
@@ -204,7 +235,29 @@ fn describe<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
             draft.text(Field::ReasonText, &**reason);
         }
         OwnAct::Gap { .. } => describe_gap(act, draft),
+        OwnAct::Refused { .. } => describe_refused(act, draft),
     }
+}
+
+fn describe_refused<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
+    let OwnAct::Refused { code, text: sentence, source, endpoint, peer, count } = act else {
+        return;
+    };
+    say(draft, "source.refuse", "medium", "denied", sentence.clone());
+    draft.text(Field::ReasonCode, &**code);
+    draft.text(Field::ReasonText, &**sentence);
+    draft.text(Field::OriginEndpoint, &**endpoint);
+    draft.int(Field::Attempts, i64::try_from(*count).unwrap_or(i64::MAX));
+    if let Some(peer) = peer {
+        draft.text(Field::SourceIp, peer.ip().to_string());
+        draft.int(Field::SourcePort, i64::from(peer.port()));
+    }
+    draft.target(Target {
+        kind: Some("source".into()),
+        id: Some(source.into()),
+        name: Some(endpoint.into()),
+        parent: None,
+    });
 }
 
 fn describe_gap<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {

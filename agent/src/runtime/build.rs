@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use custody_config::agent::{
-    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
-    SourceConfig, Start,
+    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs, Protocol, ServerTls, SourceConfig,
+    Start, SyslogSourceConfig,
 };
-use custody_config::{AgentConfig, Located};
+use custody_config::{AgentConfig, Located, SecretFile};
 use custody_event::Clock;
 use custody_journal::{Access, ChildOptions, Filter, FollowerOptions, Target};
 use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
@@ -19,6 +19,8 @@ use crate::pipeline::{SourceContext, random_secret};
 use crate::sources::SourceIndex;
 use crate::sources::file::{FileOptions, FileSource};
 use crate::sources::journal::{JournalOptions, JournalSource};
+use crate::sources::tls::server_config;
+use crate::sources::{syslog, webhook};
 
 /// The built-in packs, and over them those of the configured folders.
 ///
@@ -97,33 +99,17 @@ pub(super) fn rereadable(config: &AgentConfig) -> Vec<String> {
     config
         .sources
         .iter()
-        .filter(|source| source.is_rereadable())
+        .filter(|source| match source {
+            SourceConfig::File(file) => file.start == Start::Beginning,
+            SourceConfig::Journal(journal) => journal.start == Start::Beginning,
+            SourceConfig::Syslog(_) | SourceConfig::Webhook(_) => false,
+        })
         .map(|source| source.id().to_owned())
         .collect()
 }
 
-/// A source of any kind, ready to run.
-pub(super) enum AnySource {
-    File(FileSource),
-    Journal(JournalSource),
-}
-
-impl AnySource {
-    /// The source of a configuration.
-    pub(super) fn of(
-        source: &SourceConfig,
-        index: SourceIndex,
-        clock: Arc<dyn Clock>,
-    ) -> anyhow::Result<Self> {
-        Ok(match source {
-            SourceConfig::File(file) => Self::File(file_source(file, index, clock)?),
-            SourceConfig::Journal(journal) => Self::Journal(journal_source(journal, index, clock)?),
-        })
-    }
-}
-
 /// The journal source of a configuration.
-fn journal_source(
+pub(super) fn journal_source(
     journal: &JournalSourceConfig,
     index: SourceIndex,
     clock: Arc<dyn Clock>,
@@ -163,7 +149,7 @@ fn journal_source(
 }
 
 /// The file source of a configuration.
-fn file_source(
+pub(super) fn file_source(
     file: &FileSourceConfig,
     index: SourceIndex,
     clock: Arc<dyn Clock>,
@@ -183,6 +169,85 @@ fn file_source(
     };
     FileSource::new(options, index, clock)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", file.id.get()))
+}
+
+/// The settings of a syslog source.
+pub(super) fn syslog_options(source: &SyslogSourceConfig) -> anyhow::Result<syslog::Options> {
+    let transport = match (source.protocol, &source.tls) {
+        (Protocol::Udp, _) => syslog::Transport::Udp,
+        (Protocol::Tls, Some(tls)) => syslog::Transport::Tls(server_config(tls, &[])?),
+        (Protocol::Tcp | Protocol::Tls, _) => syslog::Transport::Tcp,
+    };
+    Ok(syslog::Options {
+        listen: *source.listen.get(),
+        transport,
+        max_message_bytes: source.max_message_bytes.as_usize(),
+        max_connections: source.max_connections,
+        max_connections_per_peer: source.max_connections_per_peer,
+        max_bytes_per_second: source.max_bytes_per_second.bytes(),
+        idle_timeout: source.idle_timeout.duration(),
+    })
+}
+
+/// The webhook sources of a configuration with their numbers, if there are any.
+pub(super) fn webhooks(config: &AgentConfig) -> anyhow::Result<Option<webhook::Options>> {
+    let mut endpoints = Vec::new();
+    for (number, source) in (0_u16..).zip(&config.sources) {
+        let SourceConfig::Webhook(source) = source else { continue };
+        endpoints.push(webhook::EndpointOptions {
+            index: SourceIndex(number),
+            id: source.id.get().clone(),
+            path: source.path.get().clone(),
+            verifier: webhook::Verifier::from_config(&source.verify)?,
+            max_body_bytes: source.max_body_bytes.as_usize(),
+            split: source.split.clone(),
+            remember: usize::try_from(source.remember)?,
+        });
+    }
+    if endpoints.is_empty() {
+        return Ok(None);
+    }
+    let tls = config.webhook.tls.as_ref();
+    Ok(Some(webhook::Options {
+        listen: *config.webhook.listen.get(),
+        tls: tls.map(|tls| server_config(tls, &["h2", "http/1.1"])).transpose()?,
+        max_connections: usize::try_from(config.webhook.max_connections)?,
+        answer_within: config.webhook.answer_within.duration(),
+        endpoints,
+    }))
+}
+
+/// Certificates and secrets are looked at where they are there: a file may be checked on another
+/// machine than the one that it is for. The agent itself does not start without them.
+fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
+    let mut paths: Vec<&Path> = Vec::new();
+    let mut tls: Vec<&ServerTls> = config.webhook.tls.iter().collect();
+    for source in &config.sources {
+        match source {
+            SourceConfig::File(_) => {}
+            SourceConfig::Syslog(source) => tls.extend(&source.tls),
+            SourceConfig::Webhook(source) => {
+                paths.extend(source.verify.secret_files.iter().map(SecretFile::path));
+            }
+        }
+    }
+    for tls in tls {
+        paths.extend([tls.cert_file.get(), tls.key_file.path()]);
+        paths.extend(tls.client_ca_file.as_ref().map(|file| file.get().as_path()));
+    }
+    paths.retain(|path| !matches!(path.try_exists(), Ok(true)));
+    if !paths.is_empty() {
+        for path in paths {
+            log::warn!("{} is not here: it was not checked", path.display());
+        }
+        return Ok(());
+    }
+    for source in &config.sources {
+        if let SourceConfig::Syslog(source) = source {
+            syslog_options(source)?;
+        }
+    }
+    webhooks(config).map(drop)
 }
 
 /// The HTTP client of a custody output.
@@ -261,8 +326,18 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
     let packs = load_packs(config)?;
     for source in &config.sources {
         parser_of(&packs, source)?;
-        AnySource::of(source, SourceIndex(0), Arc::clone(clock))?;
+        match source {
+            SourceConfig::File(file) => {
+                file_source(file, SourceIndex(0), Arc::clone(clock))?;
+            }
+            SourceConfig::Journal(journal) => {
+                journal_source(journal, SourceIndex(0), Arc::clone(clock))?;
+            }
+            // All at once, below.
+            SourceConfig::Syslog(_) | SourceConfig::Webhook(_) => {}
+        }
     }
+    check_pushed(config)?;
     for output in &config.outputs {
         let OutputConfig::Custody(custody) = output;
         client(custody)?;

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 use custody_config::AgentConfig;
-use custody_config::agent::WhenFull;
+use custody_config::agent::{SourceConfig, WhenFull};
 use custody_config::shell::StopToken;
 
-use super::build::AnySource;
 use super::{Shared, build};
 use crate::pipeline::{
     Books, Committer, CommitterParts, Entry, Gate, Intake, MAX_IN_FLIGHT_BYTES, OwnAct, OwnEvents,
-    SourceContext, SourceOutlet, StreamState, Underway, Worker, mark_prefix, position_prefix,
-    positions_of,
+    SourceOutlet, StreamState, Underway, Worker, mark_prefix, position_prefix, positions_of,
+    random_secret,
 };
+use crate::sources::file::FileSource;
+use crate::sources::journal::JournalSource;
+use crate::sources::syslog::SyslogSource;
+use crate::sources::webhook;
 use crate::sources::{Kept, SavedMarks, SharedSourceState, SourceIndex};
 use crate::status::SourceCounters;
 
@@ -56,13 +59,12 @@ impl Pipe {
         hold_sources: bool,
     ) -> anyhow::Result<Self> {
         let contexts = Arc::new(build::contexts(config, shared)?);
-        let ready = ready_sources(config, shared)?;
-        let kinds = config.sources.iter().map(|source| source.kind());
-        let sources: Vec<SourceView> = contexts.iter().zip(kinds).map(view).collect();
+        let sources: Vec<SourceView> = config.sources.iter().map(view).collect();
         let gate = Arc::new(Gate::new(MAX_IN_FLIGHT_BYTES));
         let (intake, items) = Intake::new(Arc::clone(&gate));
         let (worked_tx, worked) = bounded(WORKED_ITEMS);
         let (underway_tx, underway) = bounded(UNDERWAY_BATCHES);
+        let rooms = rooms(config, shared, &sources)?;
         let committer = Committer::new(parts(config, shared, state, &sources)?, underway_tx)?;
         let mut threads = vec![spawn("releaser", {
             let gate = Arc::clone(&gate);
@@ -81,12 +83,12 @@ impl Pipe {
         for act in acts {
             intake.put(Entry::Own(act))?;
         }
-        let source_threads = if hold_sources {
-            sources.iter().for_each(say_held);
-            Vec::new()
-        } else {
-            start_sources(ready, shared, &sources, &intake, &stop)?
+        let outlet = SourceOutlet {
+            intake: Arc::clone(&intake),
+            spool: shared.spool.clone(),
+            stop: stop.clone(),
         };
+        let source_threads = start_sources(rooms, shared, &sources, &outlet, hold_sources)?;
         Ok(Self { gate, sources, intake, stop, source_threads, threads, committer })
     }
 
@@ -153,8 +155,13 @@ fn spawn_closer(pipe: &Pipe, shared: &Shared) -> anyhow::Result<StopToken> {
     Ok(done)
 }
 
-fn view((context, kind): (&SourceContext, &'static str)) -> SourceView {
-    SourceView { id: context.id.clone(), kind, counters: Arc::default(), state: Arc::default() }
+fn view(source: &SourceConfig) -> SourceView {
+    SourceView {
+        id: source.id().to_owned(),
+        kind: source.kind(),
+        counters: Arc::default(),
+        state: Arc::default(),
+    }
 }
 
 fn say_held(source: &SourceView) {
@@ -165,13 +172,49 @@ fn say_held(source: &SourceView) {
     );
 }
 
-fn ready_sources(config: &AgentConfig, shared: &Shared) -> anyhow::Result<Vec<AnySource>> {
-    (0_u16..)
-        .zip(&config.sources)
-        .map(|(number, source)| {
-            AnySource::of(source, SourceIndex(number), Arc::clone(&shared.clock))
-        })
-        .collect()
+/// What runs on a thread of its own.
+enum Room {
+    File(usize, FileSource),
+    Journal(usize, JournalSource),
+    Syslog(SyslogSource),
+    /// All webhook sources share a listener.
+    Webhooks(Box<webhook::Options>),
+}
+
+fn rooms(
+    config: &AgentConfig,
+    shared: &Shared,
+    sources: &[SourceView],
+) -> anyhow::Result<Vec<Room>> {
+    let mut rooms = Vec::new();
+    for (number, (source, view)) in config.sources.iter().zip(sources).enumerate() {
+        let index = SourceIndex(u16::try_from(number)?);
+        let clock = Arc::clone(&shared.clock);
+        match source {
+            SourceConfig::File(file) => {
+                rooms.push(Room::File(number, build::file_source(file, index, clock)?));
+            }
+            SourceConfig::Journal(journal) => {
+                rooms.push(Room::Journal(number, build::journal_source(journal, index, clock)?));
+            }
+            SourceConfig::Syslog(syslog) => {
+                let options = build::syslog_options(syslog)?;
+                let state = Arc::clone(&view.state);
+                let source = SyslogSource::new(options, index, clock, random_name()?, state);
+                rooms.push(Room::Syslog(source));
+            }
+            SourceConfig::Webhook(_) => {}
+        }
+    }
+    rooms.extend(build::webhooks(config)?.map(|options| Room::Webhooks(Box::new(options))));
+    Ok(rooms)
+}
+
+/// Names the place of what a source receives in one run.
+fn random_name() -> anyhow::Result<[u8; 16]> {
+    let mut name = [0; 16];
+    name.copy_from_slice(&random_secret()?[..16]);
+    Ok(name)
 }
 
 fn parts(
@@ -204,42 +247,79 @@ fn parts(
 }
 
 fn start_sources(
-    ready: Vec<AnySource>,
+    rooms: Vec<Room>,
     shared: &Shared,
     sources: &[SourceView],
-    intake: &Arc<Intake>,
-    stop: &StopToken,
+    outlet: &SourceOutlet,
+    hold: bool,
 ) -> anyhow::Result<Vec<JoinHandle<anyhow::Result<()>>>> {
-    ready
-        .into_iter()
-        .zip(sources)
-        .map(|(source, view)| {
-            let state = Arc::clone(&view.state);
-            let mut outlet = SourceOutlet { intake: Arc::clone(intake), stop: stop.clone() };
-            let name = format!("source-{}", view.id);
-            match source {
-                AnySource::File(file) => {
-                    let saved = shared.spool.scan_prefix(&position_prefix(&view.id)).wait()?;
-                    let saved = positions_of(&saved)?;
-                    spawn(&name, move || Ok(file.run(saved, &mut outlet, &state)?))
-                }
-                AnySource::Journal(journal) => {
-                    let saved = saved_marks(shared, &view.id)?;
-                    spawn(&name, move || journal.run(&saved, &mut outlet, &state))
-                }
+    let mut threads = Vec::new();
+    for room in rooms {
+        match room {
+            // What was lost can be read again; what is pushed meanwhile could not.
+            Room::File(number, _) | Room::Journal(number, _) if hold => say_held(&sources[number]),
+            Room::File(number, file) => {
+                let view = &sources[number];
+                let saved = shared.spool.scan_prefix(&position_prefix(&view.id)).wait()?;
+                let saved = positions_of(&saved)?;
+                let (state, mut outlet) = (Arc::clone(&view.state), outlet.clone());
+                threads.push(spawn(&format!("source-{}", view.id), move || {
+                    Ok(file.run(saved, &mut outlet, &state)?)
+                })?);
             }
-        })
-        .collect()
+            Room::Journal(number, journal) => {
+                let view = &sources[number];
+                let saved = saved_marks(shared, &view.id)?;
+                let (state, mut outlet) = (Arc::clone(&view.state), outlet.clone());
+                threads.push(spawn(&format!("source-{}", view.id), move || {
+                    journal.run(&saved, &mut outlet, &state)
+                })?);
+            }
+            Room::Syslog(source) => {
+                let outlet = outlet.clone();
+                threads.push(spawn("syslog", move || Ok(source.run(outlet)?))?);
+            }
+            Room::Webhooks(options) => {
+                let server = webhooks(*options, shared, sources, outlet)?;
+                let stop = outlet.stop.clone();
+                threads.push(spawn("webhooks", move || server.run(stop))?);
+            }
+        }
+    }
+    Ok(threads)
 }
 
 /// What the spool kept for a source, by the source's own keys.
 fn saved_marks(shared: &Shared, source: &str) -> anyhow::Result<SavedMarks> {
     let prefix = mark_prefix(source);
-    let saved = shared.spool.scan_prefix(&prefix).wait()?;
-    Ok(saved
-        .into_iter()
-        .filter_map(|(key, value)| Some((key.strip_prefix(prefix.as_slice())?.to_vec(), value)))
-        .collect())
+    let marks = shared.spool.scan_prefix(&prefix).wait()?;
+    let own = |(key, value): (Vec<u8>, Vec<u8>)| {
+        (key.strip_prefix(prefix.as_slice()).map(<[u8]>::to_vec).unwrap_or(key), value)
+    };
+    Ok(marks.into_iter().map(own).collect())
+}
+
+/// The webhook sources with what each remembers.
+fn webhooks(
+    options: webhook::Options,
+    shared: &Shared,
+    sources: &[SourceView],
+    outlet: &SourceOutlet,
+) -> anyhow::Result<webhook::Server> {
+    let mut remembered = Vec::new();
+    let mut states = Vec::new();
+    for endpoint in &options.endpoints {
+        remembered.push(saved_marks(shared, &endpoint.id)?);
+        states.push(Arc::clone(&sources[usize::from(endpoint.index.0)].state));
+    }
+    webhook::Server::new(
+        options,
+        remembered,
+        &states,
+        Arc::clone(&shared.clock),
+        random_name,
+        Arc::new(outlet.clone()),
+    )
 }
 
 fn release(underway: &Receiver<Underway>, gate: &Gate) -> anyhow::Result<()> {

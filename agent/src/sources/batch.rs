@@ -66,8 +66,10 @@ pub struct Way {
 /// An envelope that the source has taken off: what a journal's entry has in fields.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SaidBy {
-    /// The message: what packs for log lines see.
+    /// The message: what packs for log lines see. Empty where it is the record itself.
     pub message: String,
+    /// What kind of message it is (`$msgid`): the name of a webhook's event.
+    pub kind: Option<String>,
     /// When it was said.
     pub time: Option<Timestamp>,
     /// On which machine.
@@ -169,6 +171,20 @@ impl RecordBatch {
         if !self.has_room(record.len()) {
             return false;
         }
+        self.add(record, offset, way, segment, known);
+        true
+    }
+
+    /// Adds a record whether there is room or not: for records that came in one request, whose
+    /// size was looked at before.
+    pub fn add(
+        &mut self,
+        record: &[u8],
+        offset: Offset,
+        way: &Way,
+        segment: Option<u32>,
+        known: Option<Known>,
+    ) {
         if self.ways.last() != Some(way) {
             self.ways.push(way.clone());
         }
@@ -180,7 +196,6 @@ impl RecordBatch {
             segment,
             known: known.map(Box::new),
         });
-        true
     }
 
     /// Numbers the records from `first` on: for pushed records, just before they are handed on.

@@ -14,6 +14,10 @@
 pub mod batch;
 pub mod file;
 pub mod journal;
+pub(crate) mod refusals;
+pub mod syslog;
+pub mod tls;
+pub mod webhook;
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -125,6 +129,27 @@ pub enum Item {
     },
     /// Something was lost or could not be read: becomes a gap event.
     Gap(Notice),
+    /// Somebody was turned away: becomes a security event.
+    Refused(Refused),
+}
+
+/// Senders were turned away, so many since the last time that it was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Whose.
+    pub source: SourceIndex,
+    /// `bad_signature`, `too_many_connections` …: lower case, stable, for machines.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub text: String,
+    /// Where: the endpoint's path, or the address that is listened on.
+    pub endpoint: String,
+    /// The newest of them.
+    pub peer: Option<std::net::SocketAddr>,
+    /// How many.
+    pub count: u64,
+    /// When it was noticed.
+    pub observed: Timestamp,
 }
 
 /// Something was lost or could not be read: this much, for this reason.
@@ -172,6 +197,26 @@ pub trait Outlet: Send {
     /// Waits for a wake-up (something changed on disk) or until the time is over; true if the
     /// source should end.
     fn is_stopped_after(&self, wait: std::time::Duration) -> bool;
+}
+
+/// Why an item was not taken.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// There is no room now.
+    Full(Box<Item>),
+    /// The pipeline has stopped.
+    Stopped,
+}
+
+/// Where a source puts what it has read if it cannot wait: whoever sent it waits for an answer.
+pub trait Hatch: Send + Sync {
+    /// Hands one item on, or gives it back.
+    ///
+    /// # Errors
+    /// There is no room, or the pipeline has stopped.
+    fn offer(&self, item: Item) -> Result<(), NotTaken>;
+    /// Does the spool take nothing at the moment?
+    fn is_full(&self) -> bool;
 }
 
 /// Where a running source leaves its [`SourceState`].

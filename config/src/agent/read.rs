@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::push;
 use super::{
     AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
     FileSourceConfig, OutputConfig, Packs, SourceConfig, SpoolConfig, Start, WhenFull, Zone,
@@ -16,16 +17,11 @@ use crate::section::{Section, one_of};
 use crate::tree::{Node, Value};
 use crate::units::{ByteSize, Period, UnitError};
 
-/// Kinds of sources that the design knows and this version does not have.
-const LATER_SOURCES: [&str; 2] = ["syslog", "webhook"];
-/// Kinds that this version has.
-const SOURCES: [&str; 2] = ["file", "journal"];
-/// The same of outputs.
+/// Kinds of outputs that the design knows and this version does not have.
 const LATER_OUTPUTS: [&str; 8] =
     ["elasticsearch", "file", "http", "loki", "otlp", "splunk_hec", "stdout", "syslog"];
 /// The same of the keys of a file source, and of the file.
 const LATER_FILE_KEYS: [&str; 2] = ["encoding", "multiline"];
-const LATER_KEYS: [&str; 1] = ["webhook"];
 
 pub(super) fn agent(
     top: &mut Section<'_>,
@@ -34,13 +30,13 @@ pub(super) fn agent(
 ) -> Option<AgentConfig> {
     let base = AgentConfig::default();
     let credentials = env.credentials_dir.as_deref();
-    refuse_later_keys(top, &LATER_KEYS);
     let config = AgentConfig {
         data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
         host: host(top, env),
         tenant: top.parsed("tenant", common::id).map_or(base.tenant, Located::into_inner),
         labels: labels(top),
-        sources: sources(top),
+        sources: sources(top, credentials),
+        webhook: push::webhook(top.section("webhook"), credentials),
         pack_dirs: pack_dirs(top).unwrap_or(base.pack_dirs),
         parse_workers: top.number("parse_workers", 1..=64).unwrap_or(base.parse_workers),
         spool: spool(top.section("spool")),
@@ -48,6 +44,7 @@ pub(super) fn agent(
         admin: admin(top.section("admin")),
         log: common::log(top.section("log"), overrides.log_level),
     };
+    push::check_webhooks(top.reader(), &config);
     Some(config)
 }
 
@@ -156,20 +153,30 @@ fn kind(
     None
 }
 
-fn sources(top: &mut Section<'_>) -> Vec<SourceConfig> {
+fn sources(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<SourceConfig> {
     let mut ids = Ids::default();
     let mut sources = Vec::new();
     for node in at_least_one(top, "sources") {
         let mut item = top.reader().section(node, "sources[]");
-        let source = match kind(&mut item, &SOURCES, &LATER_SOURCES) {
-            Some("journal") => SourceConfig::Journal(Box::new(super::journal::read(&mut item))),
-            Some(_) => SourceConfig::File(file_source(&mut item)),
-            None => {
+        let source = match kind(&mut item, &["file", "journal", "syslog", "webhook"], &[]) {
+            Some("file") => SourceConfig::File(file_source(&mut item)),
+            Some("journal") => {
+                SourceConfig::Journal(Box::new(super::journal::read(&mut item)))
+            }
+            Some("syslog") => SourceConfig::Syslog(push::syslog_source(&mut item, credentials)),
+            Some("webhook") => SourceConfig::Webhook(push::webhook_source(&mut item, credentials)),
+            _ => {
                 item.give_up();
                 continue;
             }
         };
-        ids.note(&item, source.located_id());
+        let id = match &source {
+            SourceConfig::File(file) => &file.id,
+            SourceConfig::Journal(journal) => &journal.id,
+            SourceConfig::Syslog(syslog) => &syslog.id,
+            SourceConfig::Webhook(webhook) => &webhook.id,
+        };
+        ids.note(&item, id);
         item.finish();
         sources.push(source);
     }

@@ -60,20 +60,21 @@ impl<'t> Syslog<'t> {
     }
 
     /// What a source says that has taken the envelope off itself.
-    pub(crate) fn said(said: &Said<'t>) -> Self {
-        let (repeated, inner) = match repeated(said.message) {
+    pub(crate) fn said(said: &Said<'t>, message: &'t str) -> Self {
+        let (repeated, inner) = match repeated(message) {
             Some((times, inner)) => (Some(times), inner),
-            None => (None, said.message),
+            None => (None, message),
         };
         Self {
             moment: said.time.map(Moment::Instant),
             host: said.host,
             service: said.service,
             pid: said.pid,
+            msgid: said.kind,
             priority: said.priority.filter(|priority| *priority < 192),
             inner,
             repeated,
-            ..Self::bare(said.message)
+            ..Self::bare(message)
         }
     }
 

@@ -56,7 +56,7 @@ fn commit(saved: &mut HashMap<FileIdentity, FilePosition>, items: &[Item]) {
                     saved.insert(after.identity.clone(), after.clone());
                 }
             }
-            Item::Batch(_) | Item::Marks { .. } => panic!("files have neither"),
+            Item::Batch(_) | Item::Marks { .. } | Item::Refused(_) => panic!("files have none"),
         }
     }
 }

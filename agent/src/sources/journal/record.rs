@@ -33,6 +33,7 @@ pub(super) fn envelope(entry: &Entry, mark: Vec<u8>) -> (Way, Known) {
     let said = SaidBy {
         // The record has the bytes as they are.
         message: String::from_utf8_lossy(message).into_owned(),
+        kind: text("MESSAGE_ID"),
         time: Some(time(entry)),
         host: text("_HOSTNAME"),
         service,

@@ -325,7 +325,7 @@ impl World {
                 Item::Gap(notice) => {
                     writeln!(self.story, "    gap {} {:?}", notice.code, notice.from).unwrap()
                 }
-                Item::Batch(_) | Item::Marks { .. } => panic!("files have neither"),
+                Item::Batch(_) | Item::Marks { .. } | Item::Refused(_) => panic!("files have none"),
             }
         }
         self.told = self.bench.sink.items.len();
