@@ -48,7 +48,9 @@ const MAGIC: &[u8; 4] = b"CBLK";
 pub const FORMAT_VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// A header is at most this long, in bytes: with its signature it must fit into one entry of the
+/// collector's log, whose length has 16 bits.
+pub const MAX_HEADER_BYTES: usize = 60 * 1024;
 const SIGNATURE_BYTES: usize = 64;
 /// What is signed is this, then the header's bytes.
 pub const SIGNATURE_CONTEXT: &[u8] = b"custody block header v1\n";
@@ -183,7 +185,7 @@ impl Header {
     /// With the reason.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_HEADER_BYTES {
-            return Err(Malformed::new("its header is longer than 64 KiB"));
+            return Err(Malformed::new("its header is longer than 60 KiB"));
         }
         let header: Self = serde_json::from_slice(bytes)
             .map_err(|error| Malformed::new(format!("its header cannot be read: {error}")))?;
@@ -874,6 +876,10 @@ pub fn check_crc(bytes: &[u8]) -> Result<(), Malformed> {
         Err(Malformed::new("its checksum does not hold: the bytes are damaged"))
     }
 }
+
+mod shown;
+
+pub use shown::Shown;
 
 #[cfg(test)]
 mod tests;
