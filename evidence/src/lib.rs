@@ -22,6 +22,7 @@ pub mod keyring;
 pub mod keys;
 pub mod note;
 pub mod proof;
+mod scan;
 #[cfg(feature = "fs")]
 pub mod segments;
 pub mod tlog;

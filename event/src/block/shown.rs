@@ -1,6 +1,6 @@
 //! One event of a block, with what shows that it is in it.
 
-use super::{Block, Content, Malformed, event_line, lines};
+use super::{Block, Content, Header, Malformed, PREFIX_BYTES, event_line, lines};
 use crate::ids::Digest;
 use crate::merkle::{Salt, Salts};
 
@@ -16,6 +16,15 @@ pub struct Shown {
 }
 
 impl Block {
+    /// What a damaged block says it is: its header, if that at least can be read. To name the
+    /// damage with, not to believe.
+    #[must_use]
+    pub fn header_in(damaged: &[u8]) -> Option<Header> {
+        let len = u32::from_le_bytes(damaged.get(8..12)?.try_into().ok()?);
+        let end = PREFIX_BYTES.checked_add(usize::try_from(len).ok()?)?;
+        Header::from_bytes(damaged.get(PREFIX_BYTES..end)?).ok()
+    }
+
     /// The leaves of all indices, events or not; checked against the header's root.
     ///
     /// # Errors
