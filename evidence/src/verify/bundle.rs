@@ -49,6 +49,7 @@ pub fn verify_bundle(input: impl Read, name: &str, trust: &Trust) -> Result<Repo
         counted: [0; 4],
         ended: None,
         rank: 0,
+        highest: None,
         last: None,
         records: 0,
     };
@@ -82,6 +83,8 @@ struct Walk<'a> {
     ended: Option<End>,
     /// The highest kind of record so far: kinds stand in their order.
     rank: u8,
+    /// The highest index in the log of this kind of record so far.
+    highest: Option<(u8, u64)>,
     /// The last block: to say behind which one something is damaged.
     last: Option<(AgentId, StreamId, Seq)>,
     records: u64,
@@ -134,6 +137,7 @@ impl Walk<'_> {
             self.problem(Problem::new(Harm::Reordered, self.place(at), text));
         }
         self.rank = self.rank.max(rank);
+        self.ascends(at, rank, &record);
         match record {
             Record::Manifest(manifest) => self.manifest(at, manifest),
             Record::LogKey(text) => self.log_key(at, text),
@@ -153,6 +157,25 @@ impl Walk<'_> {
             Record::Block(place, block) => self.block(at, &place, block),
             Record::End(totals) => self.ended = Some(totals),
         }
+    }
+
+    /// Vouchers, and the blocks of streams, stand in the log's order.
+    fn ascends(&mut self, at: u64, rank: u8, record: &Record<'_>) {
+        let index = match record {
+            Record::Voucher(place, _) | Record::Block(place, _) | Record::Entry(place, _) => {
+                place.index
+            }
+            _ => None,
+        };
+        let Some(index) = index else { return };
+        let before = self.highest.filter(|(kind, _)| *kind == rank).map(|(_, index)| index);
+        let voucher = matches!(record, Record::Voucher(..));
+        if (voucher || self.scope() == Some(Scope::Streams)) && before.is_some_and(|b| b >= index) {
+            let text = "it stands behind entries that came after it";
+            let problem = Problem::new(Harm::Reordered, self.place(at), text);
+            self.problem(problem.entries(index, index));
+        }
+        self.highest = Some((rank, index.max(before.unwrap_or(0))));
     }
 
     fn scope(&self) -> Option<Scope> {

@@ -5,7 +5,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use custody_event::{Block, Seq, StreamId};
+use custody_event::{Block, Digest, Seq, StreamId};
+use custody_evidence::bundle::End;
 use custody_evidence::verify::{Problem, Report, Trust, verify_bundle, verify_dir};
 use custody_evidence::{AgentKey, Checkpoint, Entry, KeyType, NoteKey};
 
@@ -50,6 +51,24 @@ fn join(records: &[Record]) -> Vec<u8> {
         out.extend_from_slice(&crc.to_le_bytes());
     }
     out
+}
+
+/// Makes the last record fit what stands before it, as far as somebody without the log's key can:
+/// without the seal.
+fn end_anew(records: &mut [Record]) {
+    let count = |kind: u8| u64::try_from(records.iter().filter(|r| r.kind == kind).count()).unwrap();
+    let before = &records[..records.len() - 1];
+    let end = End {
+        blocks: count(8),
+        entries: count(7),
+        records: u64::try_from(before.len()).unwrap(),
+        sha256: Digest::of(&join(before)[8..]),
+        signature: None,
+        vouchers: count(6),
+    };
+    let last = records.last_mut().unwrap();
+    assert_eq!(last.kind, 9);
+    last.content = serde_json::to_vec(&end).unwrap();
 }
 
 /// Where the block begins in a record of kind 8 (or the entry in one of kind 6 or 7).
@@ -166,7 +185,9 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
     let index = Some(index_of(&records[at].content)).filter(|index| *index != u64::MAX);
     let mut stream = Some(name);
     let mut located = index;
-    let what = match rng.below(9) {
+    // Whoever makes the end anew as well has only the proofs against them.
+    let anew = rng.below(2) == 0;
+    let what = match rng.below(if anew { 8 } else { 9 }) {
         0 => {
             records.remove(at);
             "a block dropped"
@@ -233,7 +254,10 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             "a flipped bit in any record, checksums made again"
         }
     };
-    let mut change = Change::new(join(&records), what);
+    if anew {
+        end_anew(&mut records);
+    }
+    let mut change = Change::new(join(&records), format!("{what}, end made anew: {anew}"));
     (change.stream, change.index) = (stream, located);
     Some(change)
 }
