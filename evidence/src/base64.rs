@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn a_second_text_for_the_same_bytes_is_refused() {
-        for bad in ["Zh==", "Zg=", "Zg", "Z===", "====", "Zm9=", "Zg==Zg==", "Zm 9", "Zm-_", "Zm9v\n"] {
+        for bad in
+            ["Zh==", "Zg=", "Zg", "Z===", "====", "Zm9=", "Zg==Zg==", "Zm 9", "Zm-_", "Zm9v\n"]
+        {
             assert_eq!(decode(bad), None, "{bad}");
         }
     }

@@ -133,13 +133,19 @@ pub trait Statement: Serialize + DeserializeOwned {
 
 fn check_text(what: &str, text: &str, max_bytes: usize) -> Result<(), BadEntry> {
     if text.len() > max_bytes || text.contains(char::is_control) {
-        return Err(BadEntry::new(format!("{what} has more than {max_bytes} bytes or control characters")));
+        return Err(BadEntry::new(format!(
+            "{what} has more than {max_bytes} bytes or control characters"
+        )));
     }
     Ok(())
 }
 
 fn check_version(v: u8) -> Result<(), BadEntry> {
-    if v == VERSION { Ok(()) } else { Err(BadEntry::new(format!("version {v}, this reader knows 1"))) }
+    if v == VERSION {
+        Ok(())
+    } else {
+        Err(BadEntry::new(format!("version {v}, this reader knows 1")))
+    }
 }
 
 impl Statement for Enrolled {

@@ -61,7 +61,6 @@ impl AgentKey {
     }
 }
 
-
 /// A public key; in JSON 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
@@ -167,11 +166,7 @@ impl PublicKey {
         let mut signed = Vec::with_capacity(SIGNATURE_CONTEXT.len() + bytes.len());
         signed.extend_from_slice(SIGNATURE_CONTEXT);
         signed.extend_from_slice(bytes);
-        if self.holds(&signed, signature) {
-            Ok(())
-        } else {
-            Err(SignatureError::Wrong(header.seq))
-        }
+        if self.holds(&signed, signature) { Ok(()) } else { Err(SignatureError::Wrong(header.seq)) }
     }
 
     /// Is this the key's signature over these bytes? Strictly, see [`Self::verify`].

@@ -94,7 +94,9 @@ impl VerifierKey {
     /// The name has white space or a `+`, or the key is none.
     pub fn new(name: &str, kind: KeyType, key: &[u8; 32]) -> Result<Self, NoteError> {
         if !is_name(name) {
-            return Err(NoteError::NotAKey("a name has no white space and no +, and 1 to 255 bytes"));
+            return Err(NoteError::NotAKey(
+                "a name has no white space and no +, and 1 to 255 bytes",
+            ));
         }
         let key = VerifyingKey::from_bytes(key)
             .map_err(|_| NoteError::NotAKey("not an Ed25519 public key"))?;
@@ -193,7 +195,9 @@ impl NoteKey {
     /// The name has white space or a `+`.
     pub fn new(name: &str, secret: &[u8; 32]) -> Result<Self, NoteError> {
         if !is_name(name) {
-            return Err(NoteError::NotAKey("a name has no white space and no +, and 1 to 255 bytes"));
+            return Err(NoteError::NotAKey(
+                "a name has no white space and no +, and 1 to 255 bytes",
+            ));
         }
         Ok(Self { name: name.to_owned(), key: SigningKey::from_bytes(secret) })
     }
@@ -332,7 +336,8 @@ impl Checkpoint {
     /// # Errors
     /// It is none.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
-        let body = text.strip_suffix('\n').ok_or(NoteError::NotACheckpoint("its end is cut off"))?;
+        let body =
+            text.strip_suffix('\n').ok_or(NoteError::NotACheckpoint("its end is cut off"))?;
         let mut lines = body.split('\n');
         let origin = lines.next().filter(|line| !line.is_empty());
         let origin = origin.ok_or(NoteError::NotACheckpoint("it has no origin"))?;
@@ -395,7 +400,8 @@ mod tests {
     use super::*;
 
     /// The example of the signed-note specification.
-    const EXAMPLE_KEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+    const EXAMPLE_KEY: &str =
+        "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
     const EXAMPLE: &str = "This is an example message.\n\n\u{2014} example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
     /// The example of the note package of the Go checksum database, with its published secret.
     const GO_KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";

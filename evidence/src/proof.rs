@@ -23,7 +23,7 @@ use crate::entry::{BadEntry, Entry, Signed};
 use crate::keyring::{Keyring, KeyringError};
 use crate::note::{Checkpoint, NoteError, VerifierKey};
 use crate::tlog::{
-    Prover, ProofError, TileError, TileRead, TreeHead, leaf_hash, path_in, verify_inclusion,
+    ProofError, Prover, TileError, TileRead, TreeHead, leaf_hash, path_in, verify_inclusion,
 };
 
 /// A proof longer than this is not read: an event, a header, and 1,000 keys.
@@ -136,9 +136,8 @@ impl EventProof {
         let shown = shown.ok_or_else(|| malformed("the block does not show this event"))?;
         let at = usize::try_from(index).unwrap_or(usize::MAX);
         let signature = block.signature().ok_or_else(|| malformed("the block is not signed"))?;
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec()).map_err(|_| malformed("not UTF-8"))
-        };
+        let text =
+            |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| malformed("not UTF-8"));
         let keys = keys.iter().map(|(index, entry)| -> Result<ProvedEntry, TileError> {
             let (index, path) = (*index, prover.inclusion(*index)?);
             Ok(ProvedEntry { entry: base64::encode(entry), index, path })

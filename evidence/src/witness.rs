@@ -137,8 +137,11 @@ impl Witness {
             }
             // Every log continues the empty one.
             if was > 0 {
-                verify_consistency(before, &head, proof)
-                    .map_err(|why| Refused::Forked { before: was, now, why })?;
+                verify_consistency(before, &head, proof).map_err(|why| Refused::Forked {
+                    before: was,
+                    now,
+                    why,
+                })?;
             }
             if now == was {
                 return Ok(head);

@@ -70,9 +70,8 @@ fn run(arguments: Vec<std::ffi::OsString>) -> Result<(String, u8), Failure> {
     let mut options = true;
     while let Some(argument) = rest.next() {
         let text = argument.to_str().unwrap_or_default();
-        let mut value = |name: &str| {
-            rest.next().ok_or_else(|| Failure::Usage(format!("{name} needs a value")))
-        };
+        let mut value =
+            |name: &str| rest.next().ok_or_else(|| Failure::Usage(format!("{name} needs a value")));
         match text {
             "--" if options => options = false,
             "--json" if options => parsed.json = true,

@@ -7,8 +7,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AgentKeyRecord, BundleError, Continuation, End, Filtered, Kind, MAGIC, MAX_STREAMS, MAX_TEXT_BYTES,
-    Manifest, Place,
+    AgentKeyRecord, BundleError, Continuation, End, Filtered, Kind, MAGIC, MAX_STREAMS,
+    MAX_TEXT_BYTES, Manifest, Place,
 };
 use crate::entry::Signs;
 use crate::note::{NoteKey, VerifierKey};

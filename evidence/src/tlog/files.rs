@@ -209,9 +209,9 @@ impl TileWrite for FileTiles {
 
     fn sync(&mut self) -> Result<(), TileError> {
         for folder in std::mem::take(&mut self.folders).into_iter().rev() {
-            File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|source| {
-                TileError::Io { path: folder.display().to_string(), source }
-            })?;
+            File::open(&folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|source| TileError::Io { path: folder.display().to_string(), source })?;
         }
         for path in std::mem::take(&mut self.replaced) {
             let removed = match path.extension() {

@@ -179,9 +179,9 @@ impl<S: TileWrite> Log<S> {
 /// Reads the edge from memory, so that proofs of what has just been appended cost no I/O.
 impl<S: TileRead> TileRead for Log<S> {
     fn read_tile(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
-        if let Some((_, bytes)) = self.full.iter().find(|(known, _)| {
-            (known.kind, known.index) == (tile.kind, tile.index)
-        }) && let Some(bytes) = super::memory::narrowed(tile, bytes)
+        if let Some((_, bytes)) =
+            self.full.iter().find(|(known, _)| (known.kind, known.index) == (tile.kind, tile.index))
+            && let Some(bytes) = super::memory::narrowed(tile, bytes)
         {
             return Ok(bytes);
         }

@@ -116,8 +116,7 @@ impl<R: TileRead> Prover<R> {
         let level = u8::try_from(height / 8).unwrap_or(u8::MAX);
         let first = start >> (8 * u32::from(level));
         let beyond = TileError::Beyond { index: start, size: self.size };
-        let tile =
-            Tile::in_tree(Kind::Hashes(level), first / 256, self.size).ok_or(beyond)?;
+        let tile = Tile::in_tree(Kind::Hashes(level), first / 256, self.size).ok_or(beyond)?;
         let from = usize::try_from(first % 256).unwrap_or(usize::MAX);
         let count = 1_usize << (height % 8);
         let tile_hashes = self.tile(&tile)?;

@@ -30,7 +30,10 @@ const ROOTS: [&str; 9] = [
 ];
 
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn entry(index: u64) -> Vec<u8> {
@@ -62,11 +65,10 @@ fn the_shared_certificate_transparency_trees_have_their_roots() {
         assert_eq!(log.head().root.to_hex(), *root);
         log.commit(true).unwrap();
         let mut prover = Prover::new(log.store(), size);
-        for (old, old_root) in ROOTS.iter().enumerate().skip(1).take(usize::try_from(size).unwrap()) {
-            let old = TreeHead {
-                size: u64::try_from(old).unwrap(),
-                root: old_root.parse().unwrap(),
-            };
+        for (old, old_root) in ROOTS.iter().enumerate().skip(1).take(usize::try_from(size).unwrap())
+        {
+            let old =
+                TreeHead { size: u64::try_from(old).unwrap(), root: old_root.parse().unwrap() };
             assert_eq!(prover.root(old.size).unwrap(), old.root);
             let proof = prover.consistency(old.size).unwrap();
             assert_eq!(verify_consistency(&old, &log.head(), &proof), Ok(()));
@@ -178,10 +180,28 @@ fn tile_paths_are_those_of_the_specification() {
         assert_eq!(Tile::parse(path), Some(tile));
     }
     for bad in [
-        "", "tile", "tile/0", "tile/0/", "tile/8/000", "tile/00/000", "tile/0/0", "tile/0/0000",
-        "tile/0/x000/000", "tile/0/001/000", "tile/0/x001", "tile/0/000.p/0", "tile/0/000.p/256",
-        "tile/0/000.p/01", "tile/0/000.p/", "tile/+0/000", "tile/0/+00", "/tile/0/000",
-        "tile/0/000/", "tile/data/000", "tile/0/../000", "tile/entries/x999/x999/x999/x999/x999/x999/x999/999",
+        "",
+        "tile",
+        "tile/0",
+        "tile/0/",
+        "tile/8/000",
+        "tile/00/000",
+        "tile/0/0",
+        "tile/0/0000",
+        "tile/0/x000/000",
+        "tile/0/001/000",
+        "tile/0/x001",
+        "tile/0/000.p/0",
+        "tile/0/000.p/256",
+        "tile/0/000.p/01",
+        "tile/0/000.p/",
+        "tile/+0/000",
+        "tile/0/+00",
+        "/tile/0/000",
+        "tile/0/000/",
+        "tile/data/000",
+        "tile/0/../000",
+        "tile/entries/x999/x999/x999/x999/x999/x999/x999/999",
     ] {
         assert_eq!(Tile::parse(bad), None, "{bad}");
     }
@@ -204,7 +224,10 @@ fn a_tree_of_70000_has_the_tiles_that_the_specification_counts() {
     assert_eq!(prover.root(70_000).unwrap(), tree.head().root);
     for index in [0, 255, 256, 65_535, 65_536, 69_887, 69_888, 69_999] {
         let proof = prover.inclusion(index).unwrap();
-        assert_eq!(verify_inclusion(&leaf_hash(&entry(index)), index, &tree.head(), &proof), Ok(()));
+        assert_eq!(
+            verify_inclusion(&leaf_hash(&entry(index)), index, &tree.head(), &proof),
+            Ok(())
+        );
     }
     let again = Log::open(tree.store().clone(), 70_000).unwrap();
     assert_eq!(again.head(), tree.head());
@@ -312,7 +335,10 @@ mod on_disk {
         grow(folder.path(), 0, 260, true);
         grow(folder.path(), 260, 290, false);
         // What was not synced comes back empty.
-        for name in names(folder.path()).iter().filter(|name| name.contains("002.p") || name.ends_with("34")) {
+        for name in names(folder.path())
+            .iter()
+            .filter(|name| name.contains("002.p") || name.ends_with("34"))
+        {
             std::fs::write(folder.path().join(name), b"").unwrap();
         }
         assert!(Log::open(FileTiles::new(folder.path()), 290).is_err());

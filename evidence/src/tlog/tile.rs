@@ -89,7 +89,9 @@ impl Tile {
             level => Kind::Hashes(level.parse().ok().filter(|level| *level <= MAX_LEVEL)?),
         };
         let (number, width) = match rest.split_once(".p/") {
-            Some((number, width)) => (number, width.parse().ok().filter(|w| (1..FULL).contains(w))?),
+            Some((number, width)) => {
+                (number, width.parse().ok().filter(|w| (1..FULL).contains(w))?)
+            }
             None => (rest, FULL),
         };
         let mut index = 0_u64;
@@ -194,10 +196,12 @@ pub trait TileWrite: TileRead {
 }
 
 /// All kinds of tile that a log can have.
+#[cfg(feature = "fs")]
 pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     std::iter::once(Kind::Entries).chain((0..=MAX_LEVEL).map(Kind::Hashes))
 }
 
+#[cfg(feature = "fs")]
 impl Kind {
     /// The index of the tile in which a log of `size` entries goes on.
     pub(super) fn edge(self, size: u64) -> u64 {

@@ -334,7 +334,9 @@ impl Walk<'_> {
                     self.whole = None;
                     None
                 }
-                Step::Late => Some((Harm::Reordered, "it stands behind entries that came after it")),
+                Step::Late => {
+                    Some((Harm::Reordered, "it stands behind entries that came after it"))
+                }
                 Step::Again => Some((Harm::Inserted, "this entry of the log was there before")),
             }
         };

@@ -28,6 +28,7 @@ pub(crate) enum Held<'a> {
     /// By this inclusion proof.
     Proof(u64, &'a [Digest]),
     /// The caller has compared it with the log.
+    #[cfg(feature = "fs")]
     Compared(u64),
     /// It is in no log, or beyond the checkpoint.
     Nowhere,
@@ -36,7 +37,9 @@ pub(crate) enum Held<'a> {
 impl Held<'_> {
     fn index(&self) -> Option<u64> {
         match self {
-            Self::Proof(index, _) | Self::Compared(index) => Some(*index),
+            Self::Proof(index, _) => Some(*index),
+            #[cfg(feature = "fs")]
+            Self::Compared(index) => Some(*index),
             Self::Nowhere => None,
         }
     }

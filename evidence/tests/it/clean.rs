@@ -51,13 +51,16 @@ fn untouched_evidence_in_every_form_is_never_accused() {
 #[test]
 fn the_report_says_what_is_complete_what_the_agent_missed_and_what_is_not_known() {
     let world = World::new(7, 2, 40);
-    let bytes = world.log_bundle(0, world.log.size(), |event| !event.starts_with(b"{\"action\":\"c"));
+    let bytes =
+        world.log_bundle(0, world.log.size(), |event| !event.starts_with(b"{\"action\":\"c"));
     let report = verify_bundle(&bytes[..], "bundle", &Trust::default()).unwrap();
     assert!(report.verified);
     assert!(report.withheld > 0 && report.events > 0 && report.gap_count == report.events);
     assert!(report.streams.iter().all(|stream| stream.complete));
     let text = report.to_text();
-    for part in ["VERIFIED", GAP, "complete", "not known: whether log.example.org", "--key", "filtered by"] {
+    for part in
+        ["VERIFIED", GAP, "complete", "not known: whether log.example.org", "--key", "filtered by"]
+    {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();

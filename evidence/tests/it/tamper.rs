@@ -56,7 +56,8 @@ fn join(records: &[Record]) -> Vec<u8> {
 /// Makes the last record fit what stands before it, as far as somebody without the log's key can:
 /// without the seal.
 fn end_anew(records: &mut [Record]) {
-    let count = |kind: u8| u64::try_from(records.iter().filter(|r| r.kind == kind).count()).unwrap();
+    let count =
+        |kind: u8| u64::try_from(records.iter().filter(|r| r.kind == kind).count()).unwrap();
     let before = &records[..records.len() - 1];
     let end = End {
         blocks: count(8),
@@ -116,9 +117,10 @@ fn is_located(change: &Change, problem: &Problem) -> bool {
     let entry = change.index.is_some_and(|index| {
         problem.entries.is_some_and(|(first, last)| first <= index && index <= last)
     });
-    let byte = change.range.as_ref().is_some_and(|range| {
-        offset(problem).is_some_and(|at| range.start <= at && at < range.end)
-    });
+    let byte = change
+        .range
+        .as_ref()
+        .is_some_and(|range| offset(problem).is_some_and(|at| range.start <= at && at < range.end));
     block || entry || byte
 }
 
@@ -278,7 +280,8 @@ fn forged_event(rng: &mut Rng, world: &World, block: &Block, thief: bool) -> Opt
     let sealed = Sealer::new().unwrap().seal(&text, times, rng.bytes()).unwrap();
     let agent = world.agents.iter().find(|agent| agent.id == header.agent)?;
     // Every second forger has stolen the agent's key.
-    let key = if thief && rng.below(2) == 0 { &agent.key } else { &AgentKey::from_secret(&rng.bytes()) };
+    let key =
+        if thief && rng.below(2) == 0 { &agent.key } else { &AgentKey::from_secret(&rng.bytes()) };
     let mut forged = sealed.place(
         Placement {
             agent: header.agent,
@@ -398,7 +401,8 @@ fn frames(segment: &[u8]) -> Vec<Range<usize>> {
     let (mut at, mut found) = (64, Vec::new());
     while at + 16 < segment.len() {
         let len = |from: usize| {
-            usize::try_from(u32::from_le_bytes(segment[from..from + 4].try_into().unwrap())).unwrap()
+            usize::try_from(u32::from_le_bytes(segment[from..from + 4].try_into().unwrap()))
+                .unwrap()
         };
         let frame = 20 + len(at + 4) + len(at + 8);
         found.push(at..at + frame);
@@ -508,12 +512,15 @@ fn every_change_of_a_collectors_directory_is_detected_and_located() {
             let Some(what) = change_dir(&mut rng, folder.path(), &world, &other) else { continue };
             changes += 1;
             let report = verify_dir(folder.path(), &trust).unwrap();
-            let behind = report.notes.iter().any(|note| note.contains("behind what was acknowledged"));
+            let behind =
+                report.notes.iter().any(|note| note.contains("behind what was acknowledged"));
             assert!(!report.verified || behind, "seed {seed}: {what}\n{}", report.to_text());
             assert!(
                 behind
                     || report.problems.iter().any(|problem| {
-                        !problem.place.is_empty() || problem.blocks.is_some() || problem.entries.is_some()
+                        !problem.place.is_empty()
+                            || problem.blocks.is_some()
+                            || problem.entries.is_some()
                     }),
                 "seed {seed}: {what} is not located"
             );

@@ -46,11 +46,8 @@ pub fn verify_dir(dir: &Path, trust: &Trust) -> Result<Report, VerifyError> {
     let mut checker = Checker::default();
     checker.from_the_start = true;
     let found = open_log(&mut checker, &tlog, &tiles, trust);
-    let segments = if has_evidence {
-        segments::list(&evidence).map_err(io(&evidence))?
-    } else {
-        Vec::new()
-    };
+    let segments =
+        if has_evidence { segments::list(&evidence).map_err(io(&evidence))? } else { Vec::new() };
     let mut walk = Walk {
         checker,
         slots: Slots::new(&tiles, found.size, 0),
@@ -218,7 +215,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn damage(&mut self, place: &str, (from, to, to_end): (u64, u64, bool), end: Option<(u64, u64)>) {
+    fn damage(
+        &mut self,
+        place: &str,
+        (from, to, to_end): (u64, u64, bool),
+        end: Option<(u64, u64)>,
+    ) {
         let text = format!("{} bytes are no whole frame", to - from);
         let place = format!("{place}: byte {from}");
         if to_end && end.is_some_and(|(_, byte)| from >= byte) {
@@ -450,10 +452,11 @@ impl Walk<'_> {
     fn finish_older(&mut self) {
         let Some(old) = self.old.filter(|old| old.size > 0) else { return };
         match self.continues {
-            Some(true) => self.checker.report.notes.push(format!(
-                "the log continues the trusted checkpoint of {} entries",
-                old.size
-            )),
+            Some(true) => self
+                .checker
+                .report
+                .notes
+                .push(format!("the log continues the trusted checkpoint of {} entries", old.size)),
             Some(false) => {
                 let text = format!(
                     "the log does not continue the trusted checkpoint of {} entries: it was \

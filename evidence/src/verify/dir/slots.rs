@@ -169,9 +169,8 @@ impl<'a> Rebuild<'a> {
 
 /// How many entries the bundles on disk hold, where no checkpoint says it.
 pub(super) fn probe(tiles: &FileTiles) -> u64 {
-    let readable = |index, width| {
-        tiles.read_tile(&Tile { kind: Kind::Entries, index, width }).is_ok()
-    };
+    let readable =
+        |index, width| tiles.read_tile(&Tile { kind: Kind::Entries, index, width }).is_ok();
     let mut full = 0;
     while readable(full, 256) {
         full += 1;
