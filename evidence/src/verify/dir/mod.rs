@@ -88,7 +88,7 @@ fn open_log(checker: &mut Checker, tlog: &Path, tiles: &FileTiles, trust: &Trust
     };
     let path = tlog.join("vkey");
     let own = match read_text(&path) {
-        Ok(text) => match text.trim_end().parse::<VerifierKey>() {
+        Ok(text) => match text.strip_suffix('\n').unwrap_or_default().parse::<VerifierKey>() {
             Ok(key) => Some(key),
             Err(error) => {
                 problem(Harm::Altered, &path, error.to_string());

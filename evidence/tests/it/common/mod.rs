@@ -109,6 +109,10 @@ impl World {
         world
     }
 
+    pub(crate) fn push(&mut self, entry: &Entry) {
+        self.append(entry);
+    }
+
     fn append(&mut self, entry: &Entry) -> u64 {
         let bytes = entry.encode();
         let index = self.log.append(&bytes).unwrap();
