@@ -96,7 +96,13 @@ fn make(folder: &Path, events: u64) -> Result<(), Box<dyn Error>> {
     let head = log.commit(true)?;
     let note = Checkpoint::new(ORIGIN, head).sign(&log_key);
     let vkey = log_key.verifier(KeyType::Ed25519);
+    // As an agent that has checked it would: for a foreign verifier of cosignatures.
+    let witness = NoteKey::new("custody-agent/01", &[9; 32])?;
+    let seconds = u64::try_from(Timestamp::Y2020.seconds())?;
+    let note = format!("{note}{}", custody_evidence::note::cosign(&note, &witness, seconds)?);
     std::fs::write(root.join("checkpoint"), &note)?;
+    let cosigner = witness.verifier(KeyType::Cosignature);
+    std::fs::write(root.join("witness.vkey"), format!("{cosigner}\n"))?;
     std::fs::write(root.join("vkey"), format!("{vkey}\n"))?;
     segment(&folder.join("data/evidence"), &blocks)?;
     let manifest = Manifest {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use custody_evidence::verify::{Report, Trust, VerifyError, verify_bundle, verify_dir};
-use custody_evidence::{PublicKey, VerifierKey};
+use custody_evidence::{KeyType, PublicKey, VerifierKey};
 
 const USAGE: &str = "\
 usage: custody-verify [--json] [--key KEY] [--checkpoint FILE] BUNDLE|DIR
@@ -19,7 +19,8 @@ export (as a bundle), without network or database.
   --json             print one JSON object
   --key KEY          trust this key: a log's verifier key (name+id+base 64), or
                      an agent's first public key (64 hex digits) for a spool;
-                     or @FILE, which holds one
+                     or a witness's verifier key, to say whether it cosigned
+                     (may be repeated); or @FILE, which holds one
   --checkpoint FILE  trust this older checkpoint: the log must continue it
   --help, --version
 
@@ -113,7 +114,10 @@ fn trust_key(trust: &mut Trust, value: &std::ffi::OsStr) -> Result<(), Failure> 
     };
     let text = text.trim();
     if let Ok(key) = text.parse::<VerifierKey>() {
-        trust.log = Some(key);
+        match key.kind() {
+            KeyType::Ed25519 => trust.log = Some(key),
+            KeyType::Cosignature => trust.witnesses.push(key),
+        }
     } else if let Ok(key) = PublicKey::from_hex(text) {
         trust.agent = Some(key);
     } else {

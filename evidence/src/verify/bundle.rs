@@ -7,7 +7,7 @@ use custody_event::{AgentId, Digest, Seq, StreamId};
 use super::check::{Checker, Held};
 use super::report::{Harm, LogReport, Problem, Report};
 use super::track::{Step, Track};
-use super::{Trust, VerifyError, trusted_head};
+use super::{Trust, VerifyError, trusted_head, witnessed};
 use crate::bundle::{BundleReader, Continuation, End, Item, Manifest, Place, Record, Scope};
 use crate::entry::Entry;
 use crate::note::{Checkpoint, VerifierKey};
@@ -231,6 +231,8 @@ impl Walk<'_> {
                     let text = "the manifest names another log than the checkpoint";
                     self.problem(Problem::new(Harm::Altered, self.place(at), text));
                 }
+                let place = self.place(at);
+                witnessed(&mut self.checker.report, &place, note, self.trust);
                 self.checker.head = Some(checkpoint.head);
                 self.checker.log_key = self.key().map(VerifierKey::public);
                 self.checkpoint = Some(checkpoint);

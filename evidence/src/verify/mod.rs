@@ -33,6 +33,8 @@ pub struct Trust {
     pub log: Option<VerifierKey>,
     /// An agent's first key (for a spool's export).
     pub agent: Option<PublicKey>,
+    /// Witnesses whose cosignatures of the checkpoint are asked for.
+    pub witnesses: Vec<VerifierKey>,
     /// A checkpoint from before, from an agent, a witness or an anchor: a signed note.
     pub checkpoint: Option<String>,
 }
@@ -62,5 +64,24 @@ fn trusted_head(trust: &Trust) -> Result<Option<Checkpoint>, NoteError> {
     match &trust.log {
         Some(key) => Checkpoint::open(note, key).map(Some),
         None => Checkpoint::parse(Note::parse(note)?.text()).map(Some),
+    }
+}
+
+/// Says which of the witnesses have cosigned the checkpoint.
+fn witnessed(report: &mut Report, place: &str, note: &str, trust: &Trust) {
+    let Ok(note) = Note::parse(note) else { return };
+    for witness in &trust.witnesses {
+        match note.verify(witness) {
+            Ok(seconds) => report.notes.push(format!(
+                "{} has cosigned the checkpoint, at {} seconds since 1970",
+                witness.name(),
+                seconds.unwrap_or_default()
+            )),
+            Err(NoteError::Unsigned(_)) => report.unknown(format!(
+                "whether {} was shown this checkpoint: it has not cosigned it",
+                witness.name()
+            )),
+            Err(error) => report.problem(Problem::new(Harm::Forged, place, error.to_string())),
+        }
     }
 }

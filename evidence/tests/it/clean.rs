@@ -93,3 +93,42 @@ fn an_older_checkpoint_is_continued_or_the_rewriting_is_told() {
     let trust = Trust { log: Some(world.vkey()), checkpoint, ..Trust::default() };
     assert!(!verify_dir(folder.path(), &trust).unwrap().verified);
 }
+
+#[test]
+fn blocks_that_retention_has_made_sparse_still_verify_and_are_counted() {
+    let mut world = World::new(13, 2, 60);
+    let mut gone = 0;
+    for (at, block) in &mut world.blocks {
+        let before = u64::from(block.header.count);
+        let sparse = block.to_sparse(|index, _| at % 3 == 0 && index % 2 == 0).unwrap();
+        let kept = sparse.open().unwrap().events().count();
+        gone += before - u64::try_from(kept).unwrap();
+        *block = sparse;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    world.write_dir(folder.path(), 9);
+    let report = verify_dir(folder.path(), &trust(&world)).unwrap();
+    assert!(report.verified, "{}", report.to_text());
+    assert_eq!((report.events + report.withheld, report.withheld), (world.events(), gone));
+    let bundle = world.log_bundle(0, world.log.size(), |event| event[60] % 2 == 0);
+    let report = verify_bundle(&bundle[..], "bundle", &trust(&world)).unwrap();
+    assert!(report.verified && report.withheld > gone, "{}", report.to_text());
+}
+
+#[test]
+fn a_witness_that_has_cosigned_is_named_and_one_that_has_not() {
+    use custody_evidence::{KeyType, NoteKey};
+    let world = World::new(14, 1, 9);
+    let folder = tempfile::tempdir().unwrap();
+    world.write_dir(folder.path(), 9);
+    let (one, two) =
+        (NoteKey::new("one", &[1; 32]).unwrap(), NoteKey::new("two", &[2; 32]).unwrap());
+    let note = world.checkpoint();
+    let line = custody_evidence::note::cosign(&note, &one, 1_790_000_000).unwrap();
+    std::fs::write(folder.path().join("tlog/checkpoint"), format!("{note}{line}")).unwrap();
+    let witnesses = vec![one.verifier(KeyType::Cosignature), two.verifier(KeyType::Cosignature)];
+    let report = verify_dir(folder.path(), &Trust { witnesses, ..trust(&world) }).unwrap();
+    assert!(report.verified, "{}", report.to_text());
+    assert!(report.notes.iter().any(|note| note.starts_with("one has cosigned")));
+    assert!(report.unknown.iter().any(|unknown| unknown.contains("two was shown")));
+}

@@ -16,7 +16,7 @@ use custody_event::{Block, Digest};
 use super::check::{Checker, Held};
 use super::report::{Harm, LogReport, Problem, Report};
 use super::track::{Step, Track};
-use super::{Trust, VerifyError, trusted_head};
+use super::{Trust, VerifyError, trusted_head, witnessed};
 use crate::entry::Entry;
 use crate::note::{Checkpoint, MAX_NOTE_BYTES, VerifierKey};
 use crate::segments::{self, Frame, Frames, HEADER_BYTES, Segment, SegmentHeader};
@@ -121,6 +121,9 @@ fn open_log(checker: &mut Checker, tlog: &Path, tiles: &FileTiles, trust: &Trust
             None
         }
     };
+    if let (Some(_), Ok(note)) = (&checkpoint, read_text(&path)) {
+        witnessed(&mut checker.report, &path.display().to_string(), &note, trust);
+    }
     checker.log_key = key.as_ref().map(VerifierKey::public);
     checker.head = checkpoint.as_ref().map(|checkpoint| checkpoint.head);
     let size = checkpoint.as_ref().map_or_else(|| probe(tiles), |c| c.head.size);
