@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 #[cfg(feature = "fs")]
-pub use files::KeyError;
+pub use files::{KeyError, load_or_create_secret};
 
 /// An agent's signing key. Its secret half is never shown, not even by `Debug`.
 pub struct AgentKey {

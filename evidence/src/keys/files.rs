@@ -36,34 +36,40 @@ pub enum KeyError {
     },
 }
 
+/// Reads 32 secret bytes from `path`; if there is no such file, writes `random` into it, durably.
+///
+/// # Errors
+/// The file cannot be read or written, is no key, or can be read by others.
+pub fn load_or_create_secret(path: &Path, random: &[u8; 32]) -> Result<[u8; 32], KeyError> {
+    let io_error = |source| KeyError::Io { path: path.to_owned(), source };
+    match File::open(path) {
+        Ok(file) => read_secret(path, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write_secret(path, random).map_err(io_error)?;
+            Ok(*random)
+        }
+        Err(error) => Err(io_error(error)),
+    }
+}
+
+fn read_secret(path: &Path, file: File) -> Result<[u8; 32], KeyError> {
+    let io_error = |source| KeyError::Io { path: path.to_owned(), source };
+    let mode = file.metadata().map_err(io_error)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut text = String::new();
+    file.take(1024).read_to_string(&mut text).map_err(io_error)?;
+    parse_hex(text.trim_end()).ok_or_else(|| KeyError::NotAKey(path.to_owned()))
+}
+
 impl AgentKey {
     /// Reads the key from `path`; if there is none, makes one from `random` and writes it durably.
     ///
     /// # Errors
     /// The file cannot be read or written, is no key, or can be read by others.
     pub fn load_or_create(path: &Path, random: &[u8; 32]) -> Result<Self, KeyError> {
-        let io_error = |source| KeyError::Io { path: path.to_owned(), source };
-        match File::open(path) {
-            Ok(file) => Self::read(path, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_secret(path, random).map_err(io_error)?;
-                Ok(Self::from_secret(random))
-            }
-            Err(error) => Err(io_error(error)),
-        }
-    }
-
-    fn read(path: &Path, file: File) -> Result<Self, KeyError> {
-        let io_error = |source| KeyError::Io { path: path.to_owned(), source };
-        let mode = file.metadata().map_err(io_error)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let mut text = String::new();
-        file.take(1024).read_to_string(&mut text).map_err(io_error)?;
-        let secret: [u8; 32] =
-            parse_hex(text.trim_end()).ok_or_else(|| KeyError::NotAKey(path.to_owned()))?;
-        Ok(Self::from_secret(&secret))
+        load_or_create_secret(path, random).map(|secret| Self::from_secret(&secret))
     }
 }
 

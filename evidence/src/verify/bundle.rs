@@ -379,7 +379,7 @@ impl Walk<'_> {
             self.finish_log(&manifest);
         }
         if !manifest.query.is_empty() {
-            self.checker.report.notes.push(format!("filtered by: {:?}", manifest.query));
+            self.checker.report.note(format!("filtered by: {:?}", manifest.query));
         }
         self.checker.finish()
     }
@@ -490,7 +490,7 @@ impl Walk<'_> {
         match self.older {
             Some(true) | None if size == 0 => {}
             Some(true) => {
-                self.checker.report.notes.push(format!(
+                self.checker.report.note(format!(
                     "the log continues the trusted checkpoint of {size} entries"
                 ));
             }

@@ -85,7 +85,7 @@ impl Checker {
                 self.report.statements += 1;
                 if let Entry::ForkAccepted(signed) = entry {
                     let body = &signed.body;
-                    self.report.notes.push(format!(
+                    self.report.note(format!(
                         "a fork of the log was accepted at {} by key {}: {} entries had been \
                          shown (root {}), it went on from {} entries: {}",
                         body.at,

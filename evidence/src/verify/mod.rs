@@ -72,7 +72,7 @@ fn witnessed(report: &mut Report, place: &str, note: &str, trust: &Trust) {
     let Ok(note) = Note::parse(note) else { return };
     for witness in &trust.witnesses {
         match note.verify(witness) {
-            Ok(seconds) => report.notes.push(format!(
+            Ok(seconds) => report.note(format!(
                 "{} has cosigned the checkpoint, at {} seconds since 1970",
                 witness.name(),
                 seconds.unwrap_or_default()

@@ -215,7 +215,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Problems in all.
     pub problem_count: u64,
-    /// What is worth knowing and no harm.
+    /// What is worth knowing and no harm; at most 1,000.
     pub notes: Vec<String>,
     /// What cannot be known from what is here.
     pub unknown: Vec<String>,
@@ -240,6 +240,12 @@ impl Report {
         self.stream_count += 1;
         if self.streams.len() < MAX_STREAMS_TOLD {
             self.streams.push(stream);
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        if self.notes.len() < MAX_TOLD {
+            self.notes.push(text.into());
         }
     }
 

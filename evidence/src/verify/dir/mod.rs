@@ -231,7 +231,7 @@ impl Walk<'_> {
                 "{place}: {text}, behind what was acknowledged: a write that was cut off, or is \
                  under way"
             );
-            return self.checker.report.notes.push(note);
+            return self.checker.report.note(note);
         }
         let harm = if to_end { Harm::Truncated } else { Harm::Altered };
         self.problem(Problem::new(harm, place, text));
@@ -436,8 +436,9 @@ impl Walk<'_> {
             ));
         }
         if self.tail > 0 {
-            report.notes.push(format!(
-                "{} blocks stand behind the checkpoint's last entry: signed, and not in the log yet",
+            report.note(format!(
+                "{} blocks stand behind the checkpoint's last entry: signed, and not in the log yet; \
+                 if the collector is not at work, its log was put back to an older state",
                 self.tail
             ));
         }

@@ -8,6 +8,9 @@ use crate::tlog::{
     hashes, leaf_hash,
 };
 
+/// Tiles that differ are told one by one up to this many.
+const MAX_DIFFERENCES: usize = 1_000;
+
 /// What the log has at one index.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
@@ -153,17 +156,23 @@ impl<'a> Rebuild<'a> {
     fn compare(&mut self, tile: Tile, level: u8, ours: &[Digest]) {
         let theirs = match self.tiles.read_tile(&tile) {
             Ok(bytes) => hashes(&bytes),
-            Err(error) => return self.differences.push(Differs::Unreadable(error)),
+            Err(error) => return self.differ(Differs::Unreadable(error)),
         };
         let differ = |at: &usize| theirs.get(*at) != ours.get(*at);
         let first = (0..ours.len()).find(differ);
         let last = (0..ours.len()).rfind(differ);
         let (Some(first), Some(last)) = (first, last) else { return };
         let entry = |at: usize| tile.index * TILE_WIDTH + u64::try_from(at).unwrap_or(u64::MAX);
-        self.differences.push(match level {
+        self.differ(match level {
             0 => Differs::Entries(tile, entry(first), entry(last)),
             _ => Differs::Above(tile),
         });
+    }
+
+    fn differ(&mut self, difference: Differs) {
+        if self.differences.len() < MAX_DIFFERENCES {
+            self.differences.push(difference);
+        }
     }
 }
 
