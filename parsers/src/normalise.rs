@@ -277,14 +277,21 @@ pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
             only.remove(0);
         }
         if outcome.is_none()
-            && let [word, failed] = only.as_slice()
-            && verb(word).is_some()
+            && let [before @ .., failed] = only.as_slice()
+            && before.iter().any(|word| verb(word).is_some())
         {
             let found = IN_NAMES.iter().find(|word| *word == failed);
             if let Some(found) = found {
                 outcome = self::outcome(found);
-                only.truncate(1);
+                only.pop();
             }
+        }
+        // A login attempt is a login.
+        if let [before @ .., last] = only.as_slice()
+            && matches!(last.as_str(), "attempt" | "attempts" | "event")
+            && before.iter().any(|word| verb(word).is_some())
+        {
+            only.pop();
         }
         parts = object_first(only, object);
     } else if let Some(last) = parts.last_mut()
@@ -425,6 +432,10 @@ mod tests {
             ("authentication.login.failed", "authentication.login", Some("failure")),
             ("LOGIN_FAILED", "authentication.login", Some("failure")),
             ("FAILED_LOGIN", "authentication.login", Some("failure")),
+            ("User login failed", "authentication.login", Some("failure")),
+            ("Failed login attempt", "authentication.login", Some("failure")),
+            ("login_event", "authentication.login", None),
+            ("event", "event", None),
             ("LOGIN", "authentication.login", None),
             ("userLoggedIn", "authentication.login", None),
             ("USER_LOGOUT", "authentication.logout", None),
