@@ -27,3 +27,16 @@ fn an_agent_reads_the_built_in_packs_as_their_check_does_but_for_their_tests() {
     let agents = PackSet::with_builtin(&[]).unwrap();
     assert_eq!(rules(&agents), rules(&PackSet::builtin()));
 }
+
+#[test]
+fn every_pack_stands_in_the_list_for_people_in_its_order_with_what_it_says_of_itself() {
+    let page = include_str!("../../docs/packs.md");
+    let listed: Vec<&str> = page.lines().filter(|line| line.starts_with("| [`")).collect();
+    let set = PackSet::with_builtin(&[]).unwrap();
+    let expected: Vec<String> = set
+        .infos()
+        .iter()
+        .map(|pack| format!("| [`{0}`](../config/packs/{0}.yaml) | {1} |", pack.name, pack.about))
+        .collect();
+    assert_eq!(listed, expected, "docs/packs.md is not what config/packs/ holds");
+}
