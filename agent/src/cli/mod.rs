@@ -1,6 +1,7 @@
 //! What people type.
 
 mod check;
+mod draft;
 mod follow;
 mod preview;
 mod print;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::TestArgs),
     /// Show what rule packs make of a log file.
     Preview(preview::PreviewArgs),
+    /// Draft a rule pack, with its tests, from a log that no pack knows.
+    Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
     Status(status::StatusArgs),
     /// Look into the spool of an agent that is not running.
@@ -107,6 +110,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Draft(args) => draft::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Spool(args) => spool::run(&args),

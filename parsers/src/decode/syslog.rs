@@ -332,10 +332,7 @@ mod tests {
                 (Some("fe80::1"), Some("sshd"), Some("7"), "v6"),
             ),
             ("<13>app: no time", (None, Some("app"), None, "no time")),
-            (
-                "2024-01-05 22:11:47 web1 cron[7]: x",
-                (Some("web1"), Some("cron"), Some("7"), "x"),
-            ),
+            ("2024-01-05 22:11:47 web1 cron[7]: x", (Some("web1"), Some("cron"), Some("7"), "x")),
         ] {
             assert_eq!(parts(line), expected, "{line}");
         }
