@@ -358,3 +358,34 @@ fn yaml(name: &str, frame: Frame, services: &[&str], rules: &[Rule]) -> String {
     }
     out
 }
+
+/// Lines that are one sentence with other values in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentence {
+    /// How many lines.
+    pub count: usize,
+    /// One of them.
+    pub example: String,
+}
+
+/// The sentences of these lines, the commonest first; at most 400, of the first
+/// [`MAX_DRAFT_LINES`] lines.
+#[must_use]
+pub fn sentences(lines: &[&str]) -> Vec<Sentence> {
+    let lines = &lines[..lines.len().min(MAX_DRAFT_LINES)];
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let frame = Frame::of(lines);
+    let mut miner = Miner::default();
+    for (number, line) in lines.iter().enumerate() {
+        miner.add(frame.message(line).unwrap_or(line).trim_end(), number);
+    }
+    let mut clusters = miner.clusters;
+    clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.count));
+    let sentence = |cluster: &mine::Cluster| Sentence {
+        count: cluster.count,
+        example: lines[cluster.samples[0]].to_owned(),
+    };
+    clusters.iter().map(sentence).collect()
+}

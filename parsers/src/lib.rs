@@ -37,7 +37,7 @@ mod when;
 mod yaml;
 
 pub use builtin::builtin;
-pub use draft::{Drafted, MAX_DRAFT_LINES, NoDraft, draft};
+pub use draft::{Drafted, MAX_DRAFT_LINES, NoDraft, Sentence, draft, sentences};
 pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
