@@ -171,7 +171,7 @@ fn an_entry_becomes_an_event_with_the_packs_meaning_and_the_journals_place() {
     let checked = agent.command(&["check"]).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     agent.start();
-    agent.wait("the entry", |source| stored(source) == 1 && source["kind"] == "journal");
+    agent.wait("the entry", |source| stored(source) == 1 && source["type"] == "journal");
     agent.stop();
     let events = agent.events();
     let event = events.iter().find(|event| event["origin"]["input"] == "j").unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use custody_config::agent::{
-    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs, Protocol, ServerTls, SourceConfig,
-    Start, SyslogSourceConfig,
+    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
+    Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
 };
 use custody_config::{AgentConfig, Located, SecretFile};
 use custody_event::Clock;
@@ -224,7 +224,7 @@ fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
     let mut tls: Vec<&ServerTls> = config.webhook.tls.iter().collect();
     for source in &config.sources {
         match source {
-            SourceConfig::File(_) => {}
+            SourceConfig::File(_) | SourceConfig::Journal(_) => {}
             SourceConfig::Syslog(source) => tls.extend(&source.tls),
             SourceConfig::Webhook(source) => {
                 paths.extend(source.verify.secret_files.iter().map(SecretFile::path));

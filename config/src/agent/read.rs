@@ -160,9 +160,7 @@ fn sources(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<SourceConfi
         let mut item = top.reader().section(node, "sources[]");
         let source = match kind(&mut item, &["file", "journal", "syslog", "webhook"], &[]) {
             Some("file") => SourceConfig::File(file_source(&mut item)),
-            Some("journal") => {
-                SourceConfig::Journal(Box::new(super::journal::read(&mut item)))
-            }
+            Some("journal") => SourceConfig::Journal(Box::new(super::journal::read(&mut item))),
             Some("syslog") => SourceConfig::Syslog(push::syslog_source(&mut item, credentials)),
             Some("webhook") => SourceConfig::Webhook(push::webhook_source(&mut item, credentials)),
             _ => {
