@@ -1,5 +1,7 @@
 //! Against a real journald in namespaces of its own. Where that cannot run: skipped, and said.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is test code")]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -399,4 +401,42 @@ fn matches_and_cursors_of_the_library_do_what_they_say() {
     ));
     let nowhere = ChildOptions { program: "/nowhere/journalctl".into(), ..ChildOptions::default() };
     assert!(open(&target, &Access::Auto, &nowhere).unwrap().about().contains("libsystemd"));
+}
+
+/// Short here; `CUSTODY_LONG=1 cargo test --release -p custody-journal --test live speed -- --nocapture`
+/// reads a million.
+#[test]
+fn speed_of_following_and_no_number_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    let count: u64 = if std::env::var_os("CUSTODY_LONG").is_some() { 1_000_000 } else { 20_000 };
+    // journald's socket is slower than any reader: in parts, with rotations.
+    for from in (0..count).step_by(200_000) {
+        let to = (from + 200_000).min(count) - 1;
+        write(&mut journald, "speed", from, to);
+        journald.run("journalctl --rotate");
+    }
+    for access in both() {
+        let mut follower = follow(dir.path(), access.clone(), Vec::new());
+        let (mut entry, mut json, mut next, mut bytes) = (Entry::default(), Vec::new(), 0, 0);
+        let begun = std::time::Instant::now();
+        loop {
+            match follower.next(&mut entry).unwrap() {
+                Step::Entry => {}
+                Step::Missing(missing) => panic!("{}", missing.text()),
+                Step::End => break,
+            }
+            json.clear();
+            entry.write_json(&mut json);
+            bytes += json.len();
+            if let Some(number) = entry.text("MESSAGE").and_then(|text| text.strip_prefix("speed "))
+            {
+                assert_eq!(number.parse::<u64>().unwrap(), next);
+                next += 1;
+            }
+        }
+        let took = begun.elapsed().as_secs_f64();
+        assert_eq!(next, count);
+        println!("{access:?}: {count} entries, {bytes} bytes of JSON in {took:.2} s");
+    }
 }
