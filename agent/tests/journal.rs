@@ -194,6 +194,23 @@ fn an_entry_becomes_an_event_with_the_packs_meaning_and_the_journals_place() {
 }
 
 #[test]
+fn the_json_that_a_service_writes_is_taken_apart() {
+    let state = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(state.path()));
+    journald.run(r#"echo '{"action":"contact.update","user":"eva","ip":"192.0.2.9","result":"success"}' | systemd-cat -t crm"#);
+    journald.sync();
+    let mut agent = Agent::new(&source_of(state.path(), ", identifiers: [crm]"));
+    agent.start();
+    agent.wait("the entry", |source| stored(source) == 1);
+    agent.stop();
+    let events = agent.events();
+    let event = events.iter().find(|event| event["origin"]["input"] == "j").unwrap();
+    assert_eq!(event["actor"]["name"], "eva", "{event:#}");
+    assert_eq!(event["source"]["ip"], "192.0.2.9");
+    assert_eq!(event["service"], "crm");
+}
+
+#[test]
 fn an_agent_killed_again_and_again_holds_each_entry_exactly_once() {
     let state = tempfile::tempdir().unwrap();
     let mut journald = or_skip!(PrivateJournald::start(state.path()));

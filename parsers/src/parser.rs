@@ -527,7 +527,9 @@ impl<'t> Decoded<'t> {
     fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
         let mut message = self.said.unwrap_or(self.text);
         for (place, step) in group.chain.iter().enumerate() {
-            if place == 0 && step.decoder == Decoder::Json {
+            // A source's record is its envelope too, unless the message itself is the program's JSON.
+            let is_json = |message: &str| message.trim_ascii_start().starts_with('{');
+            if place == 0 && step.decoder == Decoder::Json && !is_json(message) {
                 message = self.text;
             }
             let done = match (&step.decoder, group.reader) {
