@@ -66,7 +66,10 @@ fn listen(
     }
 }
 
-pub(crate) fn server_tls(mut section: Section<'_>, credentials: Option<&Path>) -> Option<ServerTls> {
+pub(crate) fn server_tls(
+    mut section: Section<'_>,
+    credentials: Option<&Path>,
+) -> Option<ServerTls> {
     for key in ["cert_file", "key_file"] {
         section.must_have(key);
     }
