@@ -51,6 +51,11 @@ fn examples(prefix: &str) -> Vec<PathBuf> {
         })
         .collect();
     files.push(shipped().join(format!("{prefix}.yaml")));
+    if prefix == "agent" {
+        for name in ["journal", "syslog", "webhook"] {
+            files.push(shipped().join(format!("examples/{name}.yaml")));
+        }
+    }
     files
 }
 
@@ -103,7 +108,7 @@ fn defaults_are_those_of_the_design() {
     assert!((1..=4).contains(&loaded.parse_workers));
     assert_eq!(loaded.admin.socket.get(), Path::new("/run/custody-agent/admin.sock"));
     assert!(loaded.admin.metrics.is_none());
-    let SourceConfig::File(file) = &loaded.sources[0] else { panic!("a file source") };
+    let SourceConfig::File(file) = &loaded.sources[0] else { panic!("a file") };
     assert_eq!(
         (file.start, &file.packs, &file.timezone),
         (Start::Beginning, &Packs::Auto, &Zone::System)
@@ -243,6 +248,35 @@ agent.yaml:1:1: `outputs` is missing (hint: add `outputs:`)";
 }
 
 #[test]
+fn what_is_pushed_to_is_guarded() {
+    for (text, expected) in [
+        (
+            "webhook: { listen: '0.0.0.0:8480' }\n",
+            "agent.yaml:1:20: 0.0.0.0:8480 is not loopback, and there is no `webhook.tls`",
+        ),
+        (
+            "sources: [{ id: w, type: webhook, path: /w, verify: { scheme: gihub } }]\n",
+            "did you mean `github`?",
+        ),
+        (
+            "sources: [{ id: w, type: webhook, path: /w, verify: { scheme: github } }]\n",
+            "this scheme needs a secret (hint: add `secret_files: [/etc/custody/NAME.secret]`)",
+        ),
+        (
+            "sources: [{ id: s, type: syslog, listen: '127.0.0.1:1', protocol: tls }]\n",
+            "`protocol: tls` needs a certificate (hint: add `tls: { cert_file: …, key_file: … }`)",
+        ),
+        (
+            "sources: [{ id: w, type: webhook, path: /w, verify: { scheme: none } }]\nwebhook: { listen: '0.0.0.0:1', tls: { cert_file: /c, key_file: /k } }\n",
+            "`scheme: none` takes records from everyone",
+        ),
+    ] {
+        let message = refused(agent(text));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+}
+
+#[test]
 fn what_comes_later_is_told_apart_from_a_slip() {
     for (text, expected) in [
         (
@@ -289,8 +323,8 @@ fn an_id_that_is_used_twice_names_the_first_place() {
 fn a_time_zone_that_nobody_knows_is_refused() {
     let good =
         format!("sources: [{{ id: a, type: file, paths: [/x], timezone: UTC }}]\n{GOOD_OUTPUT}");
-    let loaded = agent(&good).expect("UTC is a zone").value;
-    let SourceConfig::File(file) = &loaded.sources[0] else { panic!("a file source") };
+    let loaded = agent(&good).expect("UTC is a zone");
+    let SourceConfig::File(file) = &loaded.value.sources[0] else { panic!("a file") };
     assert_eq!(file.timezone, Zone::Named("UTC".to_owned()));
     let message = refused(agent(&good.replace("UTC", "Mars/Olympus")));
     assert_eq!(

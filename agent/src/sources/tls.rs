@@ -37,7 +37,10 @@ pub fn server_config(tls: &ServerTls, protocols: &[&str]) -> anyhow::Result<Arc<
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        anyhow::anyhow!("{} and its key do not make a server: {error}", tls.cert_file.get().display())
+        anyhow::anyhow!(
+            "{} and its key do not make a server: {error}",
+            tls.cert_file.get().display()
+        )
     })?;
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(Arc::new(config))

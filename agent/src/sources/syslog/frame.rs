@@ -166,7 +166,8 @@ mod tests {
     #[test]
     fn both_framings_may_stand_in_one_stream() {
         let stream = b"<13>one\n11 <14>two\nmor5 <15>x<16>last\r\n\n2023-11-14 no priority\n";
-        let expected = whole(&["<13>one", "<14>two\nmor", "<15>x", "<16>last", "2023-11-14 no priority"]);
+        let expected =
+            whole(&["<13>one", "<14>two\nmor", "<15>x", "<16>last", "2023-11-14 no priority"]);
         assert_eq!(cut(100, &[stream]), (expected.clone(), 0));
         let bytewise: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(cut(100, &bytewise), (expected, 0));
@@ -180,8 +181,12 @@ mod tests {
         assert_eq!(
             found,
             [
-                piece("<1>a", 0), piece("aaab", 1), piece("b", 2),
-                piece("<2>c", 0), piece("cccc", 1), piece("cccd", 2),
+                piece("<1>a", 0),
+                piece("aaab", 1),
+                piece("b", 2),
+                piece("<2>c", 0),
+                piece("cccc", 1),
+                piece("cccd", 2),
                 ("<3>e".to_owned(), None),
             ]
         );

@@ -57,7 +57,8 @@ impl Rate {
         self.left_bytes = self.left_bytes.saturating_sub(bytes);
         if over > 0 {
             // What is over is paid for by the pause.
-            self.at = now + Duration::from_millis(over.saturating_mul(1000) / self.bytes_per_second);
+            self.at =
+                now + Duration::from_millis(over.saturating_mul(1000) / self.bytes_per_second);
         }
         self.at.saturating_sub(now)
     }

@@ -105,7 +105,9 @@ impl SyslogSource {
         let endpoint = format!("{word} {}", options.listen);
         let place = Place::new(name, endpoint.clone());
         let refusals = Refusals::default();
-        Self { shared: Arc::new(Shared { options, index, clock, place, refusals, state, endpoint }) }
+        Self {
+            shared: Arc::new(Shared { options, index, clock, place, refusals, state, endpoint }),
+        }
     }
 
     /// Receives until it is told to stop.

@@ -39,8 +39,10 @@ where
     O: Outlet + Clone + 'static,
 {
     let options = &shared.options;
-    let places: Places =
-        Arc::new(Mutex::new(Connections::new(options.max_connections, options.max_connections_per_peer)));
+    let places: Places = Arc::new(Mutex::new(Connections::new(
+        options.max_connections,
+        options.max_connections_per_peer,
+    )));
     let mut threads: Vec<JoinHandle<Result<(), Stopped>>> = Vec::new();
     let mut ended = Ok(());
     while ended.is_ok() && !outlet.is_stopped() {
@@ -129,7 +131,8 @@ fn serve(
     outlet: &mut dyn Outlet,
 ) -> Result<(), Stopped> {
     // Accepted sockets do not take over that the listener does not block.
-    let set = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(LOOK_EVERY)));
+    let set =
+        stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(LOOK_EVERY)));
     if let Err(error) = set {
         log::warn!(peer:% = peer; "a connection could not be set up: {error}");
         return Ok(());
@@ -218,7 +221,11 @@ fn read(
         shared.put(&mut batch, outlet)?;
         let pause = rate.pause(bytes.len(), now());
         if !pause.is_zero() {
-            shared.refuse("too_much", "A sender is beyond its limit of bytes and is read slowly.", peer);
+            shared.refuse(
+                "too_much",
+                "A sender is beyond its limit of bytes and is read slowly.",
+                peer,
+            );
             outlet.is_stopped_after(pause);
         }
     }

@@ -133,10 +133,7 @@ fn tcp_takes_both_framings_and_what_had_arrived_when_it_was_stopped() {
     running.kept.wait("two messages", |kept| kept.messages().len() == 2);
     stream.write_all(b"ee\n<16>last").unwrap();
     let kept = running.stop();
-    assert_eq!(
-        kept.messages(),
-        ["<13>one", "<14>two", "<15>three", "<16>last"].map(whole)
-    );
+    assert_eq!(kept.messages(), ["<13>one", "<14>two", "<15>three", "<16>last"].map(whole));
     assert_eq!(kept.offsets(), [0, 1, 2, 3]);
 }
 
@@ -152,8 +149,10 @@ fn a_long_message_comes_in_segments_and_a_short_one_is_a_gap() {
         kept.messages(),
         [("<1>34567".to_owned(), Some(0)), ("890".to_owned(), Some(1)), whole("<2>x")]
     );
-    assert!(kept.has(|item| matches!(item,
-        Item::Gap(Notice { code: "message_cut_short", bytes: Some(95), .. }))));
+    assert!(kept.has(|item| matches!(
+        item,
+        Item::Gap(Notice { code: "message_cut_short", bytes: Some(95), .. })
+    )));
 }
 
 #[test]
@@ -164,7 +163,9 @@ fn a_peer_with_too_many_connections_is_turned_away_and_told_of() {
     running.kept.wait("the first", |kept| kept.messages().len() == 1);
     let _second = running.connect();
     running.kept.wait("the refusal", |kept| {
-        kept.has(|item| matches!(item, Item::Refused(refused) if refused.code == "too_many_connections"))
+        kept.has(
+            |item| matches!(item, Item::Refused(refused) if refused.code == "too_many_connections"),
+        )
     });
     first.write_all(b"<1>b\n").unwrap();
     running.kept.wait("the first goes on", |kept| kept.messages().len() == 2);

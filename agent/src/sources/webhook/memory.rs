@@ -92,8 +92,7 @@ pub(crate) fn key(name: &Name) -> Vec<u8> {
 impl Memory {
     /// From what the spool kept.
     pub(crate) fn new(limit: usize, saved: &SavedMarks) -> Self {
-        let mut memory =
-            Self { limit, next: 0, by_name: HashMap::new(), order: BTreeMap::new() };
+        let mut memory = Self { limit, next: 0, by_name: HashMap::new(), order: BTreeMap::new() };
         for (key, value) in saved {
             let Some((name, held)) = read(key, value) else {
                 log::warn!("what the spool remembers of a delivery cannot be read");
@@ -137,8 +136,7 @@ impl Memory {
     pub(crate) fn too_many(&mut self) -> Vec<Mark> {
         let mut forgotten = Vec::new();
         while self.by_name.len() > self.limit {
-            let is_idle =
-                |name: &Name| self.by_name.get(name).is_none_or(|held| !held.under_way);
+            let is_idle = |name: &Name| self.by_name.get(name).is_none_or(|held| !held.under_way);
             let oldest = self.order.iter().find(|(_, name)| is_idle(name));
             let Some((number, name)) = oldest.map(|(number, name)| (*number, *name)) else { break };
             self.order.remove(&number);

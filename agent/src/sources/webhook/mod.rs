@@ -120,7 +120,8 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let mut endpoints = HashMap::new();
         let first = options.endpoints.first().map_or(SourceIndex(0), |endpoint| endpoint.index);
-        for ((endpoint, saved), state) in options.endpoints.into_iter().zip(remembered).zip(states) {
+        for ((endpoint, saved), state) in options.endpoints.into_iter().zip(remembered).zip(states)
+        {
             let place = Place::new(random()?, endpoint.path.clone());
             let memory = Mutex::new(Memory::new(endpoint.remember, &saved));
             let path = endpoint.path.clone();

@@ -24,9 +24,7 @@ use super::body::{Untaken, records, unpacked};
 use super::memory::{self, Met, Name, body_digest, name_of};
 use super::verify::is_form;
 use super::{Asked, Endpoint, Judged, Shared};
-use crate::sources::{
-    Item, Kept, Known, Mark, NotTaken, Promise, RecordBatch, SaidBy, Way,
-};
+use crate::sources::{Item, Kept, Known, Mark, NotTaken, Promise, RecordBatch, SaidBy, Way};
 
 /// Bodies that are held at once, in bytes.
 pub(super) const BODIES_BYTES: u32 = 16 * 1024 * 1024;
@@ -88,7 +86,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stop: StopToken) {
                 connections.spawn(connection(Arc::clone(&serving), stream, peer, place));
             }
             Err(error) => {
-                serving.shared.trouble(Some(format!("a connection could not be accepted: {error}")));
+                serving
+                    .shared
+                    .trouble(Some(format!("a connection could not be accepted: {error}")));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -267,7 +267,11 @@ impl Serving {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let shared = &self.shared;
         let Some(endpoint) = shared.endpoints.get(request.uri().path()).cloned() else {
-            shared.refuse_all("unknown_path", "A request was for a path that is no endpoint.", peer);
+            shared.refuse_all(
+                "unknown_path",
+                "A request was for a path that is no endpoint.",
+                peer,
+            );
             return plain(StatusCode::NOT_FOUND, "no such endpoint\n");
         };
         let is_get = request.method() == Method::GET;

@@ -158,7 +158,10 @@ fn a_request_is_a_record_with_its_way_and_a_forged_one_is_none() {
     assert_eq!(status(&running.post("/token", "authorization: Bearer wrong\r\n", b"{}")), "401");
     assert_eq!(status(&running.post("/token", "", b"{}")), "401");
     assert_eq!(status(&running.post("/nowhere", TOKEN, b"{}")), "404");
-    assert_eq!(status(&running.send(b"GET /token HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")), "405");
+    assert_eq!(
+        status(&running.send(b"GET /token HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")),
+        "405"
+    );
     assert_eq!(running.records(), ["{\"a\":1}"]);
     let played = running.end();
     let batches = played.batches.lock().unwrap();
@@ -290,19 +293,39 @@ fn ten_thousand_broken_requests_make_no_event_and_no_answer_but_4xx() {
         seed
     };
     let words: [&[u8]; 16] = [
-        b"POST ", b"GET ", b"/token ", b"/open?x=%zz ", b"HTTP/1.1\r\n", b"host: x\r\n", b"\r\n",
-        b"content-length: 5\r\n", b"content-length: 99999999999999999999\r\n", b"authorization: Bearer hunter3\r\n",
-        b"transfer-encoding: chunked\r\n", b"content-encoding: gzip\r\n", b"x-id: \xff\r\n", b"{\"a\":[1,", b"5\r\n", b"\x00",
+        b"POST ",
+        b"GET ",
+        b"/token ",
+        b"/open?x=%zz ",
+        b"HTTP/1.1\r\n",
+        b"host: x\r\n",
+        b"\r\n",
+        b"content-length: 5\r\n",
+        b"content-length: 99999999999999999999\r\n",
+        b"authorization: Bearer hunter3\r\n",
+        b"transfer-encoding: chunked\r\n",
+        b"content-encoding: gzip\r\n",
+        b"x-id: \xff\r\n",
+        b"{\"a\":[1,",
+        b"5\r\n",
+        b"\x00",
     ];
     // A connection at a time: a fifth of them suffices to take seconds, not minutes.
     for round in 0..2_000 {
-        let mut request = if round % 2 == 0 { b"POST /token HTTP/1.1\r\nconnection: close\r\n".to_vec() } else { Vec::new() };
+        let mut request = if round % 2 == 0 {
+            b"POST /token HTTP/1.1\r\nconnection: close\r\n".to_vec()
+        } else {
+            Vec::new()
+        };
         for _ in 0..next() % 12 {
             request.extend_from_slice(words[usize::try_from(next() % 16).unwrap()]);
         }
         request.extend_from_slice(b"\r\n\r\n");
         let mut stream = TcpStream::connect(running.address)
-            .or_else(|_| { std::thread::sleep(Duration::from_millis(200)); TcpStream::connect(running.address) })
+            .or_else(|_| {
+                std::thread::sleep(Duration::from_millis(200));
+                TcpStream::connect(running.address)
+            })
             .unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         // The listener may have hung up already.
@@ -313,7 +336,8 @@ fn ten_thousand_broken_requests_make_no_event_and_no_answer_but_4xx() {
         let answer = String::from_utf8_lossy(&answer);
         assert!(!answer.starts_with("HTTP/1.1 5"), "{answer} to {}", request.escape_ascii());
     }
-    let of_token = running.played.batches.lock().unwrap().iter().filter(|b| b.source.0 == 0).count();
+    let of_token =
+        running.played.batches.lock().unwrap().iter().filter(|b| b.source.0 == 0).count();
     assert_eq!(of_token, 0, "a forged request made a record");
     running.end();
 }

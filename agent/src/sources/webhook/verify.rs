@@ -63,8 +63,10 @@ const UNSIGNED: Refusal =
     Refusal { code: "no_signature", text: "A request had no signature or token." };
 const FORGED: Refusal =
     Refusal { code: "bad_signature", text: "A request's signature or token was not right." };
-const STALE: Refusal =
-    Refusal { code: "outside_window", text: "A request was signed too long ago, or too far ahead." };
+const STALE: Refusal = Refusal {
+    code: "outside_window",
+    text: "A request was signed too long ago, or too far ahead.",
+};
 
 enum Key {
     Hmac(hmac::Key),
@@ -109,8 +111,7 @@ impl Verifier {
     /// # Errors
     /// One is not what the scheme needs.
     pub fn new(config: &VerifyConfig, secrets: &[&str]) -> Result<Self, &'static str> {
-        let keys: Result<_, _> =
-            secrets.iter().map(|secret| key(config.scheme, secret)).collect();
+        let keys: Result<_, _> = secrets.iter().map(|secret| key(config.scheme, secret)).collect();
         Ok(Self { config: config.clone(), keys: keys? })
     }
 
@@ -299,7 +300,8 @@ impl Verifier {
         let name = |word: &str| {
             text(asked, &format!("webhook-{word}")).or_else(|| text(asked, &format!("svix-{word}")))
         };
-        let (Some(id), Some(at), Some(written)) = (name("id"), name("timestamp"), name("signature"))
+        let (Some(id), Some(at), Some(written)) =
+            (name("id"), name("timestamp"), name("signature"))
         else {
             return Err(UNSIGNED);
         };
@@ -395,9 +397,11 @@ impl Verifier {
             Scheme::Okta => serde_json::from_slice::<Okta>(asked.body).ok().map(|okta| okta.id),
             Scheme::Twilio => own("i-twilio-idempotency-token"),
             Scheme::Sendgrid => signature(SENDGRID_SIGNATURE),
-            Scheme::Basic | Scheme::Bearer | Scheme::Hmac | Scheme::MicrosoftGraph | Scheme::None => {
-                None
-            }
+            Scheme::Basic
+            | Scheme::Bearer
+            | Scheme::Hmac
+            | Scheme::MicrosoftGraph
+            | Scheme::None => None,
         }
     }
 

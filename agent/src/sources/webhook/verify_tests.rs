@@ -123,9 +123,12 @@ fn github_wants_its_newest_signature_and_any_of_the_secrets() {
     let body = "{\"action\":\"created\"}";
     for secret in ["old", "new"] {
         let tag = format!("sha256={}", hex(&sign(secret.as_bytes(), body)));
-        let pairs = [("X-Hub-Signature-256", tag.as_str()), ("X-GitHub-Delivery", "d1"), ("X-GitHub-Event", "repo")];
-        let expected =
-            Judged::Accepted { delivery: Some("d1".into()), event: Some("repo".into()) };
+        let pairs = [
+            ("X-Hub-Signature-256", tag.as_str()),
+            ("X-GitHub-Delivery", "d1"),
+            ("X-GitHub-Event", "repo"),
+        ];
+        let expected = Judged::Accepted { delivery: Some("d1".into()), event: Some("repo".into()) };
         assert_eq!(judge(&verifier, &pairs, body), expected);
         assert_eq!(code(&judge(&verifier, &pairs, "{}")), "bad_signature");
         let twice = [("X-Hub-Signature-256", tag.as_str()), ("X-Hub-Signature-256", "sha256=00")];
@@ -137,7 +140,8 @@ fn github_wants_its_newest_signature_and_any_of_the_secrets() {
 #[test]
 fn slack_refuses_what_is_old_and_answers_its_handshake_only_when_it_is_signed() {
     let verifier = Verifier::new(&config(Scheme::Slack), &["s"]).unwrap();
-    let signed = |at: i64, body: &str| format!("v0={}", hex(&sign(b"s", &format!("v0:{at}:{body}"))));
+    let signed =
+        |at: i64, body: &str| format!("v0={}", hex(&sign(b"s", &format!("v0:{at}:{body}"))));
     let try_at = |at: i64, body: &str| {
         let (tag, at) = (signed(at, body), at.to_string());
         judge(&verifier, &[("x-slack-signature", &tag), ("x-slack-request-timestamp", &at)], body)
@@ -173,8 +177,12 @@ fn shopify_pagerduty_and_the_general_scheme_sign_the_body() {
     let body = "{\"event\":{\"id\":\"E1\"}}";
     let tag = sign(b"k", body);
     let verifier = Verifier::new(&config(Scheme::Shopify), &["k"]).unwrap();
-    let pairs = [("x-shopify-hmac-sha256", &*base64(&tag)), ("x-shopify-webhook-id", "w"), ("x-shopify-topic", "orders/create")]
-        .map(|(name, value)| (name, value.to_owned()));
+    let pairs = [
+        ("x-shopify-hmac-sha256", &*base64(&tag)),
+        ("x-shopify-webhook-id", "w"),
+        ("x-shopify-topic", "orders/create"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
     assert_eq!(
         judge(&verifier, &pairs, body),
@@ -182,7 +190,10 @@ fn shopify_pagerduty_and_the_general_scheme_sign_the_body() {
     );
     let verifier = Verifier::new(&config(Scheme::Pagerduty), &["k"]).unwrap();
     let both = format!("v1={},v1={}", "0".repeat(64), hex(&tag));
-    assert_eq!(delivery_of(&judge(&verifier, &[("x-pagerduty-signature", &both)], body)), Some("E1"));
+    assert_eq!(
+        delivery_of(&judge(&verifier, &[("x-pagerduty-signature", &both)], body)),
+        Some("E1")
+    );
     let general = VerifyConfig {
         header: "x-sig".into(),
         prefix: "s=".into(),
@@ -225,7 +236,8 @@ fn tokens_are_compared_whole() {
 #[test]
 fn gitlab_shows_its_token_or_signs() {
     let verifier = Verifier::new(&config(Scheme::Gitlab), &["plain", "whsec_c2VjcmV0"]).unwrap();
-    let pairs = [("X-Gitlab-Token", "plain"), ("X-Gitlab-Event", "Push Hook"), ("Idempotency-Key", "i")];
+    let pairs =
+        [("X-Gitlab-Token", "plain"), ("X-Gitlab-Event", "Push Hook"), ("Idempotency-Key", "i")];
     assert_eq!(
         judge(&verifier, &pairs, "{}"),
         Judged::Accepted { delivery: Some("i".into()), event: Some("Push Hook".into()) }
@@ -233,8 +245,11 @@ fn gitlab_shows_its_token_or_signs() {
     assert_eq!(code(&judge(&verifier, &[("X-Gitlab-Token", "plai")], "{}")), "bad_signature");
     let tag = format!("v1,{}", base64(&sign(b"secret", &format!("m1.{NOW}.{{}}"))));
     let at = NOW.to_string();
-    let mut pairs =
-        vec![("webhook-id", "m1"), ("webhook-timestamp", at.as_str()), ("webhook-signature", tag.as_str())];
+    let mut pairs = vec![
+        ("webhook-id", "m1"),
+        ("webhook-timestamp", at.as_str()),
+        ("webhook-signature", tag.as_str()),
+    ];
     assert_eq!(delivery_of(&judge(&verifier, &pairs, "{}")), Some("m1"));
     pairs[0].1 = "m2";
     assert_eq!(code(&judge(&verifier, &pairs, "{}")), "bad_signature");
@@ -249,7 +264,11 @@ fn standard_webhooks_take_public_keys_too() {
     let signature = pair.sign(format!("m.{NOW}.{{}}").as_bytes());
     let written = format!("v1,AAAA v1a,{}", base64(signature.as_ref()));
     let at = NOW.to_string();
-    let pairs = [("webhook-id", "m"), ("webhook-timestamp", at.as_str()), ("webhook-signature", written.as_str())];
+    let pairs = [
+        ("webhook-id", "m"),
+        ("webhook-timestamp", at.as_str()),
+        ("webhook-signature", written.as_str()),
+    ];
     assert_eq!(delivery_of(&judge(&verifier, &pairs, "{}")), Some("m"));
     assert_eq!(code(&judge(&verifier, &pairs, "[]")), "bad_signature");
 }
@@ -279,10 +298,8 @@ fn okta_and_microsoft_graph_shake_hands() {
 /// The example of Twilio's page on webhook security.
 #[test]
 fn twilio_signs_the_url_and_the_sorted_form() {
-    let settings = VerifyConfig {
-        url: "https://mycompany.com/myapp.php".into(),
-        ..config(Scheme::Twilio)
-    };
+    let settings =
+        VerifyConfig { url: "https://mycompany.com/myapp.php".into(), ..config(Scheme::Twilio) };
     let verifier = Verifier::new(&settings, &["12345"]).unwrap();
     let body = "CallSid=CA1234567890ABCDE&Caller=%2B12349013030&Digits=1234&From=%2B12349013030&To=%2B18005551212";
     let form = ("content-type", "application/x-www-form-urlencoded");
@@ -308,7 +325,10 @@ fn sendgrid_signs_with_a_key_of_its_own() {
     let verifier = Verifier::new(&config(Scheme::Sendgrid), &[&base64(&der)]).unwrap();
     let signature = pair.sign(&random, format!("{NOW}[]").as_bytes()).unwrap();
     let (tag, at) = (base64(signature.as_ref()), NOW.to_string());
-    let pairs = [(SENDGRID_SIGNATURE, tag.as_str()), ("x-twilio-email-event-webhook-timestamp", at.as_str())];
+    let pairs = [
+        (SENDGRID_SIGNATURE, tag.as_str()),
+        ("x-twilio-email-event-webhook-timestamp", at.as_str()),
+    ];
     assert_eq!(code(&judge(&verifier, &pairs, "[]")), "accepted");
     assert_eq!(code(&judge(&verifier, &pairs, "[1]")), "bad_signature");
     assert!(Verifier::new(&config(Scheme::Sendgrid), &["AAAA"]).is_err());
