@@ -525,7 +525,7 @@ fn the_keys_that_can_be_asked_for_are_those_that_are_read() {
 
 #[test]
 fn a_journal_source_says_what_is_wrong_with_each_choice() {
-    let text = "sources:\n  - { id: j, type: journal, units: [ssh.service, 'a b'], priority: warn, boots: [-1],\n      namespace: x, directory: /j, start: middle }\n";
+    let text = "sources:\n  - { id: j, type: journal, units: [ssh.service, 'a b'], priority: warn, boots: ['-1'],\n      namespace: x, directory: /j, start: middle }\n";
     let message = agent(&format!("{text}{GOOD_OUTPUT}")).expect_err("wrong").to_string();
     for part in [
         "`a b` cannot be a unit",

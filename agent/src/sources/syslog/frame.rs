@@ -213,7 +213,7 @@ mod tests {
             let letters = |text: &[u8]| text.iter().filter(|b| b.is_ascii_lowercase()).count();
             let given: usize = torn.0.iter().map(|(text, _)| letters(text.as_bytes())).sum();
             prop_assert_eq!(given, letters(&bytes));
-            prop_assert!(torn.0.iter().all(|(text, _)| text.len() <= max.max(9)));
+            prop_assert!(torn.0.iter().all(|(text, _)| text.len() <= max.max(10)));
         }
     }
 }
