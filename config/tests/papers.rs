@@ -195,7 +195,7 @@ fn the_reference_lists_every_key_and_no_other() {
 #[test]
 fn the_reference_shows_the_defaults_of_the_types() {
     let env = Env { hostname: "h".to_owned(), credentials_dir: None };
-    let least = "sources: [{ id: s, type: file, paths: [/x] }, { id: n, type: syslog, listen: '127.0.0.1:1' }, { id: w, type: webhook, path: /x, verify: { scheme: none } }]\noutputs: [{ id: o, type: custody, endpoints: ['https://c:1'] }]\n";
+    let least = "sources: [{ id: s, type: file, paths: [/x] }, { id: j, type: journal }, { id: n, type: syslog, listen: '127.0.0.1:1' }, { id: w, type: webhook, path: /x, verify: { scheme: none } }]\noutputs: [{ id: o, type: custody, endpoints: ['https://c:1'] }]\n";
     let agent = AgentConfig::from_text(Path::new("a"), least, &AgentOverrides::default(), &env)
         .expect("loads")
         .value
