@@ -113,6 +113,7 @@ pub struct WebhookSourceConfig {
     /// A larger body is refused, also where it becomes so large only when it is unpacked.
     pub max_body_bytes: ByteSize,
     /// The list in a JSON body whose elements are a record each: `data.events`. A body that is a list is always cut so.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub split: String,
     /// Deliveries that are remembered, so that one that comes again is not stored again.
     pub remember: u32,
@@ -139,6 +140,7 @@ pub struct VerifyConfig {
     /// The vendor's or a general scheme.
     pub scheme: Scheme,
     /// A secret each; any of them will do, so that they can be changed without a gap.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secret_files: Vec<SecretFile>,
     /// `hmac`: the header of the signature. `bearer`: the header of the token in place of `Authorization`.
     #[serde(skip_serializing_if = "String::is_empty")]
