@@ -41,14 +41,15 @@ use crate::merkle::{self, Salt, Salts, Secret};
 use crate::position::Coverage;
 use crate::time::Timestamp;
 use crate::{MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES};
-use zstd::zstd_safe::CParameter;
 
 const MAGIC: &[u8; 4] = b"CBLK";
 /// The version that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// A header is at most this long, in bytes: with its signature it must fit into one entry of the
+/// collector's log, whose length has 16 bits.
+pub const MAX_HEADER_BYTES: usize = 60 * 1024;
 const SIGNATURE_BYTES: usize = 64;
 /// What is signed is this, then the header's bytes.
 pub const SIGNATURE_CONTEXT: &[u8] = b"custody block header v1\n";
@@ -183,7 +184,7 @@ impl Header {
     /// With the reason.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_HEADER_BYTES {
-            return Err(Malformed::new("its header is longer than 64 KiB"));
+            return Err(Malformed::new("its header is longer than 60 KiB"));
         }
         let header: Self = serde_json::from_slice(bytes)
             .map_err(|error| Malformed::new(format!("its header cannot be read: {error}")))?;
@@ -270,7 +271,7 @@ pub struct Sealed {
 
 /// Hashes and compresses runs of events; keeps its working space.
 pub struct Sealer {
-    zstd: zstd::bulk::Compressor<'static>,
+    packer: pack::Packer,
     leaves: Vec<Digest>,
 }
 
@@ -280,21 +281,13 @@ impl std::fmt::Debug for Sealer {
     }
 }
 
-/// zstd's fastest ordinary level: log text shrinks to a fifth at about 600 MB/s.
-const ZSTD_LEVEL: i32 = 1;
-/// log₂ of its table's entries: 16 KiB stay in a core's first cache, which takes a seventh off the
-/// time, and events are so much alike that a larger table finds nothing more.
-const ZSTD_HASH_LOG: u32 = 12;
-
 impl Sealer {
     /// A sealer of its own for each thread.
     ///
     /// # Errors
     /// zstd could not be set up (out of memory).
     pub fn new() -> std::io::Result<Self> {
-        let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
-        zstd.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
-        Ok(Self { zstd, leaves: Vec::new() })
+        Ok(Self { packer: pack::Packer::new()?, leaves: Vec::new() })
     }
 
     /// Seals `text` (events, each followed by `\n`), whose times span `times`, with a fresh
@@ -328,7 +321,7 @@ impl Sealer {
             last_time: times.1,
             root: merkle::root(&mut self.leaves),
             secret,
-            body: self.zstd.compress(text)?,
+            body: self.packer.pack(text)?,
             text_len: u32::try_from(text.len()).map_err(std::io::Error::other)?,
         })
     }
@@ -681,7 +674,7 @@ impl Block {
         if len > MAX_BLOCK_RAW_BYTES {
             return Err(Malformed::new(format!("its text of {len} bytes is longer than 8 MiB")));
         }
-        let text = zstd::bulk::decompress(&self.body, len)
+        let text = pack::unpack(&self.body, len)
             .map_err(|error| Malformed::new(format!("its body cannot be decompressed: {error}")))?;
         if text.len() != len {
             return Err(Malformed::new(format!("its text has {} bytes, not {len}", text.len())));
@@ -730,7 +723,8 @@ impl Block {
         for ((line, salt), index) in lines(&text).zip(salts).zip(0_u32..) {
             sparse_line(line, salt, index, &mut keep, &mut out)?;
         }
-        let body = zstd::bulk::compress(&out, ZSTD_LEVEL)
+        let body = pack::Packer::new()
+            .and_then(|mut packer| packer.pack(&out))
             .map_err(|error| Malformed::new(format!("its body cannot be compressed: {error}")))?;
         let text_len =
             u32::try_from(out.len()).map_err(|_| Malformed::new("its sparse text is too long"))?;
@@ -874,6 +868,11 @@ pub fn check_crc(bytes: &[u8]) -> Result<(), Malformed> {
         Err(Malformed::new("its checksum does not hold: the bytes are damaged"))
     }
 }
+
+mod pack;
+mod shown;
+
+pub use shown::Shown;
 
 #[cfg(test)]
 mod tests;

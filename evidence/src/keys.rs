@@ -4,15 +4,18 @@
 //! anywhere; the public key goes to the collector at enrolment. One signature covers a whole block
 //! (about 36 µs a block, against a microsecond for each event's leaf), never a single event.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+#[cfg(feature = "fs")]
+mod files;
 
+use custody_event::block::SIGNATURE_CONTEXT;
 use custody_event::ids::parse_hex;
-use custody_event::{Block, Digest, KeyId};
+use custody_event::{Block, Digest, Header, KeyId};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+#[cfg(feature = "fs")]
+pub use files::{KeyError, load_or_create_secret};
 
 /// An agent's signing key. Its secret half is never shown, not even by `Debug`.
 pub struct AgentKey {
@@ -26,67 +29,12 @@ impl std::fmt::Debug for AgentKey {
     }
 }
 
-/// Why a key file cannot be used.
-#[derive(Debug, Error)]
-pub enum KeyError {
-    /// The file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file is not a key.
-    #[error(
-        "{0}: not a signing key (64 hex digits expected); restore it, or remove it to have a new one made and enrol again"
-    )]
-    NotAKey(PathBuf),
-    /// Others can read it.
-    #[error("{path}: mode {mode:03o} lets others read the signing key; run: chmod 600 {path}")]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-}
-
 impl AgentKey {
     /// From 32 secret bytes.
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         let key = SigningKey::from_bytes(secret);
         Self { id: key_id(&key.verifying_key()), key }
-    }
-
-    /// Reads the key from `path`; if there is none, makes one from `random` and writes it durably.
-    ///
-    /// # Errors
-    /// The file cannot be read or written, is no key, or can be read by others.
-    pub fn load_or_create(path: &Path, random: &[u8; 32]) -> Result<Self, KeyError> {
-        let io_error = |source| KeyError::Io { path: path.to_owned(), source };
-        match File::open(path) {
-            Ok(file) => Self::read(path, file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_secret(path, random).map_err(io_error)?;
-                Ok(Self::from_secret(random))
-            }
-            Err(error) => Err(io_error(error)),
-        }
-    }
-
-    fn read(path: &Path, file: File) -> Result<Self, KeyError> {
-        let io_error = |source| KeyError::Io { path: path.to_owned(), source };
-        let mode = file.metadata().map_err(io_error)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let mut text = String::new();
-        file.take(1024).read_to_string(&mut text).map_err(io_error)?;
-        let secret: [u8; 32] =
-            parse_hex(text.trim_end()).ok_or_else(|| KeyError::NotAKey(path.to_owned()))?;
-        Ok(Self::from_secret(&secret))
     }
 
     /// The key's id.
@@ -106,25 +54,35 @@ impl AgentKey {
         let signature = self.key.sign(&block.signed_bytes());
         block.sign(signature.to_bytes());
     }
+
+    /// Signs bytes that say in their beginning what they are.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> [u8; 64] {
+        self.key.sign(bytes).to_bytes()
+    }
 }
 
-/// Written to a temporary name first, so that a crash leaves no half key.
-fn write_secret(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut text = Vec::with_capacity(65);
-    custody_event::ids::push_hex(secret, &mut text);
-    text.push(b'\n');
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A public key.
+/// A public key; in JSON 64 hex digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
+
+impl From<VerifyingKey> for PublicKey {
+    fn from(key: VerifyingKey) -> Self {
+        Self(key)
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::from_hex(&text).map_err(serde::de::Error::custom)
+    }
+}
 
 /// Why a signature does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -184,18 +142,42 @@ impl PublicKey {
     /// # Errors
     /// There is none, it is another key's, or it does not hold.
     pub fn verify(&self, block: &Block) -> Result<(), SignatureError> {
-        let seq = block.header.seq;
-        let signature = block.signature().ok_or(SignatureError::Missing(seq))?;
-        if block.header.key != self.id() {
+        let signature = block.signature().ok_or(SignatureError::Missing(block.header.seq))?;
+        self.verify_header(&block.header, block.header_bytes(), signature)
+    }
+
+    /// Checks the signature of a header of which `bytes` are the canonical bytes.
+    ///
+    /// # Errors
+    /// It is another key's, or it does not hold.
+    pub fn verify_header(
+        &self,
+        header: &Header,
+        bytes: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), SignatureError> {
+        if header.key != self.id() {
             return Err(SignatureError::OtherKey {
-                seq,
-                named: block.header.key,
+                seq: header.seq,
+                named: header.key,
                 expected: self.id(),
             });
         }
-        self.0
-            .verify_strict(&block.signed_bytes(), &Signature::from_bytes(signature))
-            .map_err(|_| SignatureError::Wrong(seq))
+        let mut signed = Vec::with_capacity(SIGNATURE_CONTEXT.len() + bytes.len());
+        signed.extend_from_slice(SIGNATURE_CONTEXT);
+        signed.extend_from_slice(bytes);
+        if self.holds(&signed, signature) { Ok(()) } else { Err(SignatureError::Wrong(header.seq)) }
+    }
+
+    /// Is this the key's signature over these bytes? Strictly, see [`Self::verify`].
+    pub(crate) fn holds(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+        self.0.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok()
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
     }
 }
 
@@ -218,21 +200,6 @@ mod tests {
         let mut other = block(1, Digest::of(b"x"), key.id());
         other.sign(*signed.signature().unwrap());
         assert_eq!(key.public().verify(&other), Err(SignatureError::Wrong(custody_event::Seq(1))));
-    }
-
-    #[test]
-    fn a_key_is_made_once_and_read_back_and_refused_when_others_can_read_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("agent.key");
-        let made = AgentKey::load_or_create(&path, &[3; 32]).unwrap();
-        let read = AgentKey::load_or_create(&path, &[4; 32]).unwrap();
-        assert_eq!(made.id(), read.id());
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
-        assert!(matches!(AgentKey::load_or_create(&path, &[4; 32]), Err(KeyError::Exposed { .. })));
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        std::fs::write(&path, "hello").unwrap();
-        assert!(matches!(AgentKey::load_or_create(&path, &[4; 32]), Err(KeyError::NotAKey(_))));
     }
 
     #[test]

@@ -1,0 +1,81 @@
+//! The program: its exit codes, and that it says where.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::common::World;
+
+fn run(arguments: &[&str], target: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_custody-verify")).args(arguments).arg(target).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn exit_codes_tell_verified_tampered_unreadable_and_usage_apart() {
+    let world = World::new(3, 2, 20);
+    let folder = tempfile::tempdir().unwrap();
+    let (bundle, data) = (folder.path().join("a.custody"), folder.path().join("data"));
+    let mut bytes = world.log_bundle(0, world.log.size(), |_| true);
+    std::fs::write(&bundle, &bytes).unwrap();
+    world.write_dir(&data, 5);
+    let key = world.vkey().to_string();
+    for target in [&bundle, &data] {
+        let output = run(&["--key", &key], target);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+        assert!(text(&output.stdout).starts_with("VERIFIED\n"));
+        let json = run(&["--json"], target);
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json["events"].as_u64(), Some(world.events()));
+    }
+    let old = folder.path().join("checkpoint");
+    std::fs::write(&old, world.checkpoint_at(5)).unwrap();
+    let output = run(&["--key", &key, "--checkpoint", &old.display().to_string()], &bundle);
+    assert!(text(&output.stdout).contains("continues the trusted checkpoint of 5 entries"));
+    let stranger = World::new(4, 1, 1).vkey().to_string();
+    assert_eq!(run(&["--key", &stranger], &bundle).status.code(), Some(1));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&bundle, &bytes).unwrap();
+    let output = run(&["--key", &key], &bundle);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).starts_with("TAMPERED\n"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains(": byte "));
+    std::fs::write(&bundle, b"something else").unwrap();
+    for target in [&bundle, &folder.path().join("absent"), &folder.path().to_owned()] {
+        let output = run(&[], target);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+        assert!(text(&output.stderr).starts_with("custody-verify: "));
+    }
+    for bad in [&["--key", "x"][..], &["--what"], &["--key"], &["one-more"]] {
+        assert_eq!(run(bad, &bundle).status.code(), Some(64), "{bad:?}");
+    }
+    assert_eq!(run(&["--help"], &bundle).status.code(), Some(0));
+}
+
+#[test]
+fn nothing_that_a_bundle_says_can_write_to_the_terminal_as_if_it_were_the_program() {
+    use custody_evidence::bundle::{BundleWriter, Manifest, Scope};
+    let world = World::new(3, 1, 3);
+    let manifest = Manifest {
+        end: 0,
+        first: 0,
+        made: custody_event::Timestamp::Y2020,
+        origin: "\u{1b}[2J".into(),
+        query: "x\nVERIFIED\u{1b}[2K".into(),
+        scope: Scope::Log,
+        streams: Vec::new(),
+        v: 1,
+    };
+    let mut out = BundleWriter::new(Vec::new(), &manifest).unwrap();
+    out.log_key(&world.vkey()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b");
+    std::fs::write(&path, out.finish().unwrap()).unwrap();
+    let output = run(&[], &path);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(!said.contains('\u{1b}') && !said.contains("\nVERIFIED"), "{said}");
+}
