@@ -2,6 +2,7 @@
 //!
 //! - [`store`]: the evidence log, which is the truth.
 //! - [`ingest`]: blocks from agents, exactly once.
+//! - [`tlog`]: the transparency log over all block headers.
 //! - [`access`]: enrolled agents and tokens.
 //! - [`serve`]: HTTP and TLS.
 //! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod query;
 pub mod serve;
 pub mod store;
+pub mod tlog;
 #[doc(hidden)]
 pub mod testing;
 pub mod web;

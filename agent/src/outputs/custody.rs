@@ -11,17 +11,22 @@
 //! 422: the body goes to the dead letters and the block goes as a sparse one. A forked stream ends
 //! the output with [`Ended::NewStream`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use custody_config::shell::StopToken;
 use custody_event::{AgentId, Block, Clock, StreamId};
 use reqwest::Client;
+use crossbeam_channel::Sender;
 
 use super::enroll::TokenStore;
+use super::memory::{Memory, Trouble};
 use super::request::{Answer, Post};
 use super::window::Window;
 use super::{Backoff, Ended};
+use crate::pipeline::OwnAct;
 use crate::spool::SpoolHandle;
 use crate::status::OutputState;
 
@@ -50,6 +55,10 @@ pub struct CustodySettings {
     pub endpoints: Vec<String>,
     /// Tokens.
     pub tokens: TokenStore,
+    /// Where is kept what the collector's log has shown.
+    pub witness: PathBuf,
+    /// Takes events about the output itself.
+    pub acts: Sender<OwnAct>,
     /// Longest wait after failures.
     pub max_backoff: Duration,
     /// Blocks on their way at once.
@@ -60,17 +69,21 @@ pub struct CustodySettings {
 
 /// The output.
 pub struct CustodyOutput {
-    settings: CustodySettings,
+    pub(super) settings: CustodySettings,
     identity: Identity,
-    client: Client,
+    pub(super) client: Client,
     spool: SpoolHandle,
     stream: StreamId,
     generation: u32,
-    clock: Arc<dyn Clock>,
-    state: Arc<OutputState>,
-    endpoint: usize,
-    backoff: Backoff,
-    token: Option<Arc<str>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) state: Arc<OutputState>,
+    pub(super) endpoint: usize,
+    pub(super) backoff: Backoff,
+    pub(super) token: Option<Arc<str>>,
+    /// What the collector's log has shown.
+    pub(super) memory: Memory,
+    /// The log was asked for since the connection last broke.
+    pub(super) log_checked: bool,
 }
 
 /// What to do after a window broke.
@@ -81,7 +94,9 @@ enum Next {
 
 impl CustodyOutput {
     /// For one stream; `generation` is the spool's, so that no cursor of an older stream moves.
-    #[must_use]
+    ///
+    /// # Errors
+    /// What the collector's log had shown cannot be read.
     pub fn new(
         settings: CustodySettings,
         identity: Identity,
@@ -90,9 +105,11 @@ impl CustodyOutput {
         place: (StreamId, u32),
         clock: Arc<dyn Clock>,
         state: Arc<OutputState>,
-    ) -> Self {
+    ) -> Result<Self, String> {
+        let memory = Memory::load(&settings.witness)?;
+        state.witnessed(memory.size());
         let backoff = Backoff::new(settings.max_backoff, settings.seed);
-        Self {
+        Ok(Self {
             settings,
             identity,
             client,
@@ -104,11 +121,19 @@ impl CustodyOutput {
             endpoint: 0,
             backoff,
             token: None,
-        }
+            memory,
+            log_checked: false,
+        })
     }
 
     /// Sends from block `from` on until stopped or until the stream cannot go on.
     pub async fn run(mut self, from: u64, stop: StopToken) -> Ended {
+        let ended = self.deliver(from, stop).await;
+        self.keep_memory(true).await;
+        ended
+    }
+
+    async fn deliver(&mut self, from: u64, stop: StopToken) -> Ended {
         let mut from = from;
         loop {
             let ended = tokio::select! {
@@ -135,12 +160,12 @@ impl CustodyOutput {
         }
     }
 
-    fn endpoint(&self) -> &str {
+    pub(super) fn endpoint(&self) -> &str {
         &self.settings.endpoints[self.endpoint % self.settings.endpoints.len()]
     }
 
     /// The token, enrolling if need be; `None` after a wait when it could not be had.
-    async fn obtain_token(&mut self) -> Option<Arc<str>> {
+    pub(super) async fn obtain_token(&mut self) -> Option<Arc<str>> {
         if let Some(token) = &self.token {
             return Some(Arc::clone(token));
         }
@@ -171,11 +196,16 @@ impl CustodyOutput {
         let mut durable = self.spool.durable();
         let mut window = Window::new(from, self.settings.in_flight);
         let mut acked = from;
+        let mut sent: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
+        if let Err(answer) = self.check_log(&token).await {
+            return Ok((from, answer));
+        }
         loop {
             let end = durable.borrow_and_update().next_seq;
             while let Some(seq) = window.wants(end) {
                 let post = self.post(seq, &token).await?;
                 let client = self.client.clone();
+                sent.insert(seq, Arc::clone(&post.bytes));
                 window.send(async move { post.send(&client).await });
             }
             if window.is_broken() {
@@ -189,6 +219,14 @@ impl CustodyOutput {
             }
             let now_acked = window.advance();
             if now_acked > acked {
+                let receipts = window.take_receipts().into_iter();
+                let answered =
+                    receipts.filter_map(|(seq, receipt)| Some((sent.remove(&seq)?, receipt)));
+                match self.judge(answered.collect(), &token).await {
+                    Ok(()) => {}
+                    Err(Trouble::Refused(why)) => return Ok((acked, Answer::Untrue(why))),
+                    Err(Trouble::Failed(why)) => return Ok((acked, Answer::Failed(why))),
+                }
                 self.acknowledged(now_acked)?;
                 acked = now_acked;
             }
@@ -209,6 +247,7 @@ impl CustodyOutput {
             stream: self.stream,
             seq,
             bytes,
+            tree_size: self.memory.size(),
         })
     }
 
@@ -226,11 +265,15 @@ impl CustodyOutput {
     /// `from` was acknowledged before any block of the window was sent.
     async fn after(&mut self, from: u64, seq: u64, answer: Answer) -> Next {
         match answer {
-            Answer::Durable => Next::Resume(seq + 1),
+            Answer::Durable(_) => Next::Resume(seq + 1),
+            Answer::Untrue(why) => {
+                self.refuse(&why).await;
+                Next::Resume(seq)
+            }
             Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
-            Answer::Forked(said) => Next::End(Ended::NewStream {
-                reason: format!("the collector has another past: {said}"),
-            }),
+            Answer::Forked(said) => {
+                self.end_stream(seq, format!("the collector has another past: {said}")).await
+            }
             Answer::Denied(said) => {
                 self.trouble("not let in; everything is kept and tried again", &said);
                 self.token = None;
@@ -250,6 +293,7 @@ impl CustodyOutput {
                 Next::Resume(seq)
             }
             Answer::Failed(said) => {
+                self.log_checked = false;
                 self.trouble("cannot deliver", &said);
                 self.endpoint = self.endpoint.wrapping_add(1);
                 self.wait_after_failure().await;
@@ -267,24 +311,41 @@ impl CustodyOutput {
             return Next::Resume(seq);
         }
         if expected > durable_end {
-            return Next::End(Ended::NewStream {
-                reason: format!(
-                    "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
-                ),
-            });
+            let reason = format!(
+                "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
+            );
+            return self.end_stream(seq, reason).await;
         }
         if expected < from {
-            return Next::End(Ended::NewStream {
-                reason: format!(
-                    "the collector has forgotten blocks {expected} to {} that it acknowledged",
-                    seq - 1
-                ),
-            });
+            let reason = format!(
+                "the collector has forgotten blocks {expected} to {} that it acknowledged",
+                seq - 1
+            );
+            return self.end_stream(seq, reason).await;
         }
         // Whether the collector's blocks up to there are ours is not known yet: an agent of this
         // name whose state was put back since may have sent it others. So nothing is freed. The
         // next block names the hash of the one before it; if that is taken, all before it are ours.
         Next::Resume(expected)
+    }
+
+    /// The stream cannot go on there; but first the collector must show that its log continues
+    /// what it had shown. A collector that was put back from an older copy has forgotten more than
+    /// blocks.
+    async fn end_stream(&mut self, seq: u64, reason: String) -> Next {
+        self.log_checked = false;
+        let Some(token) = self.obtain_token().await else { return Next::Resume(seq) };
+        match self.check_log(&token).await {
+            Ok(()) => Next::End(Ended::NewStream { reason }),
+            Err(Answer::Untrue(why)) => {
+                self.refuse(&why).await;
+                Next::Resume(seq)
+            }
+            Err(_) => {
+                self.wait_after_failure().await;
+                Next::Resume(seq)
+            }
+        }
     }
 
     /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
@@ -336,7 +397,7 @@ impl CustodyOutput {
             .map_err(|error| error.to_string())
     }
 
-    fn trouble(&self, what: &str, why: &str) {
+    pub(super) fn trouble(&self, what: &str, why: &str) {
         let said = format!("{what}: {why}");
         log::warn!(output = self.settings.id.as_str(), endpoint = self.endpoint(); "{said}");
         self.state.failed(&said, self.endpoint(), self.clock.now());

@@ -9,12 +9,15 @@
 mod backoff;
 mod custody;
 mod enroll;
+mod history;
+mod memory;
 mod request;
 mod window;
 
 pub use backoff::Backoff;
 pub use custody::{CustodyOutput, CustodySettings, Identity};
 pub use enroll::TokenStore;
+pub use history::acceptance_file;
 
 /// Why an output ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

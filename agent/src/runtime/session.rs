@@ -153,6 +153,9 @@ impl Session {
         for gap in gaps {
             self.pipe.own(gap);
         }
+        while let Some(act) = self.delivery.act() {
+            self.pipe.own(act);
+        }
         if self.hold_sources && stats.blocks == 0 {
             return Some(End::Reread);
         }

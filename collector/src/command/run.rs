@@ -17,9 +17,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
 use crate::access::{Access, random_secret};
-use crate::serve::{App, Limits, server, tls};
+use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
-use crate::store::evidence::{EvidenceLog, Options, folder_in};
+use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
+use crate::tlog::Enrolment;
 
 const PROGRAM: &str = "custody-collector";
 /// How often held-back log lines are looked after.
@@ -59,7 +60,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let tls = load_tls(config.tls.as_ref())?;
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
-    let log = open_log(config, dir.path(), &clock, &service)?;
+    let log = open_log(config, dir.path(), &access, &clock, &service)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,11 +107,13 @@ fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>
 fn open_log(
     config: &CollectorConfig,
     dir: &Path,
+    access: &Access,
     clock: &Arc<dyn Clock>,
     service: &Service,
 ) -> anyhow::Result<Arc<EvidenceLog>> {
     let BlocksConfig::Local { segment_bytes } = config.blocks;
-    let options = Options::new(u64::try_from(segment_bytes.as_usize())?);
+    let mut options = Options::new(u64::try_from(segment_bytes.as_usize())?);
+    options.tlog = Some(tlog_options(config, dir, access)?);
     service.extend_timeout(Duration::from_secs(600));
     let (log, opening) = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(clock))
         .or_exit(Exit::Io, "the evidence log cannot be opened")?;
@@ -127,6 +130,24 @@ fn open_log(
         "evidence log open"
     );
     Ok(Arc::new(log))
+}
+
+fn tlog_options(
+    config: &CollectorConfig,
+    dir: &Path,
+    access: &Access,
+) -> anyhow::Result<TlogOptions> {
+    let agents = access.agents()?.into_iter().map(|agent| Enrolment {
+        agent: agent.id,
+        host: agent.host,
+        key: agent.key,
+    });
+    Ok(TlogOptions {
+        folder: dir.join("tlog"),
+        origin: config.name.get().clone(),
+        random: random_secret()?,
+        agents: agents.collect(),
+    })
 }
 
 async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
@@ -180,6 +201,12 @@ async fn serve(
     let failed = parts.log.failed();
     let _watchdog = Watchdog::start(&parts.service, move || failed.borrow().is_none())?;
     parts.service.ready(&format!("listening on {local}"));
+    let keeper = async {
+        let (log, access) = (Arc::clone(&parts.log), Arc::clone(&parts.access));
+        keeper::keep(log, access, Arc::clone(&parts.clock), stop.clone()).await;
+        // The server ends by the stop token itself.
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         () = server::serve(listener, parts.tls.clone(), router, stop.clone()) => Ok(Exit::Good),
         reason = failure(&parts.log) => Err(Failure::new(Exit::Io, format!(
@@ -187,6 +214,7 @@ async fn serve(
              nothing acknowledged is lost)"
         )).into()),
         () = housekeeping(signals, &parts.service) => Ok(Exit::Good),
+        () = keeper => Ok(Exit::Good),
     };
     stop.stop();
     if let Some(close) = derived.close {
