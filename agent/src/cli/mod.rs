@@ -2,6 +2,7 @@
 
 mod check;
 mod follow;
+mod fork;
 mod preview;
 mod print;
 mod run;
@@ -47,6 +48,8 @@ enum Command {
     Preview(preview::PreviewArgs),
     /// Ask the running agent how it is.
     Status(status::StatusArgs),
+    /// Accept that a collector's history does not continue what it had shown.
+    AcceptFork(fork::AcceptForkArgs),
     /// Look into the spool of an agent that is not running.
     Spool(spool::SpoolArgs),
 }
@@ -109,6 +112,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Test(args) => test::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),
     }
 }

@@ -272,7 +272,7 @@ impl CustodyOutput {
             }
             Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
             Answer::Forked(said) => {
-                self.end_stream(seq, format!("the collector has another past: {said}")).await
+                self.end_stream(seq, format!("the collector has another past: {said}"), false).await
             }
             Answer::Denied(said) => {
                 self.trouble("not let in; everything is kept and tried again", &said);
@@ -314,14 +314,14 @@ impl CustodyOutput {
             let reason = format!(
                 "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
             );
-            return self.end_stream(seq, reason).await;
+            return self.end_stream(seq, reason, false).await;
         }
         if expected < from {
             let reason = format!(
                 "the collector has forgotten blocks {expected} to {} that it acknowledged",
                 seq - 1
             );
-            return self.end_stream(seq, reason).await;
+            return self.end_stream(seq, reason, true).await;
         }
         // Whether the collector's blocks up to there are ours is not known yet: an agent of this
         // name whose state was put back since may have sent it others. So nothing is freed. The
@@ -332,11 +332,11 @@ impl CustodyOutput {
     /// The stream cannot go on there; but first the collector must show that its log continues
     /// what it had shown. A collector that was put back from an older copy has forgotten more than
     /// blocks.
-    async fn end_stream(&mut self, seq: u64, reason: String) -> Next {
+    async fn end_stream(&mut self, seq: u64, reason: String, forgotten: bool) -> Next {
         self.log_checked = false;
         let Some(token) = self.obtain_token().await else { return Next::Resume(seq) };
         match self.check_log(&token).await {
-            Ok(()) => Next::End(Ended::NewStream { reason }),
+            Ok(()) => Next::End(Ended::NewStream { reason, forgotten }),
             Err(Answer::Untrue(why)) => {
                 self.refuse(&why).await;
                 Next::Resume(seq)

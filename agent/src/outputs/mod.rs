@@ -28,5 +28,7 @@ pub enum Ended {
     NewStream {
         /// For the log and for the event.
         reason: String,
+        /// The destination has lost what it had acknowledged: what can be read again is.
+        forgotten: bool,
     },
 }

@@ -159,7 +159,8 @@ impl Session {
         if self.hold_sources && stats.blocks == 0 {
             return Some(End::Reread);
         }
-        if let Some(Ended::NewStream { reason }) = self.delivery.ended() {
+        if let Some(Ended::NewStream { reason, forgotten }) = self.delivery.ended() {
+            let lost = lost || forgotten;
             return Some(End::NewStream { reason, gaps: Vec::new(), lost });
         }
         if self.pipe.is_broken() {

@@ -193,6 +193,7 @@ async fn serve(
         source: Arc::<EvidenceLog>::clone(&parts.log),
         readers: Arc::<Access>::clone(&parts.access),
         clock: Arc::clone(&parts.clock),
+        prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
         stop: stop.clone(),
     })?;
     let router = Arc::new(app).router(derived.routes);

@@ -21,6 +21,7 @@
 //! acknowledged. Files that contradict the evidence or each other: the collector does not start.
 
 mod key;
+pub mod keys;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,11 @@ use custody_evidence::tlog::{
     FileTiles, Log, Prover, Tile, TileError, TileRead, TooLong, TreeHead,
 };
 use custody_evidence::{Checkpoint, Entry, Keyring, LogReceipt, PublicKey, Signed};
+
+use serde_json::value::RawValue;
+
+use crate::query::api::{Prove, Proved};
+use crate::store::evidence::EvidenceLog;
 
 pub use open::Enrolment;
 pub(crate) use open::{Known, open};
@@ -438,6 +444,22 @@ impl State {
             if blocks <= ordinal { low = middle + 1 } else { high = middle }
         }
         u64::try_from(low).unwrap_or(u64::MAX)
+    }
+}
+
+impl Prove for EvidenceLog {
+    fn prove(&self, block: &Block, index: u32) -> Option<Proved> {
+        let header = &block.header;
+        let log_index = self.log_index(&(header.agent, header.stream), header.seq)?;
+        let made = self.tlog()?.prove(block, index, log_index);
+        let json = made.and_then(|proof| proof.to_json()).map_err(|error| error.to_string());
+        match json.and_then(|json| RawValue::from_string(json).map_err(|e| e.to_string())) {
+            Ok(json) => Some(Proved { log_index, json }),
+            Err(error) => {
+                log::error!(error:% = error; "an event cannot be proved");
+                None
+            }
+        }
     }
 }
 
