@@ -23,10 +23,11 @@ use crossbeam_channel::Sender;
 
 use super::enroll::TokenStore;
 use super::memory::{Memory, Trouble};
-use super::request::{Answer, Post};
+use super::request::{Answer, Post, post_key};
 use super::window::Window;
 use super::{Backoff, Ended};
 use crate::pipeline::OwnAct;
+use crate::rotation::Rotations;
 use crate::spool::SpoolHandle;
 use crate::status::OutputState;
 
@@ -57,6 +58,8 @@ pub struct CustodySettings {
     pub tokens: TokenStore,
     /// Where is kept what the collector's log has shown.
     pub witness: PathBuf,
+    /// Statements about the agent's keys.
+    pub keys: Arc<Rotations>,
     /// Takes events about the output itself.
     pub acts: Sender<OwnAct>,
     /// Longest wait after failures.
@@ -84,6 +87,8 @@ pub struct CustodyOutput {
     pub(super) memory: Memory,
     /// The log was asked for since the connection last broke.
     pub(super) log_checked: bool,
+    /// All statements about keys were sent again since the last acknowledgement.
+    rewound: bool,
 }
 
 /// What to do after a window broke.
@@ -123,6 +128,7 @@ impl CustodyOutput {
             token: None,
             memory,
             log_checked: false,
+            rewound: false,
         })
     }
 
@@ -173,7 +179,7 @@ impl CustodyOutput {
             Ok(Some(token)) => Ok(token),
             Ok(None) => {
                 let endpoint = self.endpoint().to_owned();
-                self.settings.tokens.enroll(&self.client, &endpoint, &self.identity).await
+                self.settings.tokens.enroll(&self.client, &endpoint, &self.known_identity()).await
             }
             Err(reason) => Err(reason),
         };
@@ -198,6 +204,9 @@ impl CustodyOutput {
         let mut acked = from;
         let mut sent: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
         if let Err(answer) = self.check_log(&token).await {
+            return Ok((from, answer));
+        }
+        if let Err(answer) = self.send_keys(&token).await {
             return Ok((from, answer));
         }
         loop {
@@ -256,6 +265,7 @@ impl CustodyOutput {
             log::info!(output = self.settings.id.as_str(), next_seq = next_seq; "delivery goes on");
         }
         self.backoff.reset();
+        self.rewound = false;
         self.state.acknowledged(next_seq, self.endpoint(), self.clock.now());
         self.spool
             .ack(&self.settings.id, self.generation, next_seq)
@@ -279,6 +289,17 @@ impl CustodyOutput {
                 self.token = None;
                 self.forget_enrolled_token().await;
                 Next::Resume(seq)
+            }
+            Answer::KeyUnknown(said) if !self.rewound => match self.rewind_keys() {
+                Ok(()) => Next::Resume(seq),
+                Err(why) => {
+                    self.trouble(&said, &why);
+                    self.wait_after_failure().await;
+                    Next::Resume(seq)
+                }
+            },
+            Answer::KeyUnknown(said) | Answer::KeyReplaced(said) => {
+                self.lose_identity(seq, said).await
             }
             Answer::Refused(said) => self.set_aside(seq, &said).await,
             Answer::Busy(retry_after, said) => {
@@ -329,6 +350,58 @@ impl CustodyOutput {
         Next::Resume(expected)
     }
 
+    /// As the collector knows this agent: by the key before the first statement that it lacks.
+    fn known_identity(&self) -> Identity {
+        let known = self.settings.keys.known_key(&self.settings.id);
+        let public_key = known.unwrap_or_else(|| self.identity.public_key.clone());
+        Identity { public_key, ..self.identity.clone() }
+    }
+
+    /// Every statement that the collector has not taken, in order.
+    async fn send_keys(&mut self, token: &str) -> Result<(), Answer> {
+        let (keys, id) = (Arc::clone(&self.settings.keys), self.settings.id.clone());
+        while let Some((number, entry)) = keys.pending(&id) {
+            let endpoint = self.endpoint().to_owned();
+            let agent = self.identity.agent;
+            let answer = post_key(&self.client, &endpoint, token, &agent, entry).await;
+            match answer {
+                Answer::Durable(_) => {}
+                // A collector that was put back knows an older key: from the beginning, once.
+                Answer::KeyUnknown(_) if !self.rewound => {
+                    self.rewind_keys().map_err(Answer::Failed)?;
+                    continue;
+                }
+                // It came to know this agent by a later key.
+                Answer::KeyUnknown(_) => {}
+                answer => return Err(answer),
+            }
+            keys.taken(&id, number).map_err(|error| Answer::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn rewind_keys(&mut self) -> Result<(), String> {
+        self.rewound = true;
+        self.settings.keys.rewind(&self.settings.id).map_err(|error| error.to_string())
+    }
+
+    /// The key has gone: with a token for enrolment the agent goes on under a new identity.
+    async fn lose_identity(&mut self, seq: u64, said: String) -> Next {
+        let tokens = &self.settings.tokens;
+        if tokens.configured.is_none() && tokens.enroll.is_some() {
+            let reason = format!("this agent's key is not the collector's newest: {said}");
+            return Next::End(Ended::NewIdentity { reason });
+        }
+        self.trouble(
+            "the collector does not take this agent's key; everything is kept. Remedy: configure \
+             enroll_token_file, so that it can enrol anew",
+            &said,
+        );
+        let wait = self.backoff.below(DENIED_WAIT);
+        self.wait(wait).await;
+        Next::Resume(seq)
+    }
+
     /// The stream cannot go on there; but first the collector must show that its log continues
     /// what it had shown. A collector that was put back from an older copy has forgotten more than
     /// blocks.
@@ -350,11 +423,11 @@ impl CustodyOutput {
 
     /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
     /// anew); otherwise knock slowly.
-    async fn forget_enrolled_token(&mut self) {
+    pub(super) async fn forget_enrolled_token(&mut self) {
         let tokens = self.settings.tokens.clone();
         if tokens.configured.is_none() && tokens.enroll.is_some() {
             let endpoint = self.endpoint().to_owned();
-            match tokens.enroll(&self.client, &endpoint, &self.identity).await {
+            match tokens.enroll(&self.client, &endpoint, &self.known_identity()).await {
                 Ok(token) => {
                     log::info!(output = self.settings.id.as_str(); "enrolled again");
                     self.token = Some(token);

@@ -145,7 +145,16 @@ impl CustodyOutput {
     /// May it go on? `Some(None)` where the history continues.
     async fn look_again(&mut self) -> Option<Option<AcceptedFork>> {
         let token = self.obtain_token().await?;
-        let shown = self.ask_log(&[], &token).await.ok()?;
+        let shown = match self.ask_log(&[], &token).await {
+            Ok(shown) => shown,
+            Err(Answer::Denied(_)) => {
+                // It was made anew: it must know this agent before it can show anything.
+                self.token = None;
+                self.forget_enrolled_token().await;
+                return None;
+            }
+            Err(_) => return None,
+        };
         if self.memory.prove(&shown, &[]).is_ok() {
             return Some(None);
         }

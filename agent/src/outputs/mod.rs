@@ -24,6 +24,12 @@ pub use history::acceptance_file;
 pub enum Ended {
     /// It was asked to.
     Stopped,
+    /// The agent's key was replaced by a newer one: its state is older than what the collector
+    /// knows. It goes on under a new identity.
+    NewIdentity {
+        /// For the log and for the event.
+        reason: String,
+    },
     /// The stream cannot go on at this destination: begin a new one.
     NewStream {
         /// For the log and for the event.

@@ -26,6 +26,10 @@ pub(super) enum Answer {
     Forked(String),
     /// We may not (401, 403).
     Denied(String),
+    /// The collector knows a newer key of this agent than the one that signed.
+    KeyReplaced(String),
+    /// The collector does not know the key that signed.
+    KeyUnknown(String),
     /// It will never take this body (413, 422).
     Refused(String),
     /// Not now (429, 503), with the wait that it asks for.
@@ -89,6 +93,28 @@ impl Post {
     }
 }
 
+/// Sends a statement by which one key of the agent named the next.
+pub(super) async fn post_key(
+    client: &Client,
+    endpoint: &str,
+    token: &str,
+    agent: &AgentId,
+    entry: Vec<u8>,
+) -> Answer {
+    let sent = client
+        .post(format!("{endpoint}/v1/agents/{agent}/keys"))
+        .bearer_auth(token)
+        .header("content-type", "application/octet-stream")
+        .body(entry)
+        .send()
+        .await;
+    match sent {
+        Ok(response) if response.status() == StatusCode::OK => Answer::Durable(None),
+        Ok(response) => read_answer(response, 0).await,
+        Err(error) => Answer::Failed(explain(&error)),
+    }
+}
+
 async fn read_answer(response: Response, seq: u64) -> Answer {
     let status = response.status();
     let retry_after = retry_after(&response);
@@ -115,6 +141,12 @@ async fn read_answer(response: Response, seq: u64) -> Answer {
             Some(expected) => Answer::Expects(expected),
             None => Answer::Failed(format!("409 without expected_seq: {said}")),
         },
+        StatusCode::FORBIDDEN if body.code.as_deref() == Some("key_replaced") => {
+            Answer::KeyReplaced(said)
+        }
+        StatusCode::FORBIDDEN if body.code.as_deref() == Some("key_unknown") => {
+            Answer::KeyUnknown(said)
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Answer::Denied(format!("{status}: {said}"))
         }

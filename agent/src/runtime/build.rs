@@ -15,6 +15,7 @@ use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
 use super::Shared;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{OwnAct, SourceContext, random_secret};
+use crate::rotation::Rotations;
 use crate::sources::SourceIndex;
 use crate::sources::file::{FileOptions, FileSource};
 
@@ -168,6 +169,7 @@ pub(super) fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Cl
 pub(super) fn output_settings(
     output: &CustodyOutputConfig,
     data_dir: &Path,
+    keys: Arc<Rotations>,
     acts: Sender<OwnAct>,
 ) -> anyhow::Result<CustodySettings> {
     let id = output.id.get().clone();
@@ -180,6 +182,7 @@ pub(super) fn output_settings(
             kept: data_dir.join(format!("token-{id}")),
         },
         witness: data_dir.join(format!("log-{id}")),
+        keys,
         acts,
         id,
         max_backoff: output.max_backoff.duration(),

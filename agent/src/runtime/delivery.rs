@@ -130,7 +130,12 @@ fn prepare(
         let state = OutputState::new(output.id(), from);
         states.push(Arc::clone(&state));
         let output = CustodyOutput::new(
-            build::output_settings(custody, &shared.data_dir, acts.clone())?,
+            build::output_settings(
+                custody,
+                &shared.data_dir,
+                Arc::clone(&shared.rotations),
+                acts.clone(),
+            )?,
             build::identity(config, shared),
             build::client(custody)?,
             shared.spool.clone(),

@@ -40,6 +40,12 @@ CREATE TABLE forks (
     reason TEXT,
     PRIMARY KEY (size, root)
 ) STRICT;
+CREATE TABLE acts (
+    id INTEGER PRIMARY KEY NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
 PRAGMA user_version = 2;
 ";
 /// From a collector that kept no transparency log.
@@ -54,6 +60,12 @@ CREATE TABLE forks (
     accepted TEXT,
     reason TEXT,
     PRIMARY KEY (size, root)
+) STRICT;
+CREATE TABLE acts (
+    id INTEGER PRIMARY KEY NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    reason TEXT NOT NULL
 ) STRICT;
 PRAGMA user_version = 2;
 ";
@@ -81,6 +93,19 @@ pub struct AgentRow {
     pub revoked: Option<Timestamp>,
     /// Why it was revoked.
     pub revoked_reason: Option<String>,
+}
+
+/// An act that is not an event yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActRow {
+    /// Its number.
+    pub id: i64,
+    /// `token.create` …
+    pub action: String,
+    /// With what it was done.
+    pub target: String,
+    /// Why, or what exactly.
+    pub reason: String,
 }
 
 /// A checkpoint that an agent holds and that the log does not continue.
@@ -205,7 +230,9 @@ impl Db {
                 now.to_string()
             ],
         );
-        self.wrap(written).map(|_| ())
+        self.wrap(written)?;
+        let reason = format!("host {}, key {}", enrolment.hostname, enrolment.key.id());
+        self.act("agent.enroll", &id, &reason)
     }
 
     pub(super) fn set_key(&self, agent: AgentId, key: &PublicKey) -> Result<(), AccessError> {
@@ -227,7 +254,10 @@ impl Db {
              WHERE id = ?1 AND revoked IS NULL",
             params![agent.to_hex(), now.to_string(), reason],
         ))?;
-        if changed == 0 { Err(AccessError::NoSuchAgent(agent)) } else { Ok(()) }
+        if changed == 0 {
+            return Err(AccessError::NoSuchAgent(agent));
+        }
+        self.act("agent.revoke", &agent.to_hex(), reason)
     }
 
     pub(super) fn fork_seen(
@@ -263,10 +293,45 @@ impl Db {
     }
 
     pub(super) fn accept_forks(&self, reason: &str, now: Timestamp) -> Result<usize, AccessError> {
-        self.wrap(self.connection.execute(
+        let changed = self.wrap(self.connection.execute(
             "UPDATE forks SET accepted = ?1, reason = ?2 WHERE accepted IS NULL",
             params![now.to_string(), reason],
-        ))
+        ))?;
+        self.act("log.accept_fork", &format!("{changed} forks"), reason)?;
+        Ok(changed)
+    }
+
+    /// Notes an act, until it is an event.
+    fn act(&self, action: &str, target: &str, reason: &str) -> Result<(), AccessError> {
+        let written = self.connection.execute(
+            "INSERT INTO acts (action, target, reason) VALUES (?1, ?2, ?3)",
+            params![action, target, reason],
+        );
+        self.wrap(written).map(|_| ())
+    }
+
+    /// The oldest acts that are not events yet.
+    pub(super) fn acts(&self) -> Result<Vec<ActRow>, AccessError> {
+        let read = || {
+            let mut select = self.connection.prepare_cached(
+                "SELECT id, action, target, reason FROM acts ORDER BY id LIMIT 200",
+            )?;
+            let row = |row: &Row<'_>| {
+                Ok(ActRow {
+                    id: row.get(0)?,
+                    action: row.get(1)?,
+                    target: row.get(2)?,
+                    reason: row.get(3)?,
+                })
+            };
+            select.query_map([], row)?.collect()
+        };
+        self.wrap(read())
+    }
+
+    /// Acts up to this one are events.
+    pub(super) fn forget_acts(&self, id: i64) -> Result<(), AccessError> {
+        self.wrap(self.connection.execute("DELETE FROM acts WHERE id <= ?1", [id])).map(|_| ())
     }
 
     pub(super) fn tokens(&self) -> Result<Vec<TokenRow>, AccessError> {
@@ -308,7 +373,10 @@ impl Db {
             {
                 Err(AccessError::NameTaken(name.to_owned()))
             }
-            other => self.wrap(other),
+            other => {
+                self.wrap(other)?;
+                self.act("token.create", name, role.name())
+            }
         }
     }
 
@@ -320,7 +388,10 @@ impl Db {
              WHERE name = ?1 AND revoked IS NULL",
             params![name, now],
         ))?;
-        if changed == 0 { Err(AccessError::NoSuchToken(name.to_owned())) } else { Ok(()) }
+        if changed == 0 {
+            return Err(AccessError::NoSuchToken(name.to_owned()));
+        }
+        self.act("token.revoke", name, "")
     }
 }
 

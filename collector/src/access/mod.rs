@@ -26,7 +26,7 @@ use custody_evidence::tlog::TreeHead;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-pub use db::{AgentRow, ForkRow, TokenRow};
+pub use db::{ActRow, AgentRow, ForkRow, TokenRow};
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -350,6 +350,22 @@ impl Access {
         note: &str,
     ) -> Result<(), AccessError> {
         self.db().fork_seen(agent, head, note, self.clock.now())
+    }
+
+    /// What was done with tokens, agents and forks and is not an event yet, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn acts(&self) -> Result<Vec<ActRow>, AccessError> {
+        self.db().acts()
+    }
+
+    /// Acts up to this one are durable events.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn forget_acts(&self, id: i64) -> Result<(), AccessError> {
+        self.db().forget_acts(id)
     }
 
     /// Forks that were seen, oldest first.

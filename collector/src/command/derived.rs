@@ -12,6 +12,7 @@ use custody_event::Clock;
 use super::ConfigArgs;
 use crate::access;
 use crate::index::{IndexOptions, Indexer};
+use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
 use crate::query::auth;
 use crate::store::BlockSource;
@@ -31,6 +32,8 @@ pub struct Given<'a> {
     pub clock: Arc<dyn Clock>,
     /// Proves events.
     pub prover: Option<Arc<dyn Prove>>,
+    /// Takes who has asked what.
+    pub acts: Option<Acts>,
     /// Set when the process shall stop.
     pub stop: StopToken,
 }
@@ -67,7 +70,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = Arc::new(Readers(given.readers));
-    let state = QueryState { store, auth, clock: given.clock, prover: given.prover };
+    let state = QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone()).merge(web::router(state, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
 use crate::access::{Access, random_secret};
+use crate::own::{self, Act, Acts, OwnStream};
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
 use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
@@ -60,14 +61,20 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let tls = load_tls(config.tls.as_ref())?;
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
-    let log = open_log(config, dir.path(), &access, &clock, &service)?;
+    let own = own::Identity::load(dir.path())?;
+    let agents = agents(&access, &own)?;
+    let log = open_log(config, dir.path(), agents, &clock, &service)?;
+    let name = config.name.get();
+    let (own, acts) = OwnStream::start(Arc::clone(&log), own, name, Arc::clone(&clock))?;
+    acts.record(Act::Started { config_sha256: loaded.sha256.clone() });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls };
+    let parts = Parts { clock, access, log, service, tls, acts };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
+    own.close();
     parts.log.close();
     runtime.shutdown_timeout(Duration::from_secs(5));
     logging::flush();
@@ -80,6 +87,7 @@ struct Parts {
     log: Arc<EvidenceLog>,
     service: Service,
     tls: Option<TlsAcceptor>,
+    acts: Acts,
 }
 
 fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
@@ -107,13 +115,13 @@ fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>
 fn open_log(
     config: &CollectorConfig,
     dir: &Path,
-    access: &Access,
+    agents: Vec<Enrolment>,
     clock: &Arc<dyn Clock>,
     service: &Service,
 ) -> anyhow::Result<Arc<EvidenceLog>> {
     let BlocksConfig::Local { segment_bytes } = config.blocks;
     let mut options = Options::new(u64::try_from(segment_bytes.as_usize())?);
-    options.tlog = Some(tlog_options(config, dir, access)?);
+    options.tlog = Some(tlog_options(config, dir, agents)?);
     service.extend_timeout(Duration::from_secs(600));
     let (log, opening) = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(clock))
         .or_exit(Exit::Io, "the evidence log cannot be opened")?;
@@ -135,19 +143,24 @@ fn open_log(
 fn tlog_options(
     config: &CollectorConfig,
     dir: &Path,
-    access: &Access,
+    agents: Vec<Enrolment>,
 ) -> anyhow::Result<TlogOptions> {
-    let agents = access.agents()?.into_iter().map(|agent| Enrolment {
-        agent: agent.id,
-        host: agent.host,
-        key: agent.key,
-    });
     Ok(TlogOptions {
         folder: dir.join("tlog"),
         origin: config.name.get().clone(),
         random: random_secret()?,
-        agents: agents.collect(),
+        agents,
     })
+}
+
+/// Whom the log vouches for: enrolled agents, and the collector itself.
+fn agents(access: &Access, own: &own::Identity) -> anyhow::Result<Vec<Enrolment>> {
+    let enrolled = access.agents()?.into_iter().map(|agent| Enrolment {
+        agent: agent.id,
+        host: agent.host,
+        key: agent.key,
+    });
+    Ok(enrolled.chain([own.enrolment()]).collect())
 }
 
 async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
@@ -194,6 +207,7 @@ async fn serve(
         readers: Arc::<Access>::clone(&parts.access),
         clock: Arc::clone(&parts.clock),
         prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
+        acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
     let router = Arc::new(app).router(derived.routes);
@@ -204,7 +218,8 @@ async fn serve(
     parts.service.ready(&format!("listening on {local}"));
     let keeper = async {
         let (log, access) = (Arc::clone(&parts.log), Arc::clone(&parts.access));
-        keeper::keep(log, access, Arc::clone(&parts.clock), stop.clone()).await;
+        let (clock, acts) = (Arc::clone(&parts.clock), parts.acts.clone());
+        keeper::keep(log, access, clock, acts, stop.clone()).await;
         // The server ends by the stop token itself.
         std::future::pending::<()>().await;
     };

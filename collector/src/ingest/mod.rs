@@ -19,6 +19,7 @@ pub(crate) mod content;
 use std::sync::Arc;
 
 use custody_event::{AgentId, Block, Digest, Seq, StreamId};
+use custody_evidence::keyring::KeyringError;
 use custody_evidence::{LogReceipt, PublicKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -143,7 +144,7 @@ fn settled(outcome: Outcome) -> Option<Result<Seq, Problem>> {
         Outcome::Unavailable { reason, retry_after_s } => {
             Some(Err(Problem::unavailable(reason, retry_after_s)))
         }
-        Outcome::BadKey { reason } => Some(Err(Problem::new(Code::BadSignature, reason))),
+        Outcome::BadKey { error } => Some(Err(Problem::bad_key(&error))),
         Outcome::Recheck => None,
     }
 }
@@ -218,12 +219,10 @@ fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Proble
 /// By the keys that the transparency log vouches for; without one, by the enrolled key.
 fn check_key(log: &EvidenceLog, block: &Block, sender: &Sender) -> Result<(), Problem> {
     let checked = match log.tlog() {
-        Some(tlog) => tlog.check(block).map_err(|error| error.to_string()),
-        None => sender.key.verify(block).map_err(|error| error.to_string()),
+        Some(tlog) => tlog.check(block),
+        None => sender.key.verify(block).map_err(KeyringError::Signature),
     };
-    checked.map_err(|error| {
-        Problem::new(Code::BadSignature, format!("{error}; enrol again if the key was made anew"))
-    })
+    checked.map_err(|error| Problem::bad_key(&error))
 }
 
 /// Is the block's number behind the stream's end? Then its hash decides.

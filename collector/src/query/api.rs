@@ -19,6 +19,7 @@ use super::filter::{Expr, Filter, Pattern};
 use super::keys::Key;
 use super::params;
 use super::problem::Problem;
+use crate::own::{Act, Acts};
 use crate::index::{
     Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats, StatsRequest,
     Total, terms,
@@ -35,6 +36,8 @@ pub struct QueryState {
     pub clock: Arc<dyn Clock>,
     /// Proves events, where the collector keeps a transparency log.
     pub prover: Option<Arc<dyn Prove>>,
+    /// Takes who has asked what.
+    pub acts: Option<Acts>,
 }
 
 /// Proves events. Implemented over the evidence and its transparency log.
@@ -142,6 +145,20 @@ impl QueryState {
         if principal.may_search { Ok(principal) } else { Err(Problem::forbidden(&principal.name)) }
     }
 
+    /// Writes down who asked or did what.
+    pub fn record(&self, act: Act) {
+        if let Some(acts) = &self.acts {
+            acts.record(act);
+        }
+    }
+
+    /// Writes down a search; the pages of one search are one.
+    pub fn record_search(&self, who: &str, via: &'static str, pairs: &[(String, String)]) {
+        let asked = pairs.iter().filter(|(key, value)| key != "cursor" && !value.is_empty());
+        let words: Vec<String> = asked.map(|(key, value)| format!("{key}={value}")).collect();
+        self.record(Act::Searched { who: who.to_owned(), via, query: words.join("&") });
+    }
+
     /// Asks the store where blocking is allowed.
     async fn ask<T: Send + 'static>(
         &self,
@@ -241,7 +258,8 @@ async fn events(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
+    state.record_search(&who.name, "api", &pairs);
     let request = params::search(&pairs, state.clock.now())?;
     let page = state.search(request).await?;
     let body = PageBody {
@@ -257,8 +275,9 @@ async fn event(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
     let found = state.find(&id).await?;
+    state.record(Act::Viewed { who: who.name, via: "api", event: id });
     let list = |hits: &[Hit]| hits.iter().map(verbatim).collect::<Result<Vec<_>, _>>();
     let body = EventBody {
         event: verbatim(&found.hit)?,
@@ -299,7 +318,8 @@ async fn stats(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
+    state.record_search(&who.name, "api", &pairs);
     let request = params::stats(&pairs, state.clock.now())?;
     let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());
     let stats = state.stats(request).await?;

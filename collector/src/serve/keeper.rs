@@ -1,6 +1,8 @@
 //! Makes the transparency log say what the table of agents and forks says: revocations and
 //! accepted forks, which the command line writes there, also while no collector runs.
 //!
+//! What was done with tokens and agents becomes an event in the collector's own stream.
+//!
 //! The table is the will, the log is the deed. Each round appends what is missing; a round that
 //! failed is repeated, and nothing is appended twice.
 
@@ -12,6 +14,7 @@ use custody_event::Clock;
 use custody_evidence::Entry;
 
 use crate::access::Access;
+use crate::own::{Act, Acts};
 use crate::store::evidence::EvidenceLog;
 use crate::tlog::Tlog;
 
@@ -23,6 +26,7 @@ pub(crate) async fn keep(
     log: Arc<EvidenceLog>,
     access: Arc<Access>,
     clock: Arc<dyn Clock>,
+    acts: Acts,
     stop: StopToken,
 ) {
     if log.tlog().is_none() {
@@ -32,11 +36,33 @@ pub(crate) async fn keep(
         if let Err(error) = round(&log, &access, &clock).await {
             log::warn!(error:% = error; "the transparency log does not yet say what the list of agents says");
         }
+        if let Err(error) = tell(&access, &acts).await {
+            log::warn!(error:% = error; "what was done with tokens and agents is not all told yet");
+        }
         tokio::select! {
             () = stop.stopped() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
+}
+
+/// Acts on tokens, agents and forks become events; each stays in the table until it is durable.
+async fn tell(access: &Arc<Access>, acts: &Acts) -> anyhow::Result<()> {
+    let table = Arc::clone(access);
+    let rows = tokio::task::spawn_blocking(move || table.acts()).await??;
+    let Some(last) = rows.last().map(|row| row.id) else { return Ok(()) };
+    let told: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            let (action, target, reason) = (row.action, row.target, row.reason);
+            acts.record_durably(Act::Administered { action, target, reason })
+        })
+        .collect();
+    for durable in told {
+        durable.await?;
+    }
+    let table = Arc::clone(access);
+    Ok(tokio::task::spawn_blocking(move || table.forget_acts(last)).await??)
 }
 
 async fn round(

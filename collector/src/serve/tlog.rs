@@ -252,7 +252,7 @@ impl App {
         match outcome.await {
             Ok(Ok(index)) => Ok(index),
             Ok(Err(TlogError::Ring(error))) => {
-                Err(Problem::new(Code::BadSignature, error.to_string()))
+                Err(Problem::bad_key(&error))
             }
             Ok(Err(error)) => Err(unreadable(&error)),
             Err(_) => Err(Problem::unavailable("the evidence log ended", 5)),

@@ -55,6 +55,10 @@ fn a_collector_restored_from_an_older_copy_is_refused_until_the_fork_is_accepted
     copy_tree(&collector.data_dir, &backup);
     collector.start();
     collector.wait_ready();
+    // A key that the copy does not know: the agent starts anew, and its key is replaced.
+    assert_eq!(agent.stop().code(), Some(0));
+    agent.start();
+    agent.wait_ready();
     append(&mut log, 1500);
     let before = agent.wait_idle();
     let shown = before.output()["log_size"].as_u64().unwrap();
@@ -195,4 +199,100 @@ fn an_event_comes_with_a_proof_that_holds_without_the_collector() {
     let entries = collector.try_get(&format!("/tlog/tile/entries/000.p/{}", head.size)).unwrap();
     assert_eq!(entries.status, 200);
     drop(agent);
+}
+
+#[test]
+fn keys_are_replaced_at_every_start_and_a_revoked_agent_is_heard_no_more() {
+    let world = World::new("fork_keys");
+    let mut collector = Collector::started(&world, "collector");
+    let mut log =
+        LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(world.rng().bits()));
+    let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
+    let mut agent = Agent::started(&world, "agent", &spec);
+    let mut keys = std::collections::BTreeSet::new();
+    for round in 0..4 {
+        append(&mut log, 200);
+        let _idle = agent.wait_idle();
+        keys.insert(std::fs::read_to_string(agent.data_dir.join("agent.key")).unwrap());
+        // In order, and killed; with the collector up, and away.
+        if round % 2 == 0 {
+            agent.kill();
+        } else {
+            assert_eq!(agent.stop().code(), Some(0));
+        }
+        if round == 1 {
+            assert_eq!(collector.stop().code(), Some(0));
+            agent.start();
+            agent.wait_ready();
+            append(&mut log, 200);
+            agent.kill();
+            collector.start();
+            collector.wait_ready();
+        }
+        agent.start();
+        agent.wait_ready();
+    }
+    let _idle = agent.wait_idle();
+    assert_eq!(keys.len(), 4, "each start has its own key");
+    query::wait_for_line(&collector, log.written() - 1, world.patience());
+    let expected: Vec<u64> = (0..log.written()).collect();
+    assert_eq!(query::numbers(&collector, "input:app"), expected);
+    assert_eq!(collector.tally().streams(), 1, "a new key is not a new stream");
+
+    let status = agent.status();
+    let id = status.0["agent"].as_str().unwrap();
+    let revoke = ["agent", "--data-dir", collector.data_dir.to_str().unwrap(), "revoke", id];
+    Collector::cli(&[&revoke[..], &["--reason", "the host is lost"]].concat()).expect(0, &[]);
+    append(&mut log, 100);
+    let waiting = agent.wait_status("the agent is not let in", |status| {
+        status.output()["state"] == "waiting" && status.spool()["blocks"].as_u64() > Some(0)
+    });
+    assert!(waiting.output()["lag_blocks"].as_u64() > Some(0));
+    until("the revocation is an event", world.patience(), || {
+        (!query::all(&collector, "action:agent.revoke").is_empty()).then_some(())
+    });
+    assert_eq!(agent.stop().code(), Some(0));
+    assert_eq!(collector.stop().code(), Some(0));
+    assert_eq!(query_count(&collector), expected.len());
+    let report = verified(&collector.data_dir);
+    assert!(report.problems.is_empty(), "{}", report.to_text());
+}
+
+fn query_count(collector: &Collector) -> usize {
+    collector.tally().numbers.len()
+}
+
+#[test]
+fn what_is_done_with_the_collector_is_an_event_and_a_page_that_asks_again_is_counted() {
+    let world = World::new("fork_own_acts");
+    let mut collector = Collector::started(&world, "collector");
+    for _ in 0..50 {
+        let _page = collector.get("/v1/events?q=actor:nobody");
+    }
+    let create = ["token", "--data-dir", collector.data_dir.to_str().unwrap(), "create"];
+    Collector::cli(&[&create[..], &["--name", "jane", "--role", "viewer"]].concat()).expect(0, &[]);
+    let action = |action: &str| query::all(&collector, &format!("action:{action}"));
+    until("the new token is an event", world.patience(), || {
+        let found = action("token.create");
+        (found.len() == 1 && found[0]["targets"][0]["id"] == "jane").then_some(())
+    });
+    until("the start is an event", world.patience(), || {
+        (action("collector.start").len() == 1).then_some(())
+    });
+    let searches = action("event.search");
+    let asked = |query: &str| {
+        searches.iter().filter(|event| event["details"]["query"] == query).count()
+    };
+    assert_eq!(asked("q=actor:nobody"), 1, "{searches:#?}");
+    let searched = searches.iter().find(|event| event["details"]["query"] == "q=actor:nobody");
+    assert_eq!(searched.unwrap()["actor"]["name"], "admin");
+    assert_eq!(collector.stop().code(), Some(0));
+    collector.start();
+    collector.wait_ready();
+    until("the stop is an event", world.patience(), || {
+        (query::all(&collector, "action:collector.stop").len() == 1).then_some(())
+    });
+    assert_eq!(collector.stop().code(), Some(0));
+    let report = verified(&collector.data_dir);
+    assert!(report.problems.is_empty(), "{}", report.to_text());
 }

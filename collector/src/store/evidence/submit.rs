@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use custody_event::{Block, Coverage, Seq};
 use custody_evidence::Entry;
+use custody_evidence::keyring::KeyringError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Decision;
@@ -56,7 +57,7 @@ pub(crate) enum Outcome {
     /// The log went on meanwhile: look again and submit again.
     Recheck,
     /// The key that signed it has been replaced or revoked meanwhile.
-    BadKey { reason: String },
+    BadKey { error: KeyringError },
     /// Not now.
     Unavailable { reason: String, retry_after_s: u32 },
 }

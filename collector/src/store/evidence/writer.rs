@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use custody_event::{Clock, Digest, Seq};
-use custody_evidence::{Chain, Entry};
+use custody_evidence::keyring::KeyringError;
+use custody_evidence::{Chain, Entry, SignatureError};
 
 use super::Shared;
 use super::frame;
@@ -285,13 +286,13 @@ impl Writer {
             submission.answer(Outcome::Forked { expected_seq: chain.next_seq });
             return false;
         }
-        if let Some(reason) = self.key_trouble(&submission) {
-            submission.answer(Outcome::BadKey { reason });
+        if let Some(error) = self.key_trouble(&submission) {
+            submission.answer(Outcome::BadKey { error });
             return false;
         }
         let Some(entry) = Entry::of_block(submission.block()) else {
-            let reason = "the block is not signed".to_owned();
-            submission.answer(Outcome::BadKey { reason });
+            let error = SignatureError::Missing(header.seq).into();
+            submission.answer(Outcome::BadKey { error });
             return false;
         };
         let basis = self.shared.ledger().basis(&name, &header.host, submission.coverage());
@@ -316,12 +317,12 @@ impl Writer {
 
     /// A statement may have come between the check of the signature and now: then it is checked
     /// again.
-    fn key_trouble(&self, submission: &Submission) -> Option<String> {
+    fn key_trouble(&self, submission: &Submission) -> Option<KeyringError> {
         let tlog = self.shared.tlog.as_ref()?;
         if tlog.version() == submission.keys_version() {
             return None;
         }
-        tlog.check(submission.block()).err().map(|error| error.to_string())
+        tlog.check(submission.block()).err()
     }
 
     /// Where the next frame will stand.
