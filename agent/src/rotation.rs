@@ -84,7 +84,9 @@ impl Rotations {
     pub fn load(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("rotations");
         let kept = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };

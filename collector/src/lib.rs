@@ -19,7 +19,7 @@ pub mod own;
 pub mod query;
 pub mod serve;
 pub mod store;
-pub mod tlog;
 #[doc(hidden)]
 pub mod testing;
+pub mod tlog;
 pub mod web;

@@ -16,10 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
 use custody_event::{AgentId, Block, Clock, StreamId};
 use reqwest::Client;
-use crossbeam_channel::Sender;
 
 use super::enroll::TokenStore;
 use super::memory::{Memory, Trouble};

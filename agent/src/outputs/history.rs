@@ -165,13 +165,17 @@ impl CustodyOutput {
     }
 
     async fn accepted_here(&mut self, shown: &Shown) -> Option<AcceptedFork> {
-        let path = self.settings.witness.parent().map(|dir| acceptance_file(dir, &self.settings.id))?;
+        let path =
+            self.settings.witness.parent().map(|dir| acceptance_file(dir, &self.settings.id))?;
         let reason = tokio::fs::read_to_string(&path).await.ok()?;
         let reason: String = reason.trim().chars().take(MAX_REASON_BYTES).collect();
         let done = self.memory.accept_here(shown, &reason);
         // Once: a later fork must be accepted anew.
         if let Err(error) = tokio::fs::remove_file(&path).await {
-            self.trouble("the acceptance cannot be removed, and so is not used", &error.to_string());
+            self.trouble(
+                "the acceptance cannot be removed, and so is not used",
+                &error.to_string(),
+            );
             return None;
         }
         done.map_err(|why| self.trouble("the fork cannot be accepted", &why)).ok()
@@ -180,8 +184,7 @@ impl CustodyOutput {
     /// Shows the collector the checkpoint that it does not continue, so that its operator can
     /// accept exactly that.
     async fn report(&mut self) {
-        let (Some(note), Some(token)) =
-            (self.memory.note().map(str::to_owned), self.token.clone())
+        let (Some(note), Some(token)) = (self.memory.note().map(str::to_owned), self.token.clone())
         else {
             return;
         };
@@ -196,7 +199,9 @@ impl CustodyOutput {
             .await;
         match sent {
             Ok(answer) if answer.status().is_success() => {}
-            Ok(answer) => log::debug!("the collector does not take the checkpoint: {}", answer.status()),
+            Ok(answer) => {
+                log::debug!("the collector does not take the checkpoint: {}", answer.status())
+            }
             Err(error) => log::debug!("the checkpoint cannot be shown: {}", explain(&error)),
         }
     }
@@ -209,7 +214,9 @@ impl CustodyOutput {
 
     /// Writes what is remembered, off the thread that delivers.
     pub(super) async fn keep_memory(&mut self, at_once: bool) {
-        let Some((path, text)) = self.memory.to_keep(self.clock.monotonic(), at_once) else { return };
+        let Some((path, text)) = self.memory.to_keep(self.clock.monotonic(), at_once) else {
+            return;
+        };
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || memory::write(&path, &text)).await;
         let error = match written {

@@ -237,7 +237,11 @@ impl Memory {
     }
 
     /// Somebody on this host accepts whatever the collector shows now.
-    pub(super) fn accept_here(&mut self, shown: &Shown, reason: &str) -> Result<AcceptedFork, String> {
+    pub(super) fn accept_here(
+        &mut self,
+        shown: &Shown,
+        reason: &str,
+    ) -> Result<AcceptedFork, String> {
         let before = self.size();
         let key: VerifierKey = shown.vkey.parse().map_err(|error| format!("{error}"))?;
         let mut witness = Witness::new(key.clone());

@@ -121,9 +121,7 @@ async fn read_answer(response: Response, seq: u64) -> Answer {
     let body = match read_body(response).await {
         Ok(body) => body,
         Err(reason) if status.is_success() => return Answer::Failed(reason),
-        Err(_) => {
-            Body::default()
-        }
+        Err(_) => Body::default(),
     };
     let said =
         body.detail.clone().or(body.title.clone()).unwrap_or_else(|| "no reason given".into());

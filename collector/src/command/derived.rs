@@ -70,7 +70,8 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = Arc::new(Readers(given.readers));
-    let state = QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
+    let state =
+        QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone()).merge(web::router(state, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })

@@ -90,10 +90,11 @@ fn list(access: &Access) -> anyhow::Result<()> {
 pub fn accept_fork(args: &AcceptForkArgs) -> anyhow::Result<Exit> {
     let loaded = args.config.load()?;
     let access = Access::open(existing(&loaded.value)?, Arc::new(SystemClock::new()))?;
-    let open: Vec<_> =
-        access.forks()?.into_iter().filter(|fork| fork.accepted.is_none()).collect();
+    let open: Vec<_> = access.forks()?.into_iter().filter(|fork| fork.accepted.is_none()).collect();
     if open.is_empty() {
-        say("no agent holds a checkpoint that this log does not continue: there is nothing to accept\n")?;
+        say(
+            "no agent holds a checkpoint that this log does not continue: there is nothing to accept\n",
+        )?;
         return Ok(Exit::No);
     }
     access.accept_forks(&args.reason)?;
@@ -104,6 +105,8 @@ pub fn accept_fork(args: &AcceptForkArgs) -> anyhow::Result<Exit> {
             head.size, head.root, fork.agent, fork.seen
         ))?;
     }
-    say("the collector signs this into its log within a second, or at its next start; agents then go on\n")?;
+    say(
+        "the collector signs this into its log within a second, or at its next start; agents then go on\n",
+    )?;
     Ok(Exit::Good)
 }

@@ -1,7 +1,7 @@
 //! The collector's acts as canonical events.
 
-use custody_event::position::{FileKey, event_id};
-use custody_event::{Detail, Digest, Draft, Field, Offset, Seq, Target, Timestamp};
+use custody_event::position::event_id;
+use custody_event::{Detail, Digest, Draft, Field, FileKey, Offset, Seq, Target, Timestamp};
 
 /// A search line longer than this is cut in the event.
 const MAX_QUERY_BYTES: usize = 4_096;
@@ -176,7 +176,8 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
         Act::Lost(count) => {
             draft.tag("gap");
             draft.detail("lost_records", Detail::Int(i64::try_from(*count).unwrap_or(i64::MAX)));
-            let message = format!("{count} acts of the collector came faster than they could be written.");
+            let message =
+                format!("{count} acts of the collector came faster than they could be written.");
             let say = Say::new("gap.record", "other", message);
             Say { severity: "high", outcome: "failure", ..say }
         }
@@ -198,7 +199,12 @@ fn fill<'a>(say: Say<'a>, draft: &mut Draft<'a>) {
         None => draft.text(Field::ActorType, "system"),
     }
     if let Some((kind, id)) = say.target {
-        draft.target(Target { kind: Some(kind.into()), id: Some(id.into()), name: None, parent: None });
+        draft.target(Target {
+            kind: Some(kind.into()),
+            id: Some(id.into()),
+            name: None,
+            parent: None,
+        });
     }
 }
 

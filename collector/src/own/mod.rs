@@ -68,7 +68,8 @@ impl Identity {
     pub fn load(data_dir: &Path) -> anyhow::Result<Self> {
         let key = AgentKey::load_or_create(&data_dir.join("own.key"), &random_secret()?)?;
         let digest = |what: &str| {
-            Digest::of(&[what.as_bytes(), &key.public().to_bytes()].concat()).to_hex()[..32].to_owned()
+            Digest::of(&[what.as_bytes(), &key.public().to_bytes()].concat()).to_hex()[..32]
+                .to_owned()
         };
         let agent = digest("custody collector v1\0")
             .parse()
@@ -164,8 +165,7 @@ impl OwnStream {
         let thread = std::thread::Builder::new()
             .name("own-acts".to_owned())
             .spawn(move || writer.run(&todo))?;
-        let own =
-            Self { acts: Mutex::new(Some(acts.clone())), thread: Mutex::new(Some(thread)) };
+        let own = Self { acts: Mutex::new(Some(acts.clone())), thread: Mutex::new(Some(thread)) };
         Ok((own, acts))
     }
 

@@ -19,11 +19,11 @@ use super::filter::{Expr, Filter, Pattern};
 use super::keys::Key;
 use super::params;
 use super::problem::Problem;
-use crate::own::{Act, Acts};
 use crate::index::{
     Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats, StatsRequest,
     Total, terms,
 };
+use crate::own::{Act, Acts};
 
 /// What the routes need.
 #[derive(Clone)]

@@ -102,7 +102,10 @@ fn missing(
         if !tlog.has_accepted(&fork.head) {
             let entry = tlog.fork_accepted(fork.head, reason, clock.now())?;
             let size = fork.head.size;
-            found.push((entry, format!("the fork from the {size} entries shown before is accepted: {reason}")));
+            found.push((
+                entry,
+                format!("the fork from the {size} entries shown before is accepted: {reason}"),
+            ));
         }
     }
     Ok(found)

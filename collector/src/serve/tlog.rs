@@ -41,7 +41,10 @@ fn log_of(app: &App) -> Result<&Tlog, Problem> {
 
 fn unreadable(error: &dyn std::fmt::Display) -> Problem {
     log::error!(error:% = error; "the transparency log cannot be read or written");
-    Problem::unavailable("the transparency log cannot be read or written; the collector's log says why", 10)
+    Problem::unavailable(
+        "the transparency log cannot be read or written; the collector's log says why",
+        10,
+    )
 }
 
 fn bytes(content: Vec<u8>, kind: &'static str, cache: &'static str) -> Response {
@@ -141,7 +144,11 @@ pub(super) async fn get_log(
         forks: continued
             .forks
             .into_iter()
-            .map(|(fork, path)| Fork { entry: base64::encode(&fork.entry), index: fork.index, path })
+            .map(|(fork, path)| Fork {
+                entry: base64::encode(&fork.entry),
+                index: fork.index,
+                path,
+            })
             .collect(),
     }))
 }
@@ -247,13 +254,10 @@ impl App {
 
     /// Puts a statement into the log; gives its place once it is durable there.
     pub(super) async fn state(&self, entry: Entry) -> Result<u64, Problem> {
-        let outcome =
-            self.log.state(entry).map_err(|reason| Problem::unavailable(reason, 1))?;
+        let outcome = self.log.state(entry).map_err(|reason| Problem::unavailable(reason, 1))?;
         match outcome.await {
             Ok(Ok(index)) => Ok(index),
-            Ok(Err(TlogError::Ring(error))) => {
-                Err(Problem::bad_key(&error))
-            }
+            Ok(Err(TlogError::Ring(error))) => Err(Problem::bad_key(&error)),
             Ok(Err(error)) => Err(unreadable(&error)),
             Err(_) => Err(Problem::unavailable("the evidence log ended", 5)),
         }

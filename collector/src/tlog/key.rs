@@ -17,11 +17,8 @@ pub(super) fn load(folder: &Path, origin: &str, random: &[u8; 32]) -> Result<Not
     let io_error = |path: &Path, source| TlogError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(folder).map_err(|e| io_error(folder, e))?;
     let (path, vkey_path) = (folder.join("key"), folder.join("vkey"));
-    let contradiction = |what: String| TlogError::Contradiction {
-        path: folder.to_owned(),
-        what,
-        remedy: REMEDY,
-    };
+    let contradiction =
+        |what: String| TlogError::Contradiction { path: folder.to_owned(), what, remedy: REMEDY };
     let said = match std::fs::read_to_string(&vkey_path) {
         Ok(text) => Some(text.trim_end().parse::<VerifierKey>()?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -31,7 +28,9 @@ pub(super) fn load(folder: &Path, origin: &str, random: &[u8; 32]) -> Result<Not
     let has_key = path.try_exists().map_err(|e| io_error(&path, e))?;
     if began && (!has_key || said.is_none()) {
         let missing = if has_key { "vkey" } else { "key" };
-        return Err(contradiction(format!("there is a checkpoint, but the file {missing} is gone")));
+        return Err(contradiction(format!(
+            "there is a checkpoint, but the file {missing} is gone"
+        )));
     }
     let secret = load_or_create_secret(&path, random)?;
     let name = said.as_ref().map_or(origin, VerifierKey::name);

@@ -181,7 +181,8 @@ impl<'a> Opening<'a> {
             }
         }
         let head = self.state.log.head();
-        if self.frontier.head() != head || (head.size == self.claimed.size && head != self.claimed) {
+        if self.frontier.head() != head || (head.size == self.claimed.size && head != self.claimed)
+        {
             let what = format!(
                 "the {size} entries in tile/entries do not lead to the root that tiles and \
                  checkpoint say"
@@ -196,7 +197,8 @@ impl<'a> Opening<'a> {
         if bytes.first() == Some(&KIND_BLOCK) {
             return self.take_block(index, bytes);
         }
-        let wrong = |error: String| contradiction(self.known.folder, format!("entry {index}: {error}"));
+        let wrong =
+            |error: String| contradiction(self.known.folder, format!("entry {index}: {error}"));
         let entry = Entry::decode(bytes).map_err(|error| wrong(error.to_string()))?;
         self.state
             .ring
@@ -238,7 +240,8 @@ fn append_missing(
     for (at, _) in missing {
         let stored = (known.read)(*at)?;
         let entry = Entry::of_block(&stored.block).ok_or_else(|| {
-            let what = format!("the block at byte {} of segment {} is not signed", at.offset, at.segment);
+            let what =
+                format!("the block at byte {} of segment {} is not signed", at.offset, at.segment);
             contradiction(known.folder, what)
         })?;
         state.log.append(&entry.encode()).map_err(TlogError::from)?;

@@ -21,7 +21,8 @@ fn stream() -> TestStream {
 
 fn try_open(folder: &Path) -> Result<EvidenceLog, StoreError> {
     let stream = stream();
-    let agent = Enrolment { agent: stream.agent, host: stream.host.clone(), key: stream.key.public() };
+    let agent =
+        Enrolment { agent: stream.agent, host: stream.host.clone(), key: stream.key.public() };
     let mut options = Options::new(1 << 20);
     options.tlog = Some(TlogOptions {
         folder: folder.join("tlog"),

@@ -84,9 +84,8 @@ fn a_collector_restored_from_an_older_copy_is_refused_until_the_fork_is_accepted
     assert_eq!(agent.stop().code(), Some(0));
     agent.start();
     agent.wait_ready();
-    let _refused = agent.wait_status("it is refused again", |status| {
-        status.output()["state"] == "refused"
-    });
+    let _refused =
+        agent.wait_status("it is refused again", |status| status.output()["state"] == "refused");
 
     let data_dir = collector.data_dir.clone();
     let accept = || {
@@ -151,7 +150,8 @@ fn an_agent_accepts_a_fork_by_itself_only_where_somebody_on_its_host_says_so() {
     assert!(said.contains("another key"), "{said}");
     let config = agent.config.clone();
     let accept = ["accept-fork", "--config", config.to_str().unwrap(), "--output", "central"];
-    let said = Agent::cli(&[&accept[..], &["--reason", "the disk of the collector was lost"]].concat());
+    let said =
+        Agent::cli(&[&accept[..], &["--reason", "the disk of the collector was lost"]].concat());
     said.expect(0, &["accepted"]);
     let patience = world.patience();
     until("every line is there", patience, || {
@@ -243,14 +243,14 @@ fn keys_are_replaced_at_every_start_and_a_revoked_agent_is_heard_no_more() {
     let id = status.0["agent"].as_str().unwrap();
     let revoke = ["agent", "--data-dir", collector.data_dir.to_str().unwrap(), "revoke", id];
     Collector::cli(&[&revoke[..], &["--reason", "the host is lost"]].concat()).expect(0, &[]);
+    until("the revocation is an event", world.patience(), || {
+        (!query::all(&collector, "action:agent.revoke").is_empty()).then_some(())
+    });
     append(&mut log, 100);
     let waiting = agent.wait_status("the agent is not let in", |status| {
         status.output()["state"] == "waiting" && status.spool()["blocks"].as_u64() > Some(0)
     });
     assert!(waiting.output()["lag_blocks"].as_u64() > Some(0));
-    until("the revocation is an event", world.patience(), || {
-        (!query::all(&collector, "action:agent.revoke").is_empty()).then_some(())
-    });
     assert_eq!(agent.stop().code(), Some(0));
     assert_eq!(collector.stop().code(), Some(0));
     assert_eq!(query_count(&collector), expected.len());
@@ -280,9 +280,8 @@ fn what_is_done_with_the_collector_is_an_event_and_a_page_that_asks_again_is_cou
         (action("collector.start").len() == 1).then_some(())
     });
     let searches = action("event.search");
-    let asked = |query: &str| {
-        searches.iter().filter(|event| event["details"]["query"] == query).count()
-    };
+    let asked =
+        |query: &str| searches.iter().filter(|event| event["details"]["query"] == query).count();
     assert_eq!(asked("q=actor:nobody"), 1, "{searches:#?}");
     let searched = searches.iter().find(|event| event["details"]["query"] == "q=actor:nobody");
     assert_eq!(searched.unwrap()["actor"]["name"], "admin");
