@@ -18,6 +18,7 @@ mod changes;
 mod decode;
 #[cfg(test)]
 mod documented;
+mod draft;
 mod error;
 mod fill;
 mod load;
@@ -36,6 +37,7 @@ mod when;
 mod yaml;
 
 pub use builtin::builtin;
+pub use draft::{Drafted, MAX_DRAFT_LINES, NoDraft, Sentence, draft, sentences};
 pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;

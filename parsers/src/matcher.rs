@@ -5,7 +5,7 @@
 //! Aho-Corasick over the message, which is run only when the first such rule comes up. What is
 //! left is tried, and the first that matches and whose conditions hold wins.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
@@ -23,6 +23,8 @@ pub(crate) struct RuleAt {
     pub(crate) rule: usize,
     /// The number of the rule's cache in a worker's memory.
     pub(crate) cache: usize,
+    /// Its pack names the program: whatever the path, unit and endpoint are.
+    pub(crate) by_service: bool,
 }
 
 /// All rules that can apply to one program's messages, in order.
@@ -36,12 +38,38 @@ pub(crate) struct Matcher {
     word_of: Vec<u16>,
 }
 
+/// A matcher that is made when a record first needs it: of the programs that packs name few speak
+/// on one host.
+#[derive(Debug)]
+pub(crate) struct Later {
+    rules: Vec<RuleAt>,
+    made: OnceLock<Matcher>,
+}
+
+impl Later {
+    pub(crate) fn new(rules: Vec<RuleAt>) -> Self {
+        Self { rules, made: OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self, packs: &[PackAt]) -> &Matcher {
+        self.made.get_or_init(|| {
+            let rule = |at: &RuleAt| {
+                let PackAt { pack, json_base } = &packs[at.pack];
+                (*at, *json_base, &pack.rules[at.rule])
+            };
+            Matcher::new(&self.rules.iter().map(rule).collect::<Vec<_>>())
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     at: RuleAt,
     prefixes: Vec<(Head, Box<[u8]>)>,
     /// The automaton must have found its word.
     needs_word: bool,
+    /// Slots of fields that must be there.
+    slots: Box<[u32]>,
 }
 
 /// What a search needs beside the message; one a worker.
@@ -88,17 +116,26 @@ impl Head {
 
 impl Matcher {
     /// Compiles these rules, in this order.
-    pub(crate) fn new(rules: &[(RuleAt, &Rule)]) -> Self {
+    pub(crate) fn new(rules: &[(RuleAt, u32, &Rule)]) -> Self {
         let mut matcher =
             Self { entries: Vec::new(), buckets: Vec::new(), words: None, word_of: Vec::new() };
         let mut buckets: Vec<Vec<u16>> = vec![Vec::new(); EMPTY + 1];
         let mut words: Vec<Box<[u8]>> = Vec::new();
-        for (at, rule) in rules {
+        for (at, json_base, rule) in rules {
             let Ok(number) = u16::try_from(matcher.entries.len()) else { break };
-            let mut entry = Entry { at: *at, prefixes: Vec::new(), needs_word: false };
-            let needs = match (&rule.pattern, rule.on) {
-                (Some(pattern), Source::Message) => &pattern.needs,
-                _ => &Needs::Nothing,
+            let slots = rule.needs().iter().map(|path| json_base + path).collect();
+            let mut entry = Entry { at: *at, prefixes: Vec::new(), needs_word: false, slots };
+            let (needs, first) = match (&rule.pattern, rule.on) {
+                (Some(pattern), Source::Message) => (&pattern.needs, pattern.first.as_ref()),
+                _ => (&Needs::Nothing, None),
+            };
+            let mut everywhere = |with_empty: bool| {
+                for (byte, bucket) in buckets.iter_mut().enumerate() {
+                    let fits = first.is_none_or(|first| first.get(byte).is_some_and(|fits| *fits));
+                    if fits && (with_empty || byte != EMPTY) {
+                        bucket.push(number);
+                    }
+                }
             };
             match needs {
                 Needs::Prefix(prefixes) => {
@@ -108,16 +145,16 @@ impl Matcher {
                             bucket.push(number);
                         }
                     }
-                    let with_head = |prefix: &Box<[u8]>| (Head::of(prefix), prefix.clone());
-                    entry.prefixes = prefixes.iter().map(with_head).collect();
+                    let with_head = |prefix: Box<[u8]>| (Head::of(&prefix), prefix);
+                    entry.prefixes = prefixes.iter().cloned().map(with_head).collect();
                 }
                 Needs::Literal(word) => {
                     words.push(word.clone());
                     matcher.word_of.push(number);
                     entry.needs_word = true;
-                    buckets[..EMPTY].iter_mut().for_each(|bucket| bucket.push(number));
+                    everywhere(false);
                 }
-                Needs::Nothing => buckets.iter_mut().for_each(|bucket| bucket.push(number)),
+                Needs::Nothing => everywhere(true),
             }
             matcher.entries.push(entry);
         }
@@ -141,7 +178,10 @@ impl Matcher {
                 let mut prefixes = entry.prefixes.iter();
                 prefixes.any(|(start, prefix)| start.begins(head) && bytes.starts_with(prefix))
             };
-            if !view.allowed[entry.at.pack] || !(entry.prefixes.is_empty() || begins()) {
+            if !(entry.at.by_service || view.allowed[entry.at.pack])
+                || !(entry.prefixes.is_empty() || begins())
+                || !entry.slots.iter().all(|slot| view.facts.has(*slot))
+            {
                 continue;
             }
             if entry.needs_word {
@@ -175,7 +215,7 @@ impl Matcher {
 /// A record as the rules of some packs see it.
 pub(crate) struct View<'a> {
     pub(crate) packs: &'a [PackAt],
-    /// Which packs may apply to records of this path, unit and endpoint.
+    /// Which packs apply to records of this path, unit and endpoint, whatever the program is.
     pub(crate) allowed: &'a [bool],
     pub(crate) facts: Facts<'a>,
 }
@@ -215,13 +255,17 @@ impl<'a> View<'a> {
     }
 }
 
+/// Words of so many bytes in all are worth a table of every byte in every state (1 KiB a state).
+const MAX_DFA_BYTES: usize = 1_000;
+
 fn automaton(words: &[Box<[u8]>]) -> Option<AhoCorasick> {
     if words.is_empty() {
         return None;
     }
-    AhoCorasickBuilder::new()
-        .match_kind(MatchKind::Standard)
-        .kind(Some(AhoCorasickKind::DFA))
-        .build(words)
-        .ok()
+    let bytes: usize = words.iter().map(|word| word.len()).sum();
+    let kind = match bytes {
+        0..=MAX_DFA_BYTES => AhoCorasickKind::DFA,
+        _ => AhoCorasickKind::ContiguousNFA,
+    };
+    AhoCorasickBuilder::new().match_kind(MatchKind::Standard).kind(Some(kind)).build(words).ok()
 }

@@ -21,10 +21,12 @@ const VERBS: &[(&str, &str, &str)] = &[
     ("logon", "login", "login"),
     ("signin", "login", "login"),
     ("loggedin", "login", "login"),
+    ("signedin", "login", "login"),
     ("logout", "logout", "logout"),
     ("logoff", "logout", "logout"),
     ("signout", "logout", "logout"),
     ("loggedout", "logout", "logout"),
+    ("signedout", "logout", "logout"),
     ("create", "create", "create"),
     ("created", "create", "create"),
     ("creation", "create", "create"),
@@ -277,14 +279,21 @@ pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
             only.remove(0);
         }
         if outcome.is_none()
-            && let [word, failed] = only.as_slice()
-            && verb(word).is_some()
+            && let [before @ .., failed] = only.as_slice()
+            && before.iter().any(|word| verb(word).is_some())
         {
             let found = IN_NAMES.iter().find(|word| *word == failed);
             if let Some(found) = found {
                 outcome = self::outcome(found);
-                only.truncate(1);
+                only.pop();
             }
+        }
+        // A login attempt is a login.
+        if let [before @ .., last] = only.as_slice()
+            && matches!(last.as_str(), "attempt" | "attempts" | "event")
+            && before.iter().any(|word| verb(word).is_some())
+        {
+            only.pop();
         }
         parts = object_first(only, object);
     } else if let Some(last) = parts.last_mut()
@@ -425,6 +434,10 @@ mod tests {
             ("authentication.login.failed", "authentication.login", Some("failure")),
             ("LOGIN_FAILED", "authentication.login", Some("failure")),
             ("FAILED_LOGIN", "authentication.login", Some("failure")),
+            ("User login failed", "authentication.login", Some("failure")),
+            ("Failed login attempt", "authentication.login", Some("failure")),
+            ("login_event", "authentication.login", None),
+            ("event", "event", None),
             ("LOGIN", "authentication.login", None),
             ("userLoggedIn", "authentication.login", None),
             ("USER_LOGOUT", "authentication.logout", None),

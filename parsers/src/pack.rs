@@ -49,6 +49,11 @@ impl SelectBy {
         self.paths.is_empty() && self.units.is_empty() && self.endpoints.is_empty()
     }
 
+    /// Does the pack name this program?
+    pub(crate) fn names(&self, service: &str) -> bool {
+        self.services.iter().any(|known| known == service)
+    }
+
     /// Does the pack apply whatever the program is?
     pub(crate) fn fits(
         &self,
@@ -116,6 +121,20 @@ pub(crate) struct Set {
     pub(crate) to: To,
     pub(crate) value: Value,
     pub(crate) map: Option<Map>,
+}
+
+impl Rule {
+    /// The paths without which the rule knows no record, by their numbers in the pack.
+    pub(crate) fn needs(&self) -> Vec<u32> {
+        let mut paths = Vec::new();
+        if self.pattern.is_some() {
+            paths.extend(self.on.path());
+        }
+        self.when.iter().for_each(|tree| tree.needs(&mut paths));
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
 }
 
 impl Set {

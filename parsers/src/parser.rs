@@ -21,8 +21,8 @@ use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
 use crate::fill;
-use crate::matcher::{Matcher, PackAt, RuleAt, Work};
-use crate::pack::{Pack, Rule};
+use crate::matcher::{Later, PackAt, RuleAt, Work};
+use crate::pack::Pack;
 use crate::time::{Basis, ZoneMemo, resolve};
 use crate::user_agent;
 use crate::value::{Facts, Scene};
@@ -165,10 +165,12 @@ struct Group {
     /// The list that is fanned out: its path, and the path's slot.
     fan_out: Option<(Vec<Box<str>>, u32)>,
     packs: Vec<usize>,
+    /// Some of its packs apply by the program's name alone.
+    by_service: bool,
     /// Matchers of programs that packs name.
     services: HashMap<Box<str>, usize>,
     /// The first is of all other programs.
-    matchers: Vec<Matcher>,
+    matchers: Vec<Later>,
 }
 
 /// A worker's memory: kept from record to record, so that a record costs no allocation. One
@@ -270,6 +272,7 @@ impl Parser {
                 reader,
                 fan_out,
                 packs: vec![number],
+                by_service: false,
                 services: HashMap::new(),
                 matchers: Vec::new(),
             }),
@@ -291,22 +294,25 @@ impl Parser {
             }
             names.sort_unstable();
             names.dedup();
+            group.by_service = !names.is_empty();
             for service in std::iter::once(None).chain(names.into_iter().map(Some)) {
-                let mut rules: Vec<(RuleAt, &Rule)> = Vec::new();
+                let mut rules = Vec::new();
                 for number in &group.packs {
                     let pack = &self.packs[*number].pack;
                     if !could_apply(pack, service) {
                         continue;
                     }
-                    for (rule, found) in pack.rules.iter().enumerate() {
-                        let cache = first_cache[*number] + rule;
-                        rules.push((RuleAt { pack: *number, rule, cache }, found));
-                    }
+                    rules.extend((0..pack.rules.len()).map(|rule| RuleAt {
+                        pack: *number,
+                        rule,
+                        cache: first_cache[*number] + rule,
+                        by_service: service.is_some_and(|service| pack.select.names(service)),
+                    }));
                 }
                 if let Some(service) = service {
                     group.services.insert(service.into(), group.matchers.len());
                 }
-                group.matchers.push(Matcher::new(&rules));
+                group.matchers.push(Later::new(rules));
             }
         }
     }
@@ -340,9 +346,7 @@ impl Parser {
         allowed.clear();
         allowed.extend(self.packs.iter().map(|pack| {
             let select = &pack.pack.select;
-            let by_place = select.fits(envelope.path, envelope.unit, envelope.endpoint);
-            // What the program's name decides is decided by the choice of the matcher.
-            by_place || !select.services.is_empty() || self.by_name
+            self.by_name || select.fits(envelope.path, envelope.unit, envelope.endpoint)
         }));
         *allowed_for = Some(now.map(|text| text.map(str::to_owned)));
     }
@@ -419,7 +423,7 @@ fn could_apply(pack: &Pack, service: Option<&str>) -> bool {
     if select.services.is_empty() || !select.only_service() {
         return true;
     }
-    service.is_some_and(|service| select.services.iter().any(|known| known == service))
+    service.is_some_and(|service| select.names(service))
 }
 
 /// The record as text: as it is where it is UTF-8, else with U+FFFD for what is not.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use regex_automata::meta;
-use regex_syntax::hir::{Hir, HirKind, Look, literal};
+use regex_syntax::hir::{Class, Hir, HirKind, Look, literal};
 
 use crate::scan::{Found, MAX_GROUPS, Scanner, Slots, UNSET};
 
@@ -19,7 +19,12 @@ pub(crate) struct Pattern {
     /// Names of the groups; the first is the whole match.
     pub(crate) names: Vec<Option<Box<str>>>,
     pub(crate) needs: Needs,
+    /// What a match can begin with, where that is not everything.
+    pub(crate) first: Option<First>,
 }
+
+/// The bytes that the first of a text may be.
+pub(crate) type First = Box<[bool; 256]>;
 
 /// What a text must hold to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +48,20 @@ pub(crate) struct BadPattern {
 pub(crate) type Cache = Option<Box<meta::Cache>>;
 
 impl Pattern {
-    /// Compiles a pattern.
+    /// Compiles a pattern, and sees that the engine takes it.
     pub(crate) fn compile(source: &str) -> Result<Self, BadPattern> {
+        let pattern = Self::proven(source)?;
+        // A scanner may hand a text over to the engine; only repetition by number makes that large.
+        if (pattern.scanner.is_none() || source.contains('{')) && pattern.regex().is_none() {
+            let message =
+                "too large: it compiles to more than 4 MiB (a repetition like `{1,1000}`?)";
+            return Err(BadPattern { message: message.to_owned(), at: None });
+        }
+        Ok(pattern)
+    }
+
+    /// Compiles a pattern that the engine is known to take: it is made when it is first needed.
+    pub(crate) fn proven(source: &str) -> Result<Self, BadPattern> {
         if source.len() > MAX_PATTERN_BYTES {
             let message = format!("more than {MAX_PATTERN_BYTES} bytes");
             return Err(BadPattern { message, at: None });
@@ -55,6 +72,7 @@ impl Pattern {
         let pattern = Self {
             source: source.into(),
             needs: needs(&hir),
+            first: first(&hir),
             regex: OnceLock::new(),
             names,
             scanner,
@@ -62,12 +80,6 @@ impl Pattern {
         if pattern.scanner.is_none() && pattern.names.len() > MAX_GROUPS {
             let message = format!("more than {} groups", MAX_GROUPS - 1);
             return Err(BadPattern { message, at: None });
-        }
-        // A scanner may hand a text over to the engine; only repetition by number makes that large.
-        if (pattern.scanner.is_none() || source.contains('{')) && pattern.regex().is_none() {
-            let message =
-                "too large: it compiles to more than 4 MiB (a repetition like `{1,1000}`?)";
-            return Err(BadPattern { message: message.to_owned(), at: None });
         }
         Ok(pattern)
     }
@@ -166,6 +178,54 @@ fn needs(hir: &Hir) -> Needs {
     }
 }
 
+/// The bytes that an anchored pattern's matches begin with; `None` where an empty text matches, or
+/// one may begin anywhere.
+fn first(hir: &Hir) -> Option<First> {
+    let anchored = hir.properties().look_set_prefix().contains(Look::Start);
+    let mut bytes = Box::new([false; 256]);
+    (anchored && !add_first(hir, &mut bytes)).then_some(bytes)
+}
+
+/// Adds the bytes that a part's matches begin with; true where the part may match nothing.
+fn add_first(hir: &Hir, bytes: &mut [bool; 256]) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => true,
+        HirKind::Literal(literal) => {
+            literal.0.first().inspect(|byte| bytes[usize::from(**byte)] = true).is_none()
+        }
+        HirKind::Class(class) => {
+            add_class(class, bytes);
+            false
+        }
+        HirKind::Repetition(repetition) => add_first(&repetition.sub, bytes) || repetition.min == 0,
+        HirKind::Capture(capture) => add_first(&capture.sub, bytes),
+        HirKind::Concat(parts) => parts.iter().all(|part| add_first(part, bytes)),
+        // Every branch adds its own: no short cut.
+        HirKind::Alternation(parts) => {
+            parts.iter().fold(false, |empty, part| add_first(part, bytes) | empty)
+        }
+    }
+}
+
+fn add_class(class: &Class, bytes: &mut [bool; 256]) {
+    let mut add = |from: u8, to: u8| bytes[usize::from(from)..=usize::from(to)].fill(true);
+    match class {
+        Class::Bytes(class) => class.iter().for_each(|range| add(range.start(), range.end())),
+        Class::Unicode(class) => {
+            for range in class.iter() {
+                if let Ok(from) = u8::try_from(range.start())
+                    && from.is_ascii()
+                {
+                    add(from, u8::try_from(range.end()).unwrap_or(0x7f).min(0x7f));
+                }
+                if !range.end().is_ascii() {
+                    add(0x80, 0xff);
+                }
+            }
+        }
+    }
+}
+
 /// The longest literal that every match holds.
 fn longest_literal(hir: &Hir) -> Option<Box<[u8]>> {
     match hir.kind() {
@@ -194,6 +254,24 @@ mod tests {
         assert_eq!(needs(r"\d+ wrong tries"), Needs::Literal(b" wrong tries".to_vec().into()));
         assert_eq!(needs(r"^\d+"), Needs::Nothing);
         assert_eq!(needs(r"^(?:x)?\d"), Needs::Nothing);
+    }
+
+    #[test]
+    fn what_a_pattern_begins_with_is_known() {
+        let first = |pattern: &str| {
+            let first = Pattern::compile(pattern).unwrap().first?;
+            let bytes = (0..=255_u8).filter(|byte| first[usize::from(*byte)]).collect::<Vec<_>>();
+            Some(bytes)
+        };
+        assert_eq!(first(r"^(?:\[x\] )?(?<n>[a-c])"), Some(b"[abc".to_vec()));
+        assert_eq!(first("^(?i)ab").map(|bytes| bytes.len()), Some(2));
+        assert_eq!(first("^é").unwrap(), "é".as_bytes()[..1]);
+        assert_eq!(first("^[é-ö]").map(|bytes| bytes.len()), Some(128));
+        assert!(!first(r"^\S+ x").unwrap().contains(&b' '));
+        assert!(first(r"^\S+ x").unwrap().contains(&b'{'));
+        for anywhere in ["abc", "^a*", "^(?:a|)", "^a|b", "^"] {
+            assert_eq!(first(anywhere), None, "{anywhere}");
+        }
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) struct Scanner {
 
 #[derive(Debug)]
 enum Op {
-    Literal(memmem::Finder<'static>),
-    Run(Run),
+    Literal(Box<memmem::Finder<'static>>),
+    Run(Box<Run>),
     Save(u8),
     /// Try the next operation, then go to `other`; first clear these slots of groups in either
     /// way, which an earlier try may have left.
@@ -215,6 +215,7 @@ impl Scanner {
             return None;
         }
         let anchored = matches!(ops.first(), Some(Op::Start));
+        ops.shrink_to_fit();
         let mut scanner = Self { ops, anchored };
         scanner.find_sure_runs();
         Some(scanner)
@@ -329,14 +330,15 @@ fn single_class(hir: &Hir) -> Option<CharClass> {
 }
 
 fn run(class: CharClass, min: u32, max: u32, greedy: bool) -> Op {
-    Op::Run(Run { class, min, max, greedy, sure: false, next_literal: None })
+    Op::Run(Box::new(Run { class, min, max, greedy, sure: false, next_literal: None }))
 }
 
 fn emit(hir: &Hir, ops: &mut Vec<Op>) -> Option<()> {
     match hir.kind() {
         HirKind::Empty => {}
         HirKind::Literal(literal) => {
-            ops.push(Op::Literal(memmem::Finder::new(&literal.0).into_owned()));
+            let finder = memmem::Finder::new(&literal.0).into_owned();
+            ops.push(Op::Literal(Box::new(finder)));
         }
         HirKind::Class(class) => ops.push(run(CharClass::of(class)?, 1, 1, true)),
         HirKind::Look(Look::Start) => ops.push(Op::Start),

@@ -1,12 +1,12 @@
 //! All packs that an agent knows, and the choice of a source among them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
 use crate::builtin::builtin;
 use crate::error::{PackError, PackErrors, hint};
-use crate::load::{PackSource, load};
+use crate::load::{PackSource, load, load_proven};
 use crate::pack::Pack;
 use crate::packtest::{self, TestReport};
 use crate::parser::{Parser, Settings};
@@ -35,8 +35,36 @@ pub struct UnknownPack {
 /// the place of a built-in one.
 #[derive(Debug, Clone)]
 pub struct PackSet {
-    packs: Vec<Arc<Pack>>,
+    packs: Vec<Entry>,
     warnings: Vec<PackError>,
+}
+
+/// A pack, or the text of a built-in one that is read when it is first needed: most sources need
+/// few of them, and all of them take 0.3 s and 30 MiB.
+#[derive(Debug, Clone)]
+struct Entry {
+    name: String,
+    builtin: &'static str,
+    pack: Arc<OnceLock<Arc<Pack>>>,
+}
+
+impl Entry {
+    fn read(pack: Pack) -> Self {
+        let name = pack.name.clone();
+        Self { name, builtin: "", pack: Arc::new(OnceLock::from(Arc::new(pack))) }
+    }
+
+    #[expect(clippy::expect_used, reason = "a test loads every built-in pack")]
+    fn pack(&self) -> &Arc<Pack> {
+        self.pack.get_or_init(|| {
+            let source = builtin_source(&self.name, self.builtin);
+            Arc::new(load_proven(&source).expect("the built-in packs are checked by a test"))
+        })
+    }
+}
+
+fn builtin_source(name: &str, text: &str) -> PackSource {
+    PackSource { name: format!("built-in {name}.yaml"), text: text.to_owned() }
 }
 
 /// What is known of a pack without using it.
@@ -64,7 +92,7 @@ impl PackSet {
         let mut errors = Vec::new();
         for source in sources {
             if let Some(pack) = load(source, &mut errors, &mut set.warnings) {
-                set.add(pack);
+                set.add(Entry::read(pack));
             }
         }
         if errors.is_empty() { Ok(set) } else { Err(PackErrors(errors)) }
@@ -75,30 +103,33 @@ impl PackSet {
     /// # Errors
     /// Everything that is wrong with any of them.
     pub fn with_builtin(sources: &[PackSource]) -> Result<Self, PackErrors> {
-        let mut all: Vec<PackSource> = builtin()
-            .iter()
-            .map(|(name, text)| PackSource {
-                name: format!("built-in {name}.yaml"),
-                text: (*text).to_owned(),
-            })
-            .collect();
-        all.extend_from_slice(sources);
-        Self::load(&all)
+        let own = Self::load(sources)?;
+        let entry = |(name, builtin): &(&str, &'static str)| Entry {
+            name: (*name).to_owned(),
+            builtin,
+            pack: Arc::default(),
+        };
+        let packs = builtin().iter().map(entry).collect();
+        let mut set = Self { packs, warnings: own.warnings };
+        own.packs.into_iter().for_each(|entry| set.add(entry));
+        Ok(set)
     }
 
-    /// The built-in packs.
+    /// The built-in packs, all of them checked, with their tests.
     ///
     /// # Panics
     /// Never: a test loads every one of them.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a test loads every built-in pack")]
     pub fn builtin() -> Self {
-        Self::with_builtin(&[]).expect("the built-in packs are checked by a test")
+        let all: Vec<PackSource> =
+            builtin().iter().map(|(name, text)| builtin_source(name, text)).collect();
+        Self::load(&all).expect("the built-in packs are checked by a test")
     }
 
-    fn add(&mut self, pack: Pack) {
+    fn add(&mut self, pack: Entry) {
         match self.packs.iter_mut().find(|known| known.name == pack.name) {
-            Some(known) => *known = Arc::new(pack),
+            Some(known) => *known = pack,
             // What is an operator's own is more particular than what is general.
             None => {
                 let general =
@@ -107,7 +138,7 @@ impl PackSet {
                     Some(at) if !pack.name.starts_with("generic-") => at,
                     _ => self.packs.len(),
                 };
-                self.packs.insert(at, Arc::new(pack));
+                self.packs.insert(at, pack);
             }
         }
     }
@@ -123,6 +154,7 @@ impl PackSet {
     pub fn infos(&self) -> Vec<PackInfo<'_>> {
         self.packs
             .iter()
+            .map(Entry::pack)
             .map(|pack| PackInfo {
                 name: &pack.name,
                 version: pack.version,
@@ -145,7 +177,7 @@ impl PackSet {
     /// A name that is no pack's.
     pub fn select(&self, packs: &Select, settings: Settings) -> Result<Parser, UnknownPack> {
         match packs {
-            Select::Auto => Ok(Parser::new(&self.packs, false, settings)),
+            Select::Auto => Ok(Parser::new(&self.all(), false, settings)),
             Select::Names(names) => {
                 let chosen: Result<Vec<_>, _> = names.iter().map(|name| self.pack(name)).collect();
                 Ok(Parser::new(&chosen?, true, settings))
@@ -157,13 +189,17 @@ impl PackSet {
         self.packs
             .iter()
             .find(|pack| pack.name == name)
-            .map(Arc::clone)
+            .map(|entry| Arc::clone(entry.pack()))
             .ok_or_else(|| UnknownPack { name: name.to_owned(), hint: hint(name, &self.names()) })
     }
 
-    /// Runs every test of every pack.
+    /// Runs every test of every pack: of built-in ones only those of [`Self::builtin`].
     #[must_use]
     pub fn run_tests(&self) -> TestReport {
-        packtest::run(&self.packs)
+        packtest::run(&self.all())
+    }
+
+    fn all(&self) -> Vec<Arc<Pack>> {
+        self.packs.iter().map(|entry| Arc::clone(entry.pack())).collect()
     }
 }

@@ -41,6 +41,14 @@ impl Source {
         "record", "service", "unit",
     ];
 
+    /// The number of a path among the pack's.
+    pub(crate) fn path(self) -> Option<u32> {
+        match self {
+            Self::Json(path) => Some(path),
+            _ => None,
+        }
+    }
+
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "data" => Self::Data,
@@ -105,6 +113,11 @@ pub(crate) struct Scene<'a> {
 }
 
 impl<'a> Facts<'a> {
+    /// Is there a field in this slot?
+    pub(crate) fn has(&self, slot: u32) -> bool {
+        self.json.is_some_and(|(tape, ..)| tape.slot(slot).is_some())
+    }
+
     /// With the groups of a rule's pattern.
     pub(crate) fn scene<'b>(&self, subject: &'b str, slots: &'b Slots, json_base: u32) -> Scene<'b>
     where

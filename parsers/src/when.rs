@@ -35,6 +35,19 @@ impl Tree {
             Self::Not(trees) => !trees.iter().all(|tree| tree.holds(scene)),
         }
     }
+
+    /// Adds the paths without which it cannot hold, by their numbers in the pack.
+    pub(crate) fn needs(&self, paths: &mut Vec<u32>) {
+        match self {
+            Self::Test(
+                Condition { test: Test::Exists(false), .. } | Condition { negated: true, .. },
+            )
+            | Self::Any(_)
+            | Self::Not(_) => {}
+            Self::Test(condition) => paths.extend(condition.source.path()),
+            Self::All(trees) => trees.iter().for_each(|tree| tree.needs(paths)),
+        }
+    }
 }
 
 /// One test of one value.

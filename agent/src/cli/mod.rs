@@ -1,6 +1,8 @@
 //! What people type.
 
 mod check;
+mod coverage;
+mod draft;
 mod follow;
 mod fork;
 mod preview;
@@ -46,6 +48,10 @@ enum Command {
     Test(test::TestArgs),
     /// Show what rule packs make of a log file.
     Preview(preview::PreviewArgs),
+    /// Count what rules know of a log, and show what they do not.
+    Coverage(coverage::CoverageArgs),
+    /// Draft a rule pack, with its tests, from a log that no pack knows.
+    Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
     Status(status::StatusArgs),
     /// Accept that a collector's history does not continue what it had shown.
@@ -110,6 +116,8 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Coverage(args) => coverage::run(&args),
+        Command::Draft(args) => draft::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
         Command::AcceptFork(args) => fork::run(&args),

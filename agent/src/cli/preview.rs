@@ -7,7 +7,7 @@ use clap::Args;
 use custody_config::shell::{Exit, Failure, SystemClock};
 use custody_event::position::Fingerprint;
 use custody_event::{Clock, EventView, FileIdentity, FileKey, MAX_RAW_BYTES, Offset};
-use custody_parsers::{Envelope, Parser, Scratch, Select, Settings, Verdict};
+use custody_parsers::{Envelope, PackSet, Parser, Scratch, Select, Settings, Verdict};
 
 use super::{follow, print};
 
@@ -17,6 +17,19 @@ pub(super) struct PreviewArgs {
     /// The log file; - for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    #[command(flatten)]
+    packs: PackArgs,
+    /// Print the canonical events instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Go on with what is appended (for looking on: a line may be missed at a rotation).
+    #[arg(long)]
+    follow: bool,
+}
+
+/// Which packs a command reads a log with, and how.
+#[derive(Debug, Args)]
+pub(super) struct PackArgs {
     /// Packs to use, separated by commas, or auto.
     #[arg(long, default_value = "auto", value_name = "NAMES")]
     packs: String,
@@ -26,25 +39,35 @@ pub(super) struct PreviewArgs {
     /// The zone of times without one, as an IANA name (default: this machine's).
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
-    /// Print the canonical events instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Go on with what is appended (for looking on: a line may be missed at a rotation).
-    #[arg(long)]
-    follow: bool,
 }
 
-/// Turns lines into events and shows them.
-pub(super) struct Previewer {
+/// Turns lines into events.
+pub(super) struct Reader {
     parser: Parser,
     scratch: Scratch,
     file: FileKey,
     path: String,
     host: String,
     clock: SystemClock,
+    events: Vec<u8>,
+}
+
+/// Turns lines into events and shows them.
+pub(super) struct Previewer {
+    reader: Reader,
     json: bool,
-    event: Vec<u8>,
     counts: Counts,
+}
+
+/// The file, or standard input for `-`.
+pub(super) fn open(file: &Path) -> anyhow::Result<Box<dyn Read>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let opened = std::fs::File::open(file).map_err(|error| {
+        Failure::because(Exit::NoInput, format!("cannot read {}", file.display()), error)
+    })?;
+    Ok(Box::new(opened))
 }
 
 #[derive(Debug, Default)]
@@ -57,14 +80,7 @@ struct Counts {
 pub(super) fn run(args: &PreviewArgs) -> anyhow::Result<Exit> {
     let mut previewer = Previewer::new(args)?;
     let mut out = print::stdout();
-    let read_to = if args.file == Path::new("-") {
-        previewer.read(std::io::stdin().lock(), &mut out)?
-    } else {
-        let file = std::fs::File::open(&args.file).map_err(|error| {
-            Failure::because(Exit::NoInput, format!("cannot read {}", args.file.display()), error)
-        })?;
-        previewer.read(file, &mut out)?
-    };
+    let read_to = previewer.read(open(&args.file)?, &mut out)?;
     if args.follow {
         out.flush()?;
         follow::follow(&args.file, read_to, &mut previewer, &mut out)?;
@@ -74,9 +90,13 @@ pub(super) fn run(args: &PreviewArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
-impl Previewer {
-    fn new(args: &PreviewArgs) -> anyhow::Result<Self> {
-        let packs = super::test::load(&args.pack_files)?;
+impl Reader {
+    pub(super) fn new(args: &PackArgs, file: &Path) -> anyhow::Result<Self> {
+        let packs = match args.pack_files.as_slice() {
+            [] => PackSet::with_builtin(&[])
+                .map_err(|error| Failure::new(Exit::Config, error.to_string()))?,
+            files => super::test::load(files)?,
+        };
         let select = match args.packs.as_str() {
             "auto" => Select::Auto,
             names => Select::Names(names.split(',').map(|name| name.trim().to_owned()).collect()),
@@ -98,17 +118,44 @@ impl Previewer {
             generation: 0,
             ino: 0,
         };
+        // Packs choose by the whole path, as the agent sees it.
+        let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         Ok(Self {
             parser,
             scratch: Scratch::default(),
             file: identity.key("preview"),
-            path: args.file.display().to_string(),
+            path: path.display().to_string(),
             host: custody_config::Env::from_process().hostname,
             clock: SystemClock::new(),
-            json: args.json,
-            event: Vec::new(),
-            counts: Counts::default(),
+            events: Vec::new(),
         })
+    }
+
+    /// What becomes of a line, and its events with a newline between any two.
+    pub(super) fn events(&mut self, line: &[u8], offset: Offset) -> (Verdict, &[u8]) {
+        let record = line.strip_suffix(b"\n").unwrap_or(line);
+        let record = record.strip_suffix(b"\r").unwrap_or(record);
+        let record = &record[..record.len().min(MAX_RAW_BYTES)];
+        self.events.clear();
+        let envelope = Envelope {
+            host: &self.host,
+            tenant: "default",
+            agent: "preview",
+            input: "preview",
+            path: Some(&self.path),
+            file: self.file,
+            ..Envelope::bare(self.clock.now())
+        };
+        let (scratch, out) = (&mut self.scratch, &mut self.events);
+        let verdict = self.parser.parse(scratch, &envelope, record, offset, None, out);
+        (verdict, &self.events)
+    }
+}
+
+impl Previewer {
+    fn new(args: &PreviewArgs) -> anyhow::Result<Self> {
+        let reader = Reader::new(&args.packs, &args.file)?;
+        Ok(Self { reader, json: args.json, counts: Counts::default() })
     }
 
     /// Shows every line of `input`; returns the bytes read.
@@ -134,21 +181,7 @@ impl Previewer {
         offset: Offset,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
-        let record = line.strip_suffix(b"\n").unwrap_or(line);
-        let record = record.strip_suffix(b"\r").unwrap_or(record);
-        let record = &record[..record.len().min(MAX_RAW_BYTES)];
-        self.event.clear();
-        let envelope = Envelope {
-            host: &self.host,
-            tenant: "default",
-            agent: "preview",
-            input: "preview",
-            path: Some(&self.path),
-            file: self.file,
-            ..Envelope::bare(self.clock.now())
-        };
-        let verdict =
-            self.parser.parse(&mut self.scratch, &envelope, record, offset, None, &mut self.event);
+        let (verdict, events) = self.reader.events(line, offset);
         self.counts.lines += 1;
         match verdict {
             Verdict::Filtered { .. } => {
@@ -162,7 +195,7 @@ impl Previewer {
                 self.counts.filtered += u64::from(many.filtered);
             }
         }
-        for event in self.event.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
+        for event in events.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
             if self.json {
                 out.write_all(event)?;
                 writeln!(out)?;

@@ -97,11 +97,14 @@ struct Change {
     index: Option<u64>,
     /// Bytes of the changed bundle in which a place may lie.
     range: Option<Range<usize>>,
+    /// May it have changed nothing but how a block's text is packed?
+    packed_anew: bool,
 }
 
 impl Change {
     fn new(bytes: Vec<u8>, what: impl Into<String>) -> Self {
-        Self { bytes, what: what.into(), stream: None, index: None, range: None }
+        let what = what.into();
+        Self { bytes, what, stream: None, index: None, range: None, packed_anew: false }
     }
 }
 
@@ -122,6 +125,17 @@ fn is_located(change: &Change, problem: &Problem) -> bool {
         .as_ref()
         .is_some_and(|range| offset(problem).is_some_and(|at| range.start <= at && at < range.end));
     block || entry || byte
+}
+
+/// What a bundle's blocks say, however they are packed: zstd has more than one frame for a text.
+fn said(bundle: &[u8]) -> Vec<(Vec<u8>, Option<[u8; 64]>, custody_event::block::Opened)> {
+    let (records, _) = cut(bundle);
+    let blocks = records.iter().filter(|record| record.kind == 8).map(|record| {
+        let block = Block::decode(&record.content[body_at(&record.content)..]).unwrap();
+        let signature = block.signature().copied();
+        (block.header_bytes().to_vec(), signature, block.open().unwrap())
+    });
+    blocks.collect()
 }
 
 fn assert_told(seed: u64, change: &Change, report: &Report) {
@@ -261,6 +275,7 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
     }
     let mut change = Change::new(join(&records), format!("{what}, end made anew: {anew}"));
     (change.stream, change.index) = (stream, located);
+    change.packed_anew = what.starts_with("a flipped bit in a block, ");
     Some(change)
 }
 
@@ -320,6 +335,9 @@ fn tamper_bundles(first: u64, rounds: u64, make: impl Fn(&World) -> (Vec<u8>, Tr
             changes += 1;
             // Nothing but the first bytes can make it no bundle at all.
             if let Some(report) = judge(&change.bytes, &trust) {
+                if report.verified && change.packed_anew && said(&change.bytes) == said(&bundle) {
+                    continue;
+                }
                 assert_told(seed, &change, &report);
             } else {
                 assert!(change.bytes.len() < 8, "seed {seed}: {}", change.what);

@@ -195,7 +195,18 @@ fn rfc3164(rest: &str, had_priority: bool) -> Result<Syslog<'_>, &'static str> {
     };
     let (host, rest) = host(after);
     let (service, pid, message) = tag(rest);
+    // Many programs begin their own lines with a date, a space and a time; syslog writes a `T`.
+    let of_syslog = !bytes[0].is_ascii_digit() || bytes.get(10) == Some(&b'T') || had_priority;
+    if !(of_syslog || service.is_some() && host.is_some_and(is_host)) {
+        return Err("a date and a time, but no host and program behind them");
+    }
     Ok(Syslog { moment: Some(moment), host, service, pid, ..Syslog::bare(message) })
+}
+
+/// Not a number, a level (`WARN`), a zone (`CEST`) or something in brackets.
+fn is_host(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte))
+        && word.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
 /// The host, where there is one: a line may go on with the tag at once, or with a second space.
@@ -321,6 +332,7 @@ mod tests {
                 (Some("fe80::1"), Some("sshd"), Some("7"), "v6"),
             ),
             ("<13>app: no time", (None, Some("app"), None, "no time")),
+            ("2024-01-05 22:11:47 web1 cron[7]: x", (Some("web1"), Some("cron"), Some("7"), "x")),
         ] {
             assert_eq!(parts(line), expected, "{line}");
         }
@@ -343,6 +355,10 @@ mod tests {
             "Decem 1 00:00:00 h",
             "2024 is a year",
             "<999>x",
+            "2024-01-05 22:11:47 CEST [4121] LOG:  connection authorized",
+            "2024-02-03 10:11:12,123 WARN  [org.example] (main) x",
+            "2024/01/05 22:11:47 [error] 5#5: *1 x",
+            "2024-01-05 22:11:47 12 [Note] x: y",
         ] {
             assert!(decode(line).is_err(), "{line}");
         }

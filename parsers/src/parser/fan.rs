@@ -151,7 +151,8 @@ impl Parser {
         let place = Place { record, text, index, ..*fan.place };
         let facts = decoded.facts(fan.envelope, fan.message, tape);
         let view = View { packs: &self.packs, allowed: hands.allowed, facts };
-        let found = fan.group.matcher(facts.service, hands.before).find(&view, hands.work);
+        let found =
+            fan.group.matcher(facts.service, hands.before).get(&self.packs).find(&view, hands.work);
         match found.and_then(|at| Some((at, self.known(at, hands.bases)?))) {
             Some((at, _)) if self.drop_reason(at).is_some() => Became::Filtered,
             Some((at, known)) => {

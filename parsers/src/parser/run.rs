@@ -6,7 +6,7 @@ use custody_event::{Base, Digest, Draft, Field, Offset};
 use super::fan::{Fan, Hands};
 use super::{Decoded, Envelope, Group, Parser, Place, Room, Scratch, Verdict, as_text};
 use crate::fill;
-use crate::matcher::{Matcher, PackAt, RuleAt, View};
+use crate::matcher::{Later, PackAt, RuleAt, View};
 use crate::pack::{Pack, Rule};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::value::Scene;
@@ -18,7 +18,7 @@ pub(super) enum Common {
     #[default]
     Unseen,
     Seen,
-    Made(Base),
+    Made(Box<Base>),
 }
 
 /// A rule that knows a record.
@@ -84,7 +84,7 @@ impl Run<'_> {
         let place = Place { record, text, offset, segment, hash: &hash, index: 0 };
         let mut decoded = Decoded { text, number: *number, syslog: None, reason: None };
         for (group, before) in parser.groups.iter().zip(chosen) {
-            if !group.packs.iter().any(|pack| allowed[*pack]) {
+            if !(group.by_service || group.packs.iter().any(|pack| allowed[*pack])) {
                 continue;
             }
             let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
@@ -101,7 +101,7 @@ impl Run<'_> {
             let facts = decoded.facts(envelope, message, group.tape(tapes, &parser.readers));
             let view = View { packs: &parser.packs, allowed, facts };
             let matcher = group.matcher(facts.service, before);
-            let Some(at) = matcher.find(&view, work) else { continue };
+            let Some(at) = matcher.get(&parser.packs).find(&view, work) else { continue };
             if let Some(reason) = parser.drop_reason(at) {
                 return Verdict::Filtered { reason };
             }
@@ -127,7 +127,7 @@ impl Parser {
 
 impl Group {
     /// The matcher of a program, which mostly is that of the record before.
-    pub(super) fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Matcher {
+    pub(super) fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Later {
         let Some(service) = service else { return &self.matchers[0] };
         if before.0 != service {
             before.0.clear();
@@ -150,7 +150,7 @@ impl Common {
             Self::Seen => {
                 let draft = fill();
                 let Some(base) = Base::of(&draft) else { return draft };
-                *self = Self::Made(base);
+                *self = Self::Made(Box::new(base));
                 match self {
                     Self::Made(base) => Draft::on(base),
                     Self::Unseen | Self::Seen => draft,
