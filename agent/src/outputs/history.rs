@@ -20,6 +20,9 @@ const MAX_SHOWN_BYTES: usize = 1024 * 1024;
 /// A reason is a sentence.
 const MAX_REASON_BYTES: usize = 1_000;
 
+/// A block that was acknowledged, and what the collector's log says of it.
+pub(super) type Answered = (Arc<[u8]>, Option<Box<LogReceipt>>);
+
 /// The file by which somebody on the host accepts a fork; its content is the reason.
 #[must_use]
 pub fn acceptance_file(data_dir: &std::path::Path, output: &str) -> PathBuf {
@@ -30,7 +33,7 @@ impl CustodyOutput {
     /// Judges the answers to blocks, in order, before any of them is believed.
     pub(super) async fn judge(
         &mut self,
-        answered: Vec<(Arc<[u8]>, Option<Box<LogReceipt>>)>,
+        answered: Vec<Answered>,
         token: &str,
     ) -> Result<(), Trouble> {
         let mut loose: Vec<TreeHead> = Vec::new();
@@ -214,7 +217,7 @@ impl CustodyOutput {
 
     /// Writes what is remembered, off the thread that delivers.
     pub(super) async fn keep_memory(&mut self, at_once: bool) {
-        let Some((path, text)) = self.memory.to_keep(self.clock.monotonic(), at_once) else {
+        let Some((path, text)) = self.memory.keep_now(self.clock.monotonic(), at_once) else {
             return;
         };
         let shown = path.display().to_string();

@@ -251,7 +251,7 @@ impl Memory {
     }
 
     /// What must be written now, if anything: the path and the text.
-    pub(super) fn to_keep(&mut self, now: Duration, at_once: bool) -> Option<(PathBuf, String)> {
+    pub(super) fn keep_now(&mut self, now: Duration, at_once: bool) -> Option<(PathBuf, String)> {
         let (key, witness) = (self.key.as_ref()?, self.witness.as_ref()?);
         let due = match self.kept {
             None => true,
