@@ -72,7 +72,7 @@ pub fn expect_exactly_once(collector: &Collector, log: &LogFile, patience: Durat
     let last = log.written() - 1;
     for number in [0, last / 2, last] {
         wait_for_line(collector, number, patience);
-        let found = numbers(collector, &word(number));
+        let found = numbers(collector, &format!("input:app {}", word(number)));
         assert_eq!(found, [number], "a search for {}", word(number));
     }
     let found = numbers(collector, "input:app");
