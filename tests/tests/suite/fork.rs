@@ -47,6 +47,7 @@ fn a_collector_restored_from_an_older_copy_is_refused_until_the_fork_is_accepted
     let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     let mut agent = Agent::started(&world, "agent", &spec);
     append(&mut log, 1000);
+    collector.wait_for_lines(log.written());
     let _idle = agent.wait_idle();
 
     // Yesterday's copy, and a day that it does not know.
@@ -60,9 +61,8 @@ fn a_collector_restored_from_an_older_copy_is_refused_until_the_fork_is_accepted
     agent.start();
     agent.wait_ready();
     append(&mut log, 1500);
-    let before = agent.wait_idle();
-    let shown = before.output()["log_size"].as_u64().unwrap();
-    assert!(shown > 0, "the agent keeps the newest checkpoint");
+    collector.wait_for_lines(log.written());
+    let _idle = agent.wait_idle();
     assert_eq!(collector.stop().code(), Some(0));
     std::fs::remove_dir_all(&collector.data_dir).unwrap();
     std::fs::rename(&backup, &collector.data_dir).unwrap();
@@ -73,6 +73,8 @@ fn a_collector_restored_from_an_older_copy_is_refused_until_the_fork_is_accepted
     let refused = agent.wait_status("the collector is refused", |status| {
         status.output()["state"] == "refused" && status.spool()["blocks"].as_u64() > Some(0)
     });
+    let shown = refused.output()["log_size"].as_u64().unwrap();
+    assert!(shown > 0, "the agent keeps the newest checkpoint");
     let said = refused.output()["trouble"].as_str().unwrap().to_owned();
     for part in ["rolled back", "everything is kept", "accept-fork"] {
         assert!(said.contains(part), "{part:?}: {said}");
@@ -135,6 +137,7 @@ fn an_agent_accepts_a_fork_by_itself_only_where_somebody_on_its_host_says_so() {
     let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
     let mut agent = Agent::started(&world, "agent", &spec);
     append(&mut log, 500);
+    collector.wait_for_lines(log.written());
     let _idle = agent.wait_idle();
     // The log begins anew under another key: the collector's disk is lost, its tokens are not.
     assert_eq!(collector.stop().code(), Some(0));
@@ -212,6 +215,7 @@ fn keys_are_replaced_at_every_start_and_a_revoked_agent_is_heard_no_more() {
     let mut keys = std::collections::BTreeSet::new();
     for round in 0..4 {
         append(&mut log, 200);
+        collector.wait_for_lines(log.written());
         let _idle = agent.wait_idle();
         keys.insert(std::fs::read_to_string(agent.data_dir.join("agent.key")).unwrap());
         // In order, and killed; with the collector up, and away.
@@ -232,6 +236,7 @@ fn keys_are_replaced_at_every_start_and_a_revoked_agent_is_heard_no_more() {
         agent.start();
         agent.wait_ready();
     }
+    collector.wait_for_lines(log.written());
     let _idle = agent.wait_idle();
     assert_eq!(keys.len(), 4, "each start has its own key");
     query::wait_for_line(&collector, log.written() - 1, world.patience());
