@@ -178,7 +178,7 @@ impl Matcher {
                 let mut prefixes = entry.prefixes.iter();
                 prefixes.any(|(start, prefix)| start.begins(head) && bytes.starts_with(prefix))
             };
-            if !(entry.at.by_service || view.allowed[entry.at.pack])
+            if !(view.by_service && entry.at.by_service || view.allowed[entry.at.pack])
                 || !(entry.prefixes.is_empty() || begins())
                 || !entry.slots.iter().all(|slot| view.facts.has(*slot))
             {
@@ -217,6 +217,8 @@ pub(crate) struct View<'a> {
     pub(crate) packs: &'a [PackAt],
     /// Which packs apply to records of this path, unit and endpoint, whatever the program is.
     pub(crate) allowed: &'a [bool],
+    /// Packs that name the program apply too.
+    pub(crate) by_service: bool,
     pub(crate) facts: Facts<'a>,
 }
 

@@ -5,6 +5,7 @@
 //! knows is an event of the category `unknown` with the action [`UNMATCHED`] and a reason, with
 //! what its decoder found (time, host, program) and its bytes.
 
+mod choice;
 mod fan;
 mod reader;
 mod run;
@@ -23,9 +24,10 @@ use crate::decode::{Decoder, Step};
 use crate::fill;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
 use crate::pack::Pack;
-use crate::time::{Basis, ZoneMemo, resolve};
+use crate::time::{Basis, ZoneMemo, forms, resolve};
 use crate::user_agent;
 use crate::value::{Facts, Scene};
+use choice::Choice;
 pub use fan::{MAX_FAN_OUT, MAX_FANNED_BYTES};
 use reader::Reader;
 pub use run::Run;
@@ -192,9 +194,7 @@ struct Room {
     record: u64,
     work: Work,
     memo: ZoneMemo,
-    allowed: Vec<bool>,
-    /// The path, unit and endpoint that `allowed` is of.
-    allowed_for: Option<[Option<String>; 3]>,
+    choice: Choice,
     /// For each group the program of the record before, and its matcher.
     chosen: Vec<(String, usize)>,
     /// What the events of a rule have in common in this run, by the number of the rule's cache.
@@ -329,28 +329,6 @@ impl Parser {
         &self.drops
     }
 
-    /// Which packs may apply to this path, unit and endpoint; asked once for a run of records.
-    fn allow(
-        &self,
-        envelope: &Envelope<'_>,
-        allowed: &mut Vec<bool>,
-        allowed_for: &mut Option<[Option<String>; 3]>,
-    ) {
-        let now = [envelope.path, envelope.unit, envelope.endpoint];
-        let same = allowed_for.as_ref().is_some_and(|before| {
-            before.iter().zip(now).all(|(before, now)| before.as_deref() == now)
-        });
-        if same {
-            return;
-        }
-        allowed.clear();
-        allowed.extend(self.packs.iter().map(|pack| {
-            let select = &pack.pack.select;
-            self.by_name || select.fits(envelope.path, envelope.unit, envelope.endpoint)
-        }));
-        *allowed_for = Some(now.map(|text| text.map(str::to_owned)));
-    }
-
     /// Writes the event of a rule.
     fn store(
         &self,
@@ -405,13 +383,14 @@ impl Parser {
         time
     }
 
-    /// The envelope's time, or the time when the record was read.
+    /// The envelope's time, else the one that the record begins with, else that of its reading.
     fn time_of(&self, scene: &Scene<'_>, memo: &mut ZoneMemo) -> (Timestamp, Basis) {
         let observed = scene.facts.envelope.observed;
         scene
             .facts
             .syslog
             .and_then(|line| line.moment)
+            .or_else(|| forms::at_front(scene.facts.record))
             .and_then(|moment| resolve(moment, &self.zone, memo, observed))
             .unwrap_or((observed, Basis::Received))
     }

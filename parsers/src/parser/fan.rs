@@ -13,11 +13,12 @@
 use custody_event::Timestamp;
 
 use crate::decode::json::{At, Tape};
-use crate::matcher::{View, Work};
+use crate::matcher::Work;
 use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 
+use super::choice::{Choice, Turn};
 use super::reader::Reader;
 use super::run::Common;
 
@@ -44,7 +45,8 @@ pub(super) struct Fan<'a> {
 pub(super) struct Hands<'a> {
     pub(super) work: &'a mut Work,
     pub(super) memo: &'a mut ZoneMemo,
-    pub(super) allowed: &'a [bool],
+    pub(super) choice: &'a Choice,
+    pub(super) turn: Turn,
     /// The program of the record before, and its matcher.
     pub(super) before: &'a mut (String, usize),
     pub(super) bases: &'a mut [Common],
@@ -150,7 +152,7 @@ impl Parser {
         };
         let place = Place { record, text, index, ..*fan.place };
         let facts = decoded.facts(fan.envelope, fan.message, tape);
-        let view = View { packs: &self.packs, allowed: hands.allowed, facts };
+        let view = hands.choice.view(hands.turn, &self.packs, facts);
         let found =
             fan.group.matcher(facts.service, hands.before).get(&self.packs).find(&view, hands.work);
         match found.and_then(|at| Some((at, self.known(at, hands.bases)?))) {

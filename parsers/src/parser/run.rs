@@ -6,7 +6,7 @@ use custody_event::{Base, Digest, Draft, Field, Offset};
 use super::fan::{Fan, Hands};
 use super::{Decoded, Envelope, Group, Parser, Place, Room, Scratch, Verdict, as_text};
 use crate::fill;
-use crate::matcher::{Later, PackAt, RuleAt, View};
+use crate::matcher::{Later, PackAt, RuleAt};
 use crate::pack::{Pack, Rule};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::value::Scene;
@@ -40,7 +40,7 @@ impl Parser {
     /// Begins with records that came together.
     pub fn run<'p>(&'p self, scratch: &'p mut Scratch, envelope: &'p Envelope<'p>) -> Run<'p> {
         let room = scratch.room(self);
-        self.allow(envelope, &mut room.allowed, &mut room.allowed_for);
+        room.choice.settle(self, envelope);
         room.chosen.resize_with(self.groups.len(), Default::default);
         room.bases.clear();
         room.bases.resize_with(self.caches, Common::default);
@@ -76,39 +76,40 @@ impl Run<'_> {
         out: &mut Vec<u8>,
     ) -> Verdict {
         let Self { parser, envelope, room } = self;
-        let Room { lossy, tapes, record: number, work, memo, allowed, chosen, bases, .. } =
-            &mut **room;
+        let Room { lossy, tapes, record: number, work, memo, choice, chosen, bases } = &mut **room;
         *number += 1;
         let hash = Digest::of(record);
         let text = as_text(record, lossy);
         let place = Place { record, text, offset, segment, hash: &hash, index: 0 };
         let mut decoded = Decoded { text, number: *number, syslog: None, reason: None };
-        for (group, before) in parser.groups.iter().zip(chosen) {
-            if !(group.by_service || group.packs.iter().any(|pack| allowed[*pack])) {
-                continue;
-            }
-            let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
-            if let Some(list) = group.list(tapes, *number) {
-                let at = Fan { group, message, place: &place, envelope, list };
-                let hands = Hands { work, memo, allowed, before, bases };
-                match parser.fan(&at, &decoded, tapes, hands, out) {
-                    Ok(Some(fanned)) => return Verdict::Many(fanned),
-                    Ok(None) => {}
-                    Err(reason) => decoded.reason = Some(reason),
+        for turn in parser.turns() {
+            for (group, before) in parser.groups.iter().zip(&mut *chosen) {
+                if !choice.concerns(*turn, group) {
+                    continue;
                 }
-                continue;
+                let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
+                if let Some(list) = group.list(tapes, *number) {
+                    let at = Fan { group, message, place: &place, envelope, list };
+                    let hands = Hands { work, memo, choice, turn: *turn, before, bases };
+                    match parser.fan(&at, &decoded, tapes, hands, out) {
+                        Ok(Some(fanned)) => return Verdict::Many(fanned),
+                        Ok(None) => {}
+                        Err(reason) => decoded.reason = Some(reason),
+                    }
+                    continue;
+                }
+                let facts = decoded.facts(envelope, message, group.tape(tapes, &parser.readers));
+                let view = choice.view(*turn, &parser.packs, facts);
+                let matcher = group.matcher(facts.service, before);
+                let Some(at) = matcher.get(&parser.packs).find(&view, work) else { continue };
+                if let Some(reason) = parser.drop_reason(at) {
+                    return Verdict::Filtered { reason };
+                }
+                let Some(known) = parser.known(at, bases) else { continue };
+                let subject = view.subject(at).unwrap_or_default();
+                let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
+                return Verdict::Stored { time: parser.store(known, &scene, &place, memo, out) };
             }
-            let facts = decoded.facts(envelope, message, group.tape(tapes, &parser.readers));
-            let view = View { packs: &parser.packs, allowed, facts };
-            let matcher = group.matcher(facts.service, before);
-            let Some(at) = matcher.get(&parser.packs).find(&view, work) else { continue };
-            if let Some(reason) = parser.drop_reason(at) {
-                return Verdict::Filtered { reason };
-            }
-            let Some(known) = parser.known(at, bases) else { continue };
-            let subject = view.subject(at).unwrap_or_default();
-            let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
-            return Verdict::Stored { time: parser.store(known, &scene, &place, memo, out) };
         }
         let facts = decoded.facts(envelope, decoded.message(), None);
         const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];

@@ -358,6 +358,27 @@ pub(crate) fn auto(text: &str) -> Option<Moment> {
         .or_else(|| whole(day_first(bytes)))
 }
 
+/// The time that a line begins with, in brackets or not: of the forms that nothing else looks like,
+/// and with a gap behind it.
+pub(crate) fn at_front(line: &str) -> Option<Moment> {
+    let line = line.trim_start();
+    let (text, bracketed) = match line.strip_prefix('[') {
+        Some(inner) => (inner.as_bytes(), true),
+        None => (line.as_bytes(), false),
+    };
+    let (moment, used) = match text.first()? {
+        b'0'..=b'9' => iso_tight(text).or_else(|| clf(text)).or_else(|| day_first(text))?,
+        b'A'..=b'Z' => ctime(text).or_else(|| day_first(text)).or_else(|| rfc3164(text))?,
+        _ => return None,
+    };
+    let ends = match text.get(used) {
+        None => true,
+        Some(b']') => bracketed,
+        Some(next) => matches!(next, b' ' | b'\t' | b',' | b';' | b':' | b'|'),
+    };
+    ends.then_some(moment)
+}
+
 /// A number of fewer than nine digits (before 1973) is hardly a time.
 fn plausible_epoch(text: &[u8]) -> bool {
     text.iter().take_while(|byte| byte.is_ascii_digit()).count() >= 9
@@ -367,6 +388,26 @@ fn plausible_epoch(text: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::time::{ZoneMemo, resolve};
+
+    #[test]
+    fn a_line_that_begins_with_a_time_gives_it() {
+        for line in [
+            "[2018-10-31 15:03:32,474] TRACE [Controller id=10] x",
+            "[2018-05-17T08:19:35,939][INFO ][o.e.n.Node] x",
+            "2017-04-03 22:32:14.322 CEST [31225] LOG:  x",
+            "2024/01/05 22:11:47 [error] 5#5: x",
+            "  25/Oct/2016:14:49:33 +0200 x",
+            "[Mon Dec 26 16:15:55.103522 2016] [core:notice] x",
+            "2024-02-03T10:11:12Z",
+        ] {
+            assert!(at_front(line).is_some(), "{line}");
+        }
+        for line in
+            ["", "[", "2024-02-03", "10.0.0.1 x", "2024-02-03 10:11:12abc", "{\"a\":1}", "[x] 2024"]
+        {
+            assert!(at_front(line).is_none(), "{line}");
+        }
+    }
     use jiff::tz::TimeZone;
     use proptest::prelude::*;
 
