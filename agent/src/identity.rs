@@ -37,6 +37,69 @@ impl AgentIdentity {
     }
 }
 
+impl AgentIdentity {
+    /// The same agent with another key.
+    #[must_use]
+    pub fn with_key(&self, key: AgentKey) -> Self {
+        Self { agent: self.agent, key, host_id: self.host_id.clone() }
+    }
+}
+
+/// A new identity that is being taken on: id and secret, until the stream is of it.
+fn renewal(data_dir: &Path) -> PathBuf {
+    data_dir.join("agent.renewal")
+}
+
+/// Makes a new identity, or goes on with one that a crash has left half taken on: id and key are
+/// new, tokens and statements about the old keys are gone. Ends with [`renewed`].
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn renew(data_dir: &Path) -> anyhow::Result<()> {
+    let path = renewal(data_dir);
+    // 32 bytes of secret; the id is made of them.
+    let secret = custody_evidence::keys::load_or_create_secret(&path, &random_secret()?)?;
+    let derived = Digest::of(&[&b"custody agent id v1\0"[..], &secret].concat());
+    let mut id = [0; 16];
+    id.copy_from_slice(&derived.0[..16]);
+    for entry in fs::read_dir(data_dir).with_context(|| data_dir.display().to_string())? {
+        let entry = entry.with_context(|| data_dir.display().to_string())?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("token-") || name == "rotations" || name == "agent.key.next" {
+            fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
+        }
+    }
+    let key = data_dir.join("agent.key");
+    match fs::remove_file(&key) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| key.display().to_string());
+        }
+        _ => {}
+    }
+    AgentKey::load_or_create(&key, &secret)?;
+    let id_path = data_dir.join("agent.id");
+    write_durably(&id_path, &AgentId(id)).with_context(|| id_path.display().to_string())
+}
+
+/// Is a new identity being taken on?
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn is_renewing(data_dir: &Path) -> anyhow::Result<bool> {
+    let path = renewal(data_dir);
+    path.try_exists().with_context(|| path.display().to_string())
+}
+
+/// The stream is of the new identity.
+///
+/// # Errors
+/// The file cannot be removed.
+pub fn renewed(data_dir: &Path) -> anyhow::Result<()> {
+    let path = renewal(data_dir);
+    fs::remove_file(&path).with_context(|| path.display().to_string())
+}
+
 fn load_or_create_id(path: &Path) -> anyhow::Result<AgentId> {
     match fs::read_to_string(path) {
         Ok(text) => match parse_hex(text.trim_end()) {

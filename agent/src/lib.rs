@@ -3,13 +3,14 @@
 //!
 //! One room a stage: [`sources`] hand on records, the [`pipeline`] turns them into blocks, the
 //! [`spool`] makes them durable, [`outputs`] deliver them. [`runtime`] puts the rooms together and
-//! keeps them running; [`cli`] is what people type; [`admin`] and [`status`] are what they see.
+//! keeps them running; [`identity`] and [`rotation`] are its name and keys; [`cli`] is what people type; [`admin`] and [`status`] are what they see.
 
 pub mod admin;
 pub mod cli;
 pub mod identity;
 pub mod outputs;
 pub mod pipeline;
+pub mod rotation;
 pub mod runtime;
 pub mod sources;
 pub mod spool;

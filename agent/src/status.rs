@@ -82,7 +82,8 @@ pub struct OutputState {
 pub struct OutputStatus {
     /// The output's id.
     pub id: String,
-    /// `connecting`, `delivering`, `waiting`.
+    /// `connecting`, `delivering`, `waiting`; `refused` where the collector's history does not
+    /// continue what it had shown: then nothing is sent until somebody decides.
     pub state: String,
     /// The endpoint in use.
     pub endpoint: String,
@@ -98,6 +99,9 @@ pub struct OutputStatus {
     pub retry_at: Option<Timestamp>,
     /// Attempts that failed since the agent started.
     pub failures: u64,
+    /// Entries of the collector's log that have been shown and checked.
+    #[serde(default)]
+    pub log_size: u64,
 }
 
 impl OutputState {
@@ -134,10 +138,38 @@ impl OutputState {
     /// An attempt failed.
     pub fn failed(&self, trouble: &str, endpoint: &str, _at: Timestamp) {
         self.change(|status| {
+            if status.state == "refused" {
+                // What keeps it from going on is what was said first.
+                status.failures += 1;
+                return;
+            }
             status.state = "waiting".into();
             status.trouble = Some(trouble.to_owned());
             status.endpoint = endpoint.to_owned();
             status.failures += 1;
+        });
+    }
+
+    /// The collector's log has shown so many entries.
+    pub fn witnessed(&self, size: u64) {
+        self.change(|status| status.log_size = size);
+    }
+
+    /// The collector's history does not continue: nothing is sent.
+    pub fn refused(&self, why: &str, endpoint: &str) {
+        self.change(|status| {
+            status.state = "refused".into();
+            status.trouble = Some(why.to_owned());
+            status.endpoint = endpoint.to_owned();
+            status.retry_at = None;
+        });
+    }
+
+    /// It is no longer refused.
+    pub fn goes_on(&self) {
+        self.change(|status| {
+            status.state = "connecting".into();
+            status.trouble = None;
         });
     }
 

@@ -158,6 +158,9 @@ impl Bench {
             id: "central".into(),
             endpoints,
             tokens: self.tokens.clone(),
+            witness: self._folder.path().join("log-central"),
+            keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
+            acts: crossbeam_channel::bounded(16).0,
             max_backoff: Duration::from_millis(20),
             in_flight: 3,
             seed: 7,
@@ -178,7 +181,7 @@ impl Bench {
             let client = reqwest::Client::builder().build().unwrap();
             let state = Arc::clone(&self.state);
             let output =
-                CustodyOutput::new(settings, identity, client, self.spool.clone(), place, clock, state);
+                CustodyOutput::new(settings, identity, client, self.spool.clone(), place, clock, state).unwrap();
             let state = Arc::clone(&self.state);
             let acknowledged = async move {
                 while state.snapshot(0).next_seq < until_seq {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
-use crate::command::{self, ConfigArgs, SearchArgs, TokenCommand};
+use crate::command::{self, AcceptForkArgs, AgentCommand, ConfigArgs, SearchArgs, TokenCommand};
 
 /// Keeps audit events as evidence and finds them again
 #[derive(Debug, Parser)]
@@ -27,6 +27,16 @@ enum Command {
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
     Verify(ConfigArgs),
+    /// List and revoke agents
+    Agent {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
+    /// Sign into the log that it does not continue what agents have been shown (after this
+    /// collector was put back from an older copy)
+    AcceptFork(AcceptForkArgs),
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
@@ -56,6 +66,8 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Search(args) => command::search(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
+        Command::Agent { config, command } => command::agent(&config.load()?.value, command),
+        Command::AcceptFork(args) => command::accept_fork(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
     }
 }

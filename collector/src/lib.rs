@@ -2,6 +2,8 @@
 //!
 //! - [`store`]: the evidence log, which is the truth.
 //! - [`ingest`]: blocks from agents, exactly once.
+//! - [`tlog`]: the transparency log over all block headers.
+//! - [`own`]: the collector's own acts, as events.
 //! - [`access`]: enrolled agents and tokens.
 //! - [`serve`]: HTTP and TLS.
 //! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
@@ -13,9 +15,11 @@ pub mod cli;
 pub mod command;
 pub mod index;
 pub mod ingest;
+pub mod own;
 pub mod query;
 pub mod serve;
 pub mod store;
 #[doc(hidden)]
 pub mod testing;
+pub mod tlog;
 pub mod web;

@@ -50,11 +50,17 @@ impl SmallDisk {
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Fills it up until only `left` bytes are free.
+    /// Fills it up until only `left` bytes are free; what others write meanwhile is not in the way.
+    ///
+    /// # Panics
+    /// It cannot be filled.
     pub fn fill(&self, left: u64) {
-        let len = self.free_bytes().saturating_sub(left);
-        let file = File::create(self.ballast()).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).unwrap();
+        let filled = (0..20).any(|_| {
+            let file = File::create(self.ballast()).unwrap();
+            let len = self.free_bytes().saturating_sub(left);
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len).is_ok()
+        });
+        assert!(filled, "the disk cannot be filled");
     }
 
     /// Frees what [`Self::fill`] took.

@@ -54,7 +54,9 @@ pub fn numbers(collector: &Collector, line: &str) -> Vec<u64> {
 /// # Panics
 /// It does not within `patience`.
 pub fn wait_for_line(collector: &Collector, number: u64, patience: Duration) {
-    let path = format!("/v1/events?q={}&limit=2", word(number));
+    // The search itself is an event that names the word; it is not of this input.
+    let line = format!("input:app {}", word(number));
+    let path = format!("/v1/events?q={}&limit=2", encoded(&line));
     until(&format!("line {number} can be found"), patience, || {
         let answer = collector.try_get(&path).ok().filter(|answer| answer.status == 200)?;
         (!answer.json()["events"].as_array()?.is_empty()).then_some(())
@@ -70,7 +72,7 @@ pub fn expect_exactly_once(collector: &Collector, log: &LogFile, patience: Durat
     let last = log.written() - 1;
     for number in [0, last / 2, last] {
         wait_for_line(collector, number, patience);
-        let found = numbers(collector, &word(number));
+        let found = numbers(collector, &format!("input:app {}", word(number)));
         assert_eq!(found, [number], "a search for {}", word(number));
     }
     let found = numbers(collector, "input:app");

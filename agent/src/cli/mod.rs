@@ -4,6 +4,7 @@ mod check;
 mod coverage;
 mod draft;
 mod follow;
+mod fork;
 mod preview;
 mod print;
 mod run;
@@ -53,6 +54,8 @@ enum Command {
     Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
     Status(status::StatusArgs),
+    /// Accept that a collector's history does not continue what it had shown.
+    AcceptFork(fork::AcceptForkArgs),
     /// Look into the spool of an agent that is not running.
     Spool(spool::SpoolArgs),
 }
@@ -117,6 +120,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Draft(args) => draft::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),
     }
 }

@@ -11,17 +11,23 @@
 //! 422: the body goes to the dead letters and the block goes as a sparse one. A forked stream ends
 //! the output with [`Ended::NewStream`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
 use custody_event::{AgentId, Block, Clock, StreamId};
 use reqwest::Client;
 
 use super::enroll::TokenStore;
-use super::request::{Answer, Post};
+use super::memory::{Memory, Trouble};
+use super::request::{Answer, Post, post_key};
 use super::window::Window;
 use super::{Backoff, Ended};
+use crate::pipeline::OwnAct;
+use crate::rotation::Rotations;
 use crate::spool::SpoolHandle;
 use crate::status::OutputState;
 
@@ -50,6 +56,12 @@ pub struct CustodySettings {
     pub endpoints: Vec<String>,
     /// Tokens.
     pub tokens: TokenStore,
+    /// Where is kept what the collector's log has shown.
+    pub witness: PathBuf,
+    /// Statements about the agent's keys.
+    pub keys: Arc<Rotations>,
+    /// Takes events about the output itself.
+    pub acts: Sender<OwnAct>,
     /// Longest wait after failures.
     pub max_backoff: Duration,
     /// Blocks on their way at once.
@@ -60,17 +72,23 @@ pub struct CustodySettings {
 
 /// The output.
 pub struct CustodyOutput {
-    settings: CustodySettings,
+    pub(super) settings: CustodySettings,
     identity: Identity,
-    client: Client,
+    pub(super) client: Client,
     spool: SpoolHandle,
     stream: StreamId,
     generation: u32,
-    clock: Arc<dyn Clock>,
-    state: Arc<OutputState>,
-    endpoint: usize,
-    backoff: Backoff,
-    token: Option<Arc<str>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) state: Arc<OutputState>,
+    pub(super) endpoint: usize,
+    pub(super) backoff: Backoff,
+    pub(super) token: Option<Arc<str>>,
+    /// What the collector's log has shown.
+    pub(super) memory: Memory,
+    /// The log was asked for since the connection last broke.
+    pub(super) log_checked: bool,
+    /// All statements about keys were sent again since the last acknowledgement.
+    rewound: bool,
 }
 
 /// What to do after a window broke.
@@ -81,7 +99,9 @@ enum Next {
 
 impl CustodyOutput {
     /// For one stream; `generation` is the spool's, so that no cursor of an older stream moves.
-    #[must_use]
+    ///
+    /// # Errors
+    /// What the collector's log had shown cannot be read.
     pub fn new(
         settings: CustodySettings,
         identity: Identity,
@@ -90,9 +110,11 @@ impl CustodyOutput {
         place: (StreamId, u32),
         clock: Arc<dyn Clock>,
         state: Arc<OutputState>,
-    ) -> Self {
+    ) -> Result<Self, String> {
+        let memory = Memory::load(&settings.witness)?;
+        state.witnessed(memory.size());
         let backoff = Backoff::new(settings.max_backoff, settings.seed);
-        Self {
+        Ok(Self {
             settings,
             identity,
             client,
@@ -104,11 +126,20 @@ impl CustodyOutput {
             endpoint: 0,
             backoff,
             token: None,
-        }
+            memory,
+            log_checked: false,
+            rewound: false,
+        })
     }
 
     /// Sends from block `from` on until stopped or until the stream cannot go on.
     pub async fn run(mut self, from: u64, stop: StopToken) -> Ended {
+        let ended = self.deliver(from, stop).await;
+        self.keep_memory(true).await;
+        ended
+    }
+
+    async fn deliver(&mut self, from: u64, stop: StopToken) -> Ended {
         let mut from = from;
         loop {
             let ended = tokio::select! {
@@ -135,12 +166,12 @@ impl CustodyOutput {
         }
     }
 
-    fn endpoint(&self) -> &str {
+    pub(super) fn endpoint(&self) -> &str {
         &self.settings.endpoints[self.endpoint % self.settings.endpoints.len()]
     }
 
     /// The token, enrolling if need be; `None` after a wait when it could not be had.
-    async fn obtain_token(&mut self) -> Option<Arc<str>> {
+    pub(super) async fn obtain_token(&mut self) -> Option<Arc<str>> {
         if let Some(token) = &self.token {
             return Some(Arc::clone(token));
         }
@@ -148,7 +179,7 @@ impl CustodyOutput {
             Ok(Some(token)) => Ok(token),
             Ok(None) => {
                 let endpoint = self.endpoint().to_owned();
-                self.settings.tokens.enroll(&self.client, &endpoint, &self.identity).await
+                self.settings.tokens.enroll(&self.client, &endpoint, &self.known_identity()).await
             }
             Err(reason) => Err(reason),
         };
@@ -171,11 +202,19 @@ impl CustodyOutput {
         let mut durable = self.spool.durable();
         let mut window = Window::new(from, self.settings.in_flight);
         let mut acked = from;
+        let mut sent: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
+        if let Err(answer) = self.check_log(&token).await {
+            return Ok((from, answer));
+        }
+        if let Err(answer) = self.send_keys(&token).await {
+            return Ok((from, answer));
+        }
         loop {
             let end = durable.borrow_and_update().next_seq;
             while let Some(seq) = window.wants(end) {
                 let post = self.post(seq, &token).await?;
                 let client = self.client.clone();
+                sent.insert(seq, Arc::clone(&post.bytes));
                 window.send(async move { post.send(&client).await });
             }
             if window.is_broken() {
@@ -189,6 +228,14 @@ impl CustodyOutput {
             }
             let now_acked = window.advance();
             if now_acked > acked {
+                let receipts = window.take_receipts().into_iter();
+                let answered =
+                    receipts.filter_map(|(seq, receipt)| Some((sent.remove(&seq)?, receipt)));
+                match self.judge(answered.collect(), &token).await {
+                    Ok(()) => {}
+                    Err(Trouble::Refused(why)) => return Ok((acked, Answer::Untrue(why))),
+                    Err(Trouble::Failed(why)) => return Ok((acked, Answer::Failed(why))),
+                }
                 self.acknowledged(now_acked)?;
                 acked = now_acked;
             }
@@ -209,6 +256,7 @@ impl CustodyOutput {
             stream: self.stream,
             seq,
             bytes,
+            tree_size: self.memory.size(),
         })
     }
 
@@ -217,6 +265,7 @@ impl CustodyOutput {
             log::info!(output = self.settings.id.as_str(), next_seq = next_seq; "delivery goes on");
         }
         self.backoff.reset();
+        self.rewound = false;
         self.state.acknowledged(next_seq, self.endpoint(), self.clock.now());
         self.spool
             .ack(&self.settings.id, self.generation, next_seq)
@@ -226,16 +275,31 @@ impl CustodyOutput {
     /// `from` was acknowledged before any block of the window was sent.
     async fn after(&mut self, from: u64, seq: u64, answer: Answer) -> Next {
         match answer {
-            Answer::Durable => Next::Resume(seq + 1),
+            Answer::Durable(_) => Next::Resume(seq + 1),
+            Answer::Untrue(why) => {
+                self.refuse(&why).await;
+                Next::Resume(seq)
+            }
             Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
-            Answer::Forked(said) => Next::End(Ended::NewStream {
-                reason: format!("the collector has another past: {said}"),
-            }),
+            Answer::Forked(said) => {
+                self.end_stream(seq, format!("the collector has another past: {said}"), false).await
+            }
             Answer::Denied(said) => {
                 self.trouble("not let in; everything is kept and tried again", &said);
                 self.token = None;
                 self.forget_enrolled_token().await;
                 Next::Resume(seq)
+            }
+            Answer::KeyUnknown(said) if !self.rewound => match self.rewind_keys() {
+                Ok(()) => Next::Resume(seq),
+                Err(why) => {
+                    self.trouble(&said, &why);
+                    self.wait_after_failure().await;
+                    Next::Resume(seq)
+                }
+            },
+            Answer::KeyUnknown(said) | Answer::KeyReplaced(said) => {
+                self.lose_identity(seq, said).await
             }
             Answer::Refused(said) => self.set_aside(seq, &said).await,
             Answer::Busy(retry_after, said) => {
@@ -250,6 +314,7 @@ impl CustodyOutput {
                 Next::Resume(seq)
             }
             Answer::Failed(said) => {
+                self.log_checked = false;
                 self.trouble("cannot deliver", &said);
                 self.endpoint = self.endpoint.wrapping_add(1);
                 self.wait_after_failure().await;
@@ -267,19 +332,17 @@ impl CustodyOutput {
             return Next::Resume(seq);
         }
         if expected > durable_end {
-            return Next::End(Ended::NewStream {
-                reason: format!(
-                    "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
-                ),
-            });
+            let reason = format!(
+                "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
+            );
+            return self.end_stream(seq, reason, false).await;
         }
         if expected < from {
-            return Next::End(Ended::NewStream {
-                reason: format!(
-                    "the collector has forgotten blocks {expected} to {} that it acknowledged",
-                    seq - 1
-                ),
-            });
+            let reason = format!(
+                "the collector has forgotten blocks {expected} to {} that it acknowledged",
+                seq - 1
+            );
+            return self.end_stream(seq, reason, true).await;
         }
         // Whether the collector's blocks up to there are ours is not known yet: an agent of this
         // name whose state was put back since may have sent it others. So nothing is freed. The
@@ -287,13 +350,84 @@ impl CustodyOutput {
         Next::Resume(expected)
     }
 
+    /// As the collector knows this agent: by the key before the first statement that it lacks.
+    fn known_identity(&self) -> Identity {
+        let known = self.settings.keys.known_key(&self.settings.id);
+        let public_key = known.unwrap_or_else(|| self.identity.public_key.clone());
+        Identity { public_key, ..self.identity.clone() }
+    }
+
+    /// Every statement that the collector has not taken, in order.
+    async fn send_keys(&mut self, token: &str) -> Result<(), Answer> {
+        let (keys, id) = (Arc::clone(&self.settings.keys), self.settings.id.clone());
+        while let Some((number, entry)) = keys.pending(&id) {
+            let endpoint = self.endpoint().to_owned();
+            let agent = self.identity.agent;
+            let answer = post_key(&self.client, &endpoint, token, &agent, entry).await;
+            match answer {
+                Answer::Durable(_) => {}
+                // A collector that was put back knows an older key: from the beginning, once.
+                Answer::KeyUnknown(_) if !self.rewound => {
+                    self.rewind_keys().map_err(Answer::Failed)?;
+                    continue;
+                }
+                // It came to know this agent by a later key.
+                Answer::KeyUnknown(_) => {}
+                answer => return Err(answer),
+            }
+            keys.taken(&id, number).map_err(|error| Answer::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn rewind_keys(&mut self) -> Result<(), String> {
+        self.rewound = true;
+        self.settings.keys.rewind(&self.settings.id).map_err(|error| error.to_string())
+    }
+
+    /// The key has gone: with a token for enrolment the agent goes on under a new identity.
+    async fn lose_identity(&mut self, seq: u64, said: String) -> Next {
+        let tokens = &self.settings.tokens;
+        if tokens.configured.is_none() && tokens.enroll.is_some() {
+            let reason = format!("this agent's key is not the collector's newest: {said}");
+            return Next::End(Ended::NewIdentity { reason });
+        }
+        self.trouble(
+            "the collector does not take this agent's key; everything is kept. Remedy: configure \
+             enroll_token_file, so that it can enrol anew",
+            &said,
+        );
+        let wait = self.backoff.below(DENIED_WAIT);
+        self.wait(wait).await;
+        Next::Resume(seq)
+    }
+
+    /// The stream cannot go on there; but first the collector must show that its log continues
+    /// what it had shown. A collector that was put back from an older copy has forgotten more than
+    /// blocks.
+    async fn end_stream(&mut self, seq: u64, reason: String, forgotten: bool) -> Next {
+        self.log_checked = false;
+        let Some(token) = self.obtain_token().await else { return Next::Resume(seq) };
+        match self.check_log(&token).await {
+            Ok(()) => Next::End(Ended::NewStream { reason, forgotten }),
+            Err(Answer::Untrue(why)) => {
+                self.refuse(&why).await;
+                Next::Resume(seq)
+            }
+            Err(_) => {
+                self.wait_after_failure().await;
+                Next::Resume(seq)
+            }
+        }
+    }
+
     /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
     /// anew); otherwise knock slowly.
-    async fn forget_enrolled_token(&mut self) {
+    pub(super) async fn forget_enrolled_token(&mut self) {
         let tokens = self.settings.tokens.clone();
         if tokens.configured.is_none() && tokens.enroll.is_some() {
             let endpoint = self.endpoint().to_owned();
-            match tokens.enroll(&self.client, &endpoint, &self.identity).await {
+            match tokens.enroll(&self.client, &endpoint, &self.known_identity()).await {
                 Ok(token) => {
                     log::info!(output = self.settings.id.as_str(); "enrolled again");
                     self.token = Some(token);
@@ -336,7 +470,7 @@ impl CustodyOutput {
             .map_err(|error| error.to_string())
     }
 
-    fn trouble(&self, what: &str, why: &str) {
+    pub(super) fn trouble(&self, what: &str, why: &str) {
         let said = format!("{what}: {why}");
         log::warn!(output = self.settings.id.as_str(), endpoint = self.endpoint(); "{said}");
         self.state.failed(&said, self.endpoint(), self.clock.now());

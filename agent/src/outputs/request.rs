@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use custody_event::{AgentId, StreamId};
+use custody_evidence::LogReceipt;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
@@ -15,14 +16,20 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// What a collector's answer to a block means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The block is durable there (now or before).
-    Durable,
+    /// The block is durable there (now or before), and this is what the collector's log says of it.
+    Durable(Option<Box<LogReceipt>>),
+    /// The collector's history does not continue what it had shown.
+    Untrue(String),
     /// The collector expects another number.
     Expects(u64),
     /// The collector has another block under this number, or another past.
     Forked(String),
     /// We may not (401, 403).
     Denied(String),
+    /// The collector knows a newer key of this agent than the one that signed.
+    KeyReplaced(String),
+    /// The collector does not know the key that signed.
+    KeyUnknown(String),
     /// It will never take this body (413, 422).
     Refused(String),
     /// Not now (429, 503), with the wait that it asks for.
@@ -46,12 +53,16 @@ pub(super) struct Post {
     pub seq: u64,
     /// The encoded block.
     pub bytes: Arc<[u8]>,
+    /// How much of the collector's log is known.
+    pub tree_size: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Body {
     #[serde(default)]
     next_seq: Option<u64>,
+    #[serde(default)]
+    receipt: Option<Box<LogReceipt>>,
     #[serde(default)]
     expected_seq: Option<u64>,
     #[serde(default)]
@@ -65,12 +76,13 @@ struct Body {
 impl Post {
     /// Sends the block and reads the answer.
     pub(super) async fn send(self, client: &Client) -> Answer {
-        let Self { endpoint, token, agent, stream, seq, bytes } = self;
+        let Self { endpoint, token, agent, stream, seq, bytes, tree_size } = self;
         let url = format!("{endpoint}/v1/streams/{agent}/{stream}/blocks/{seq}");
         let sent = client
             .post(url)
             .bearer_auth(&*token)
             .header("content-type", "application/vnd.custody.block")
+            .header("custody-tree-size", tree_size)
             .body(bytes::Bytes::from_owner(bytes))
             .send()
             .await;
@@ -81,20 +93,42 @@ impl Post {
     }
 }
 
+/// Sends a statement by which one key of the agent named the next.
+pub(super) async fn post_key(
+    client: &Client,
+    endpoint: &str,
+    token: &str,
+    agent: &AgentId,
+    entry: Vec<u8>,
+) -> Answer {
+    let sent = client
+        .post(format!("{endpoint}/v1/agents/{agent}/keys"))
+        .bearer_auth(token)
+        .header("content-type", "application/octet-stream")
+        .body(entry)
+        .send()
+        .await;
+    match sent {
+        Ok(response) if response.status() == StatusCode::OK => Answer::Durable(None),
+        Ok(response) => read_answer(response, 0).await,
+        Err(error) => Answer::Failed(explain(&error)),
+    }
+}
+
 async fn read_answer(response: Response, seq: u64) -> Answer {
     let status = response.status();
     let retry_after = retry_after(&response);
     let body = match read_body(response).await {
         Ok(body) => body,
         Err(reason) if status.is_success() => return Answer::Failed(reason),
-        Err(_) => {
-            Body { next_seq: None, expected_seq: None, code: None, title: None, detail: None }
-        }
+        Err(_) => Body::default(),
     };
     let said =
         body.detail.clone().or(body.title.clone()).unwrap_or_else(|| "no reason given".into());
     match status {
-        StatusCode::OK if body.next_seq.is_some_and(|next| next > seq) => Answer::Durable,
+        StatusCode::OK if body.next_seq.is_some_and(|next| next > seq) => {
+            Answer::Durable(body.receipt)
+        }
         StatusCode::OK => {
             Answer::Failed("the answer does not say that the block is durable".into())
         }
@@ -105,6 +139,12 @@ async fn read_answer(response: Response, seq: u64) -> Answer {
             Some(expected) => Answer::Expects(expected),
             None => Answer::Failed(format!("409 without expected_seq: {said}")),
         },
+        StatusCode::FORBIDDEN if body.code.as_deref() == Some("key_replaced") => {
+            Answer::KeyReplaced(said)
+        }
+        StatusCode::FORBIDDEN if body.code.as_deref() == Some("key_unknown") => {
+            Answer::KeyUnknown(said)
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Answer::Denied(format!("{status}: {said}"))
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use custody_evidence::LogReceipt;
 use tokio::task::JoinSet;
 
 use super::request::Answer;
@@ -16,7 +17,12 @@ pub(super) struct Window {
     sending: JoinSet<(u64, Answer)>,
     answered: BTreeMap<u64, Answer>,
     failed: bool,
+    /// Acknowledged blocks whose receipts have not been judged yet, in order.
+    receipts: Vec<Receipt>,
 }
+
+/// A block's number, and what the collector's log says of it.
+pub(super) type Receipt = (u64, Option<Box<LogReceipt>>);
 
 impl Window {
     /// Begins at block `from`.
@@ -29,6 +35,7 @@ impl Window {
             sending: JoinSet::new(),
             answered: BTreeMap::new(),
             failed: false,
+            receipts: Vec::new(),
         }
     }
 
@@ -69,17 +76,24 @@ impl Window {
             }
             None => return,
         };
-        self.failed |= answer != Answer::Durable;
+        self.failed |= !matches!(answer, Answer::Durable(_));
         self.answered.insert(seq, answer);
     }
 
     /// First block not acknowledged, after taking what has been answered in order.
     pub(super) fn advance(&mut self) -> u64 {
-        while self.answered.get(&self.acked) == Some(&Answer::Durable) {
-            self.answered.remove(&self.acked);
+        while matches!(self.answered.get(&self.acked), Some(Answer::Durable(_))) {
+            if let Some(Answer::Durable(receipt)) = self.answered.remove(&self.acked) {
+                self.receipts.push((self.acked, receipt));
+            }
             self.acked += 1;
         }
         self.acked
+    }
+
+    /// The receipts of what [`Self::advance`] took, in order.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        std::mem::take(&mut self.receipts)
     }
 
     /// The first block that is not acknowledged, and what was answered to it.
@@ -99,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn answers_out_of_order_acknowledge_in_order_and_a_failure_stops_sending() {
         let mut window = Window::new(5, 3);
-        let answers = [Answer::Durable, Answer::Expects(6), Answer::Durable];
+        let answers = [Answer::Durable(None), Answer::Expects(6), Answer::Durable(None)];
         for answer in answers {
             assert!(window.wants(100).is_some());
             window.send(async move { answer });

@@ -73,6 +73,24 @@ pub enum OwnAct {
         /// How many since the last event of this kind.
         count: u64,
     },
+    /// A collector's history does not continue what it had shown.
+    LogRefused {
+        /// Which output.
+        output: String,
+        /// What does not continue.
+        reason: String,
+    },
+    /// Somebody accepted that a collector's history does not continue.
+    LogForkAccepted {
+        /// Which output.
+        output: String,
+        /// Entries that had been shown.
+        before: u64,
+        /// Entries that are shown now.
+        now: u64,
+        /// Why.
+        reason: String,
+    },
     /// The agent had to begin a new stream.
     StreamBegun {
         /// The one before.
@@ -234,6 +252,7 @@ fn describe<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
             draft.detail("previous_stream", text(previous));
             draft.text(Field::ReasonText, &**reason);
         }
+        OwnAct::LogRefused { .. } | OwnAct::LogForkAccepted { .. } => describe_log(act, draft),
         OwnAct::Gap { .. } => describe_gap(act, draft),
         OwnAct::Refused { .. } => describe_refused(act, draft),
     }
@@ -256,6 +275,37 @@ fn describe_refused<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
         kind: Some("source".into()),
         id: Some(source.into()),
         name: Some(endpoint.into()),
+        parent: None,
+    });
+}
+
+fn describe_log<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
+    let (output, reason) = match act {
+        OwnAct::LogRefused { output, reason } => {
+            let said = format!(
+                "The collector of output {output} is refused, its log does not continue what it had shown; nothing more is sent to it."
+            );
+            say(draft, "collector.log.refuse", "critical", "failure", said);
+            draft.tag("alarm");
+            (output, reason)
+        }
+        OwnAct::LogForkAccepted { output, before, now, reason } => {
+            let said = format!(
+                "It was accepted that the log of the collector of output {output} does not continue what it had shown; delivery goes on."
+            );
+            say(draft, "collector.log.accept_fork", "high", "success", said);
+            for (key, value) in [("entries_shown", before), ("entries_now", now)] {
+                draft.detail(key, Detail::Int(i64::try_from(*value).unwrap_or(i64::MAX)));
+            }
+            (output, reason)
+        }
+        _ => return,
+    };
+    draft.text(Field::ReasonText, &**reason);
+    draft.target(Target {
+        kind: Some("output".into()),
+        id: Some(output.into()),
+        name: None,
         parent: None,
     });
 }

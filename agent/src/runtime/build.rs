@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use crossbeam_channel::Sender;
 use custody_config::agent::{
     CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
     Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
@@ -15,7 +16,8 @@ use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
 
 use super::Shared;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
-use crate::pipeline::{SourceContext, random_secret};
+use crate::pipeline::{OwnAct, SourceContext, random_secret};
+use crate::rotation::Rotations;
 use crate::sources::SourceIndex;
 use crate::sources::file::{FileOptions, FileSource};
 use crate::sources::journal::{JournalOptions, JournalSource};
@@ -291,6 +293,8 @@ pub(super) fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Cl
 pub(super) fn output_settings(
     output: &CustodyOutputConfig,
     data_dir: &Path,
+    keys: Arc<Rotations>,
+    acts: Sender<OwnAct>,
 ) -> anyhow::Result<CustodySettings> {
     let id = output.id.get().clone();
     let [a, b, c, d, e, f, g, h, ..] = random_secret()?;
@@ -301,6 +305,9 @@ pub(super) fn output_settings(
             enroll: output.enroll_token_file.clone(),
             kept: data_dir.join(format!("token-{id}")),
         },
+        witness: data_dir.join(format!("log-{id}")),
+        keys,
+        acts,
         id,
         max_backoff: output.max_backoff.duration(),
         in_flight: usize::try_from(output.in_flight)?,

@@ -15,13 +15,18 @@ use tokio_util::task::TaskTracker;
 use super::{Shared, build};
 use crate::admin::{AdminSocket, Answer};
 use crate::outputs::{CustodyOutput, Ended};
+use crate::pipeline::OwnAct;
 use crate::spool::SpoolHandle;
 use crate::status::OutputState;
+
+/// Events about outputs that wait for the session's next look.
+const ACTS: usize = 64;
 
 /// Outputs of one configuration, running.
 pub(crate) struct Delivery {
     pub(crate) outputs: Vec<Arc<OutputState>>,
     ended: Receiver<Ended>,
+    acts: Receiver<OwnAct>,
     stop: StopToken,
     thread: JoinHandle<anyhow::Result<()>>,
 }
@@ -36,7 +41,8 @@ impl Delivery {
         stream: StreamId,
         answer: impl FnOnce(&[Arc<OutputState>]) -> Answer,
     ) -> anyhow::Result<Self> {
-        let (ready, outputs) = prepare(config, shared, stream)?;
+        let (acts_tx, acts) = bounded(ACTS);
+        let (ready, outputs) = prepare(config, shared, stream, &acts_tx)?;
         let (ended_tx, ended) = bounded(config.outputs.len().max(1));
         let stop = StopToken::new();
         let answer = answer(&outputs);
@@ -65,12 +71,17 @@ impl Delivery {
             })
         })?;
         bound.recv().context("the delivery thread could not start")??;
-        Ok(Self { outputs, ended, stop, thread })
+        Ok(Self { outputs, ended, acts, stop, thread })
     }
 
     /// An output that has ended by itself.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ended.try_recv().ok()
+    }
+
+    /// Something that befell an output and belongs into the stream.
+    pub(crate) fn act(&self) -> Option<OwnAct> {
+        self.acts.try_recv().ok()
     }
 
     /// Waits until everything durable is acknowledged by all outputs, at most `within`.
@@ -104,6 +115,7 @@ fn prepare(
     config: &AgentConfig,
     shared: &Shared,
     stream: StreamId,
+    acts: &Sender<OwnAct>,
 ) -> anyhow::Result<(Vec<Ready>, Vec<Arc<OutputState>>)> {
     let ids: Vec<&str> = config.outputs.iter().map(OutputConfig::id).collect();
     let cursors = shared.spool.register_outputs(&ids).wait()?;
@@ -118,14 +130,20 @@ fn prepare(
         let state = OutputState::new(output.id(), from);
         states.push(Arc::clone(&state));
         let output = CustodyOutput::new(
-            build::output_settings(custody, &shared.data_dir)?,
+            build::output_settings(
+                custody,
+                &shared.data_dir,
+                Arc::clone(&shared.rotations),
+                acts.clone(),
+            )?,
             build::identity(config, shared),
             build::client(custody)?,
             shared.spool.clone(),
             (stream, shared.generation),
             Arc::clone(&shared.clock),
             state,
-        );
+        )
+        .map_err(anyhow::Error::msg)?;
         ready.push((output, from));
     }
     Ok((ready, states))

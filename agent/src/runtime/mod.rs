@@ -21,8 +21,9 @@ use custody_event::Timestamp;
 pub use build::{check, load_packs, parser_of};
 use session::{End, Session};
 
-use crate::identity::AgentIdentity;
+use crate::identity::{self, AgentIdentity};
 use crate::pipeline::{OwnAct, StreamState};
+use crate::rotation::{self, Rotations, Standing};
 use crate::spool::{Opened, Options, Spool, SpoolClock, SpoolHandle};
 use crate::stream;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: SpoolHandle,
     pub(crate) generation: u32,
+    pub(crate) rotations: Arc<Rotations>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Timestamp,
 }
@@ -86,10 +88,16 @@ pub fn run(
 ) -> anyhow::Result<Exit> {
     let service = Service::from_env();
     let data_dir = DataDir::open(&config.value.data_dir)?;
+    if identity::is_renewing(data_dir.path())? {
+        identity::renew(data_dir.path())?;
+    }
+    let rotations = Rotations::load(data_dir.path())?;
+    rotation::settle(data_dir.path(), &rotations)?;
     let identity = AgentIdentity::load_or_create(data_dir.path(), &config.value.host)?;
     let (spool, opened) = open_spool(&config.value, data_dir.path(), &clock)?;
     let mut shared = Shared {
         identity: Arc::new(identity),
+        rotations: Arc::new(rotations),
         started: clock.now(),
         generation: opened.generation,
         data_dir: data_dir.path().to_owned(),
@@ -167,6 +175,38 @@ fn begin_anew(
     Ok(begun)
 }
 
+/// Everything that is not delivered goes on in a stream of the new identity.
+fn take_on(
+    shared: &mut Shared,
+    previous: &StreamState,
+    reason: &str,
+) -> anyhow::Result<(StreamState, OwnAct)> {
+    let begun = begin_anew(shared, Some(previous), reason, &[])?;
+    identity::renewed(&shared.data_dir)?;
+    Ok(begun)
+}
+
+/// The key names the next one and goes, where every collector can be told.
+fn replace_key(
+    shared: &mut Shared,
+    config: &AgentConfig,
+    state: &StreamState,
+) -> anyhow::Result<()> {
+    let outputs: Vec<&str> =
+        config.outputs.iter().map(custody_config::agent::OutputConfig::id).collect();
+    let standing = Standing {
+        agent: shared.identity.agent,
+        stream: state.stream,
+        from_seq: state.next_seq,
+        at: shared.clock.now(),
+    };
+    let (dir, old) = (&shared.data_dir, &shared.identity.key);
+    if let Some(key) = rotation::rotate(dir, &shared.rotations, old, standing, &outputs)? {
+        shared.identity = Arc::new(shared.identity.with_key(key));
+    }
+    Ok(())
+}
+
 fn sessions(
     loader: &Loader,
     mut config: Loaded<AgentConfig>,
@@ -181,11 +221,17 @@ fn sessions(
     shared.generation = shared.spool.stats().generation;
     let mut state: StreamState = found.state;
     let mut acts = found.acts;
+    if identity::is_renewing(&shared.data_dir)? {
+        let act;
+        (state, act) = take_on(shared, &state, "a new identity is taken on")?;
+        acts.push(act);
+    }
     acts.push(OwnAct::Started {
         config_sha256: config.sha256.clone(),
         config_path: loader.path.display().to_string(),
         after_crash,
     });
+    let mut rotate = true;
     loop {
         let reread = stream::to_reread(&shared.spool)?;
         if !reread.is_empty() && shared.spool.stats().blocks == 0 {
@@ -196,6 +242,9 @@ fn sessions(
             continue;
         }
         let hold = !reread.is_empty();
+        if std::mem::take(&mut rotate) {
+            replace_key(shared, &config.value, &state)?;
+        }
         let session = Session::start(&config, shared, state, std::mem::take(&mut acts), hold)?;
         service.ready(&format!(
             "{} sources, {} outputs",
@@ -218,6 +267,17 @@ fn sessions(
                 config = *loaded;
             }
             End::Reread => {}
+            End::Rotate => rotate = true,
+            End::NewIdentity { reason } => {
+                log::error!("a new identity is taken on: {reason}");
+                identity::renew(&shared.data_dir)?;
+                let host = &config.value.host;
+                shared.identity = Arc::new(AgentIdentity::load_or_create(&shared.data_dir, host)?);
+                shared.rotations = Arc::new(Rotations::load(&shared.data_dir)?);
+                let act;
+                (state, act) = take_on(shared, &state, &reason)?;
+                acts.push(act);
+            }
             End::NewStream { reason, gaps, lost } => {
                 acts.extend(gaps);
                 let reread = if lost { build::rereadable(&config.value) } else { Vec::new() };

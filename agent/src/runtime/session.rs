@@ -17,6 +17,8 @@ use crate::spool::Incident;
 use crate::status::{OutputState, SourceStatus, SpoolStatus, Status};
 use crate::stream::{quarantine_gap, rollback_gap};
 
+/// How long one key signs, at most.
+const ROTATE_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// How often the session looks after its parts. Nothing waits for it: signals wake it at once.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -28,6 +30,13 @@ pub(crate) enum End {
     Reload(Box<Loaded<AgentConfig>>),
     /// All saved blocks are delivered: what was lost can be read again.
     Reread,
+    /// The key is a day old.
+    Rotate,
+    /// The agent's identity has been overtaken: it takes on a new one.
+    NewIdentity {
+        /// Why.
+        reason: String,
+    },
     /// The stream cannot go on.
     NewStream {
         /// Why.
@@ -50,6 +59,8 @@ pub(crate) struct Session {
     lost_blocks: Cell<bool>,
     /// Sources wait until the blocks in the spool are delivered.
     hold_sources: bool,
+    /// When it began (monotonic): the key is not older by much.
+    begun: Duration,
 }
 
 impl Session {
@@ -86,6 +97,7 @@ impl Session {
                     spool_waits: Cell::new(false),
                     lost_blocks: Cell::new(false),
                     hold_sources,
+                    begun: shared.clock.monotonic(),
                 })
             }
             Err(error) => {
@@ -105,7 +117,11 @@ impl Session {
         let end = self.watch(loader, signals, service);
         let last = match &end {
             End::Stop => Some(OwnAct::Stopped { reason: "asked to stop".into() }),
-            End::Reload(_) | End::Reread | End::NewStream { .. } => None,
+            End::Reload(_)
+            | End::Reread
+            | End::Rotate
+            | End::NewIdentity { .. }
+            | End::NewStream { .. } => None,
         };
         if matches!(end, End::Stop) {
             service.stopping("writing what was read");
@@ -153,11 +169,23 @@ impl Session {
         for gap in gaps {
             self.pipe.own(gap);
         }
+        while let Some(act) = self.delivery.act() {
+            self.pipe.own(act);
+        }
         if self.hold_sources && stats.blocks == 0 {
             return Some(End::Reread);
         }
-        if let Some(Ended::NewStream { reason }) = self.delivery.ended() {
-            return Some(End::NewStream { reason, gaps: Vec::new(), lost });
+        match self.delivery.ended() {
+            Some(Ended::NewStream { reason, forgotten }) => {
+                let lost = lost || forgotten;
+                return Some(End::NewStream { reason, gaps: Vec::new(), lost });
+            }
+            Some(Ended::NewIdentity { reason }) => return Some(End::NewIdentity { reason }),
+            Some(Ended::Stopped) | None => {}
+        }
+        let key_age = self.shared.clock.monotonic().saturating_sub(self.begun);
+        if key_age >= ROTATE_EVERY {
+            return Some(End::Rotate);
         }
         if self.pipe.is_broken() {
             log::error!("a part of the agent has ended by itself; it stops");

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use custody_event::{AgentId, Digest, Timestamp};
 use custody_evidence::PublicKey;
+use custody_evidence::tlog::TreeHead;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{AccessError, Enrolment, Role};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE agents (
     id TEXT PRIMARY KEY NOT NULL,
@@ -19,7 +20,8 @@ CREATE TABLE agents (
     token_hash TEXT NOT NULL,
     version TEXT NOT NULL,
     enrolled TEXT NOT NULL,
-    revoked TEXT
+    revoked TEXT,
+    revoked_reason TEXT
 ) STRICT;
 CREATE TABLE tokens (
     hash TEXT PRIMARY KEY NOT NULL,
@@ -28,8 +30,47 @@ CREATE TABLE tokens (
     created TEXT NOT NULL,
     revoked TEXT
 ) STRICT;
-PRAGMA user_version = 1;
+CREATE TABLE forks (
+    size INTEGER NOT NULL,
+    root TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    note TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    accepted TEXT,
+    reason TEXT,
+    PRIMARY KEY (size, root)
+) STRICT;
+CREATE TABLE acts (
+    id INTEGER PRIMARY KEY NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
 ";
+/// From a collector that kept no transparency log.
+const FROM_1: &str = "
+ALTER TABLE agents ADD COLUMN revoked_reason TEXT;
+CREATE TABLE forks (
+    size INTEGER NOT NULL,
+    root TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    note TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    accepted TEXT,
+    reason TEXT,
+    PRIMARY KEY (size, root)
+) STRICT;
+CREATE TABLE acts (
+    id INTEGER PRIMARY KEY NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    reason TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
+";
+/// Forks that are remembered, at most: one for each agent and incident.
+const MAX_FORKS: i64 = 10_000;
 
 /// An enrolled agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +91,34 @@ pub struct AgentRow {
     pub enrolled: Timestamp,
     /// When it was revoked.
     pub revoked: Option<Timestamp>,
+    /// Why it was revoked.
+    pub revoked_reason: Option<String>,
+}
+
+/// An act that is not an event yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActRow {
+    /// Its number.
+    pub id: i64,
+    /// `token.create` …
+    pub action: String,
+    /// With what it was done.
+    pub target: String,
+    /// Why, or what exactly.
+    pub reason: String,
+}
+
+/// A checkpoint that an agent holds and that the log does not continue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkRow {
+    /// What had been shown.
+    pub head: TreeHead,
+    /// Who said so first.
+    pub agent: AgentId,
+    /// When.
+    pub seen: Timestamp,
+    /// When somebody accepted it, and why.
+    pub accepted: Option<(Timestamp, String)>,
 }
 
 /// A token, without its secret.
@@ -87,6 +156,10 @@ impl Db {
                 let schema = format!("BEGIN IMMEDIATE;{SCHEMA}COMMIT;");
                 db.connection.execute_batch(&schema).map_err(failed)?;
             }
+            1 => {
+                let change = format!("BEGIN IMMEDIATE;{FROM_1}COMMIT;");
+                db.connection.execute_batch(&change).map_err(failed)?;
+            }
             SCHEMA_VERSION => {}
             found => {
                 return Err(AccessError::Newer {
@@ -110,7 +183,7 @@ impl Db {
     pub(super) fn agents(&self) -> Result<Vec<AgentRow>, AccessError> {
         let read = || {
             let mut select = self.connection.prepare_cached(
-                "SELECT id, host, hostname, key, token_hash, version, enrolled, revoked
+                "SELECT id, host, hostname, key, token_hash, version, enrolled, revoked, revoked_reason
                  FROM agents ORDER BY id",
             )?;
             select.query_map([], agent_of)?.collect()
@@ -123,6 +196,7 @@ impl Db {
         enrolment: &Enrolment,
         token_hash: Digest,
         now: Timestamp,
+        known_key: bool,
     ) -> Result<(), AccessError> {
         let id = enrolment.agent.to_hex();
         let key = enrolment.key.to_hex();
@@ -135,7 +209,7 @@ impl Db {
         )?;
         match known {
             Some((_, Some(_))) => return Err(AccessError::Revoked(enrolment.agent)),
-            Some((other, None)) if other != key => {
+            Some((other, None)) if other != key && !known_key => {
                 return Err(AccessError::KeyConflict(enrolment.agent));
             }
             _ => {}
@@ -145,7 +219,7 @@ impl Db {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (id) DO UPDATE SET host = excluded.host, hostname = excluded.hostname,
                  token_hash = excluded.token_hash, version = excluded.version,
-                 enrolled = excluded.enrolled",
+                 key = excluded.key, enrolled = excluded.enrolled",
             params![
                 id,
                 enrolment.host,
@@ -156,7 +230,108 @@ impl Db {
                 now.to_string()
             ],
         );
+        self.wrap(written)?;
+        let reason = format!("host {}, key {}", enrolment.hostname, enrolment.key.id());
+        self.act("agent.enroll", &id, &reason)
+    }
+
+    pub(super) fn set_key(&self, agent: AgentId, key: &PublicKey) -> Result<(), AccessError> {
+        let changed = self.connection.execute(
+            "UPDATE agents SET key = ?2 WHERE id = ?1",
+            params![agent.to_hex(), key.to_hex()],
+        );
+        self.wrap(changed).map(|_| ())
+    }
+
+    pub(super) fn revoke_agent(
+        &self,
+        agent: AgentId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        let changed = self.wrap(self.connection.execute(
+            "UPDATE agents SET revoked = ?2, revoked_reason = ?3
+             WHERE id = ?1 AND revoked IS NULL",
+            params![agent.to_hex(), now.to_string(), reason],
+        ))?;
+        if changed == 0 {
+            return Err(AccessError::NoSuchAgent(agent));
+        }
+        self.act("agent.revoke", &agent.to_hex(), reason)
+    }
+
+    pub(super) fn fork_seen(
+        &self,
+        agent: AgentId,
+        head: &TreeHead,
+        note: &str,
+        now: Timestamp,
+    ) -> Result<(), AccessError> {
+        let written = self.connection.execute(
+            "INSERT OR IGNORE INTO forks (size, root, agent, note, seen)
+             SELECT ?1, ?2, ?3, ?4, ?5 WHERE (SELECT count(*) FROM forks) < ?6",
+            params![
+                i64::try_from(head.size).unwrap_or(i64::MAX),
+                head.root.to_hex(),
+                agent.to_hex(),
+                note,
+                now.to_string(),
+                MAX_FORKS
+            ],
+        );
         self.wrap(written).map(|_| ())
+    }
+
+    pub(super) fn forks(&self) -> Result<Vec<ForkRow>, AccessError> {
+        let read = || {
+            let mut select = self.connection.prepare_cached(
+                "SELECT size, root, agent, seen, accepted, reason FROM forks ORDER BY seen, size",
+            )?;
+            select.query_map([], fork_of)?.collect()
+        };
+        self.wrap(read())
+    }
+
+    pub(super) fn accept_forks(&self, reason: &str, now: Timestamp) -> Result<usize, AccessError> {
+        let changed = self.wrap(self.connection.execute(
+            "UPDATE forks SET accepted = ?1, reason = ?2 WHERE accepted IS NULL",
+            params![now.to_string(), reason],
+        ))?;
+        self.act("log.accept_fork", &format!("{changed} forks"), reason)?;
+        Ok(changed)
+    }
+
+    /// Notes an act, until it is an event.
+    fn act(&self, action: &str, target: &str, reason: &str) -> Result<(), AccessError> {
+        let written = self.connection.execute(
+            "INSERT INTO acts (action, target, reason) VALUES (?1, ?2, ?3)",
+            params![action, target, reason],
+        );
+        self.wrap(written).map(|_| ())
+    }
+
+    /// The oldest acts that are not events yet.
+    pub(super) fn acts(&self) -> Result<Vec<ActRow>, AccessError> {
+        let read = || {
+            let mut select = self.connection.prepare_cached(
+                "SELECT id, action, target, reason FROM acts ORDER BY id LIMIT 200",
+            )?;
+            let row = |row: &Row<'_>| {
+                Ok(ActRow {
+                    id: row.get(0)?,
+                    action: row.get(1)?,
+                    target: row.get(2)?,
+                    reason: row.get(3)?,
+                })
+            };
+            select.query_map([], row)?.collect()
+        };
+        self.wrap(read())
+    }
+
+    /// Acts up to this one are events.
+    pub(super) fn forget_acts(&self, id: i64) -> Result<(), AccessError> {
+        self.wrap(self.connection.execute("DELETE FROM acts WHERE id <= ?1", [id])).map(|_| ())
     }
 
     pub(super) fn tokens(&self) -> Result<Vec<TokenRow>, AccessError> {
@@ -198,7 +373,10 @@ impl Db {
             {
                 Err(AccessError::NameTaken(name.to_owned()))
             }
-            other => self.wrap(other),
+            other => {
+                self.wrap(other)?;
+                self.act("token.create", name, role.name())
+            }
         }
     }
 
@@ -210,7 +388,10 @@ impl Db {
              WHERE name = ?1 AND revoked IS NULL",
             params![name, now],
         ))?;
-        if changed == 0 { Err(AccessError::NoSuchToken(name.to_owned())) } else { Ok(()) }
+        if changed == 0 {
+            return Err(AccessError::NoSuchToken(name.to_owned()));
+        }
+        self.act("token.revoke", name, "")
     }
 }
 
@@ -261,6 +442,21 @@ fn agent_of(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
         version: row.get(5)?,
         enrolled: column(row, 6, time)?,
         revoked: optional_time(row, 7)?,
+        revoked_reason: row.get(8)?,
+    })
+}
+
+fn fork_of(row: &Row<'_>) -> rusqlite::Result<ForkRow> {
+    let size: i64 = row.get(0)?;
+    let reason: Option<String> = row.get(5)?;
+    Ok(ForkRow {
+        head: TreeHead {
+            root: column(row, 1, |text| text.parse().ok())?,
+            size: u64::try_from(size).unwrap_or_default(),
+        },
+        agent: column(row, 2, |text| text.parse().ok())?,
+        seen: column(row, 3, time)?,
+        accepted: optional_time(row, 4)?.map(|at| (at, reason.unwrap_or_default())),
     })
 }
 

@@ -22,10 +22,11 @@ use std::time::Duration;
 use custody_event::ids::push_hex;
 use custody_event::{AgentId, Clock, Digest, Timestamp};
 use custody_evidence::PublicKey;
+use custody_evidence::tlog::TreeHead;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-pub use db::{AgentRow, TokenRow};
+pub use db::{ActRow, AgentRow, ForkRow, TokenRow};
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,9 @@ pub enum AccessError {
          directory so that it takes a new id"
     )]
     KeyConflict(AgentId),
+    /// No such agent.
+    #[error("there is no agent {0} that is not revoked")]
+    NoSuchAgent(AgentId),
     /// The agent has been revoked.
     #[error("agent {0} has been revoked")]
     Revoked(AgentId),
@@ -306,10 +310,78 @@ impl Access {
     /// Enrols an agent, or gives one that is enrolled with this key a new token, which is `secret`.
     ///
     /// # Errors
-    /// Its id belongs to another key, it has been revoked, or the database cannot be written.
-    pub fn enroll(&self, enrolment: &Enrolment, secret: &[u8; 32]) -> Result<(), AccessError> {
-        self.db().enroll(enrolment, hash_of(secret), self.clock.now())?;
+    /// Its id belongs to another key (unless `known`: the log vouches for this one), it has been
+    /// revoked, or the database cannot be written.
+    pub fn enroll(
+        &self,
+        enrolment: &Enrolment,
+        secret: &[u8; 32],
+        known: bool,
+    ) -> Result<(), AccessError> {
+        self.db().enroll(enrolment, hash_of(secret), self.clock.now(), known)?;
         self.reload()
+    }
+
+    /// The agent signs with another key from now on; the transparency log says so.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn key_rotated(&self, agent: AgentId, key: &PublicKey) -> Result<(), AccessError> {
+        self.db().set_key(agent, key)
+    }
+
+    /// Takes the agent's token and keys away, for ever.
+    ///
+    /// # Errors
+    /// There is no such agent that is not revoked, or the database cannot be written.
+    pub fn revoke_agent(&self, agent: AgentId, reason: &str) -> Result<(), AccessError> {
+        self.db().revoke_agent(agent, reason, self.clock.now())?;
+        self.reload()
+    }
+
+    /// Writes down that an agent holds a checkpoint which the log does not continue.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn fork_seen(
+        &self,
+        agent: AgentId,
+        head: &TreeHead,
+        note: &str,
+    ) -> Result<(), AccessError> {
+        self.db().fork_seen(agent, head, note, self.clock.now())
+    }
+
+    /// What was done with tokens, agents and forks and is not an event yet, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn acts(&self) -> Result<Vec<ActRow>, AccessError> {
+        self.db().acts()
+    }
+
+    /// Acts up to this one are durable events.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn forget_acts(&self, id: i64) -> Result<(), AccessError> {
+        self.db().forget_acts(id)
+    }
+
+    /// Forks that were seen, oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn forks(&self) -> Result<Vec<ForkRow>, AccessError> {
+        self.db().forks()
+    }
+
+    /// Accepts every fork that was seen and is not accepted; says how many.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn accept_forks(&self, reason: &str) -> Result<usize, AccessError> {
+        self.db().accept_forks(reason, self.clock.now())
     }
 
     /// Agents, by id.

@@ -40,13 +40,13 @@ fn first_tokens_are_made_once_and_readable_by_this_user_alone() {
 fn an_agent_enrols_again_with_its_key_only() {
     let folder = tempfile::tempdir().unwrap();
     let access = open(folder.path());
-    access.enroll(&enrolment(1, 1), &[7; 32]).unwrap();
+    access.enroll(&enrolment(1, 1), &[7; 32], false).unwrap();
     assert!(matches!(access.identify(&token_text(&[7; 32])), Some(Identity::Agent(_))));
     assert_eq!(access.check(&token_text(&[7; 32])), None, "an agent's token reads nothing");
-    access.enroll(&enrolment(1, 1), &[8; 32]).unwrap();
+    access.enroll(&enrolment(1, 1), &[8; 32], false).unwrap();
     assert_eq!(access.identify(&token_text(&[7; 32])), None, "the old token is gone");
     assert!(access.identify(&token_text(&[8; 32])).is_some());
-    let other = access.enroll(&enrolment(1, 2), &[9; 32]);
+    let other = access.enroll(&enrolment(1, 2), &[9; 32], false);
     assert!(matches!(other, Err(AccessError::KeyConflict(_))));
     assert!(access.identify(&token_text(&[8; 32])).is_some());
 }

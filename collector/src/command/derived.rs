@@ -12,7 +12,8 @@ use custody_event::Clock;
 use super::ConfigArgs;
 use crate::access;
 use crate::index::{IndexOptions, Indexer};
-use crate::query::api::{self, QueryState};
+use crate::own::Acts;
+use crate::query::api::{self, Prove, QueryState};
 use crate::query::auth;
 use crate::store::BlockSource;
 use crate::web;
@@ -29,6 +30,10 @@ pub struct Given<'a> {
     pub readers: Arc<dyn access::Authenticator>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Proves events.
+    pub prover: Option<Arc<dyn Prove>>,
+    /// Takes who has asked what.
+    pub acts: Option<Acts>,
     /// Set when the process shall stop.
     pub stop: StopToken,
 }
@@ -65,7 +70,8 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = Arc::new(Readers(given.readers));
-    let state = QueryState { store, auth, clock: given.clock };
+    let state =
+        QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone()).merge(web::router(state, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })

@@ -1,11 +1,13 @@
 //! The commands of `custody-collector`.
 
 pub mod derived;
+mod keys;
 mod run;
 mod search;
 mod token;
 mod verify;
 
+pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};
 pub use token::{TokenCommand, token};

@@ -17,9 +17,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
 use crate::access::{Access, random_secret};
-use crate::serve::{App, Limits, server, tls};
+use crate::own::{self, Act, Acts, OwnStream};
+use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
-use crate::store::evidence::{EvidenceLog, Options, folder_in};
+use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
+use crate::tlog::Enrolment;
 
 const PROGRAM: &str = "custody-collector";
 /// How often held-back log lines are looked after.
@@ -59,14 +61,20 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let tls = load_tls(config.tls.as_ref())?;
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
-    let log = open_log(config, dir.path(), &clock, &service)?;
+    let own = own::Identity::load(dir.path())?;
+    let agents = agents(&access, &own)?;
+    let log = open_log(config, dir.path(), agents, &clock, &service)?;
+    let name = config.name.get();
+    let (own, acts) = OwnStream::start(Arc::clone(&log), own, name, Arc::clone(&clock))?;
+    acts.record(Act::Started { config_sha256: loaded.sha256.clone() });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls };
+    let parts = Parts { clock, access, log, service, tls, acts };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
+    own.close();
     parts.log.close();
     runtime.shutdown_timeout(Duration::from_secs(5));
     logging::flush();
@@ -79,6 +87,7 @@ struct Parts {
     log: Arc<EvidenceLog>,
     service: Service,
     tls: Option<TlsAcceptor>,
+    acts: Acts,
 }
 
 fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
@@ -106,11 +115,13 @@ fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>
 fn open_log(
     config: &CollectorConfig,
     dir: &Path,
+    agents: Vec<Enrolment>,
     clock: &Arc<dyn Clock>,
     service: &Service,
 ) -> anyhow::Result<Arc<EvidenceLog>> {
     let BlocksConfig::Local { segment_bytes } = config.blocks;
-    let options = Options::new(u64::try_from(segment_bytes.as_usize())?);
+    let mut options = Options::new(u64::try_from(segment_bytes.as_usize())?);
+    options.tlog = Some(tlog_options(config, dir, agents)?);
     service.extend_timeout(Duration::from_secs(600));
     let (log, opening) = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(clock))
         .or_exit(Exit::Io, "the evidence log cannot be opened")?;
@@ -127,6 +138,29 @@ fn open_log(
         "evidence log open"
     );
     Ok(Arc::new(log))
+}
+
+fn tlog_options(
+    config: &CollectorConfig,
+    dir: &Path,
+    agents: Vec<Enrolment>,
+) -> anyhow::Result<TlogOptions> {
+    Ok(TlogOptions {
+        folder: dir.join("tlog"),
+        origin: config.name.get().clone(),
+        random: random_secret()?,
+        agents,
+    })
+}
+
+/// Whom the log vouches for: enrolled agents, and the collector itself.
+fn agents(access: &Access, own: &own::Identity) -> anyhow::Result<Vec<Enrolment>> {
+    let enrolled = access.agents()?.into_iter().map(|agent| Enrolment {
+        agent: agent.id,
+        host: agent.host,
+        key: agent.key,
+    });
+    Ok(enrolled.chain([own.enrolment()]).collect())
 }
 
 async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
@@ -172,6 +206,8 @@ async fn serve(
         source: Arc::<EvidenceLog>::clone(&parts.log),
         readers: Arc::<Access>::clone(&parts.access),
         clock: Arc::clone(&parts.clock),
+        prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
+        acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
     let router = Arc::new(app).router(derived.routes);
@@ -180,6 +216,13 @@ async fn serve(
     let failed = parts.log.failed();
     let _watchdog = Watchdog::start(&parts.service, move || failed.borrow().is_none())?;
     parts.service.ready(&format!("listening on {local}"));
+    let keeper = async {
+        let (log, access) = (Arc::clone(&parts.log), Arc::clone(&parts.access));
+        let (clock, acts) = (Arc::clone(&parts.clock), parts.acts.clone());
+        keeper::keep(log, access, clock, acts, stop.clone()).await;
+        // The server ends by the stop token itself.
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         () = server::serve(listener, parts.tls.clone(), router, stop.clone()) => Ok(Exit::Good),
         reason = failure(&parts.log) => Err(Failure::new(Exit::Io, format!(
@@ -187,6 +230,7 @@ async fn serve(
              nothing acknowledged is lost)"
         )).into()),
         () = housekeeping(signals, &parts.service) => Ok(Exit::Good),
+        () = keeper => Ok(Exit::Good),
     };
     stop.stop();
     if let Some(close) = derived.close {

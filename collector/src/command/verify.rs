@@ -1,13 +1,10 @@
 //! `custody-collector verify`: reads the whole evidence log; changes nothing, and may run beside
 //! the collector (what is being appended just then may look cut off).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use custody_config::CollectorConfig;
 use custody_config::shell::{Exit, SystemClock};
-use custody_event::AgentId;
-use custody_evidence::PublicKey;
 
 use super::{existing, say};
 use crate::access::Access;
@@ -20,9 +17,12 @@ use crate::store::evidence::{folder_in, verify as log};
 pub fn verify(config: &CollectorConfig) -> anyhow::Result<Exit> {
     let data_dir = existing(config)?;
     let access = Access::open(data_dir, Arc::new(SystemClock::new()))?;
-    let keys: HashMap<AgentId, PublicKey> =
-        access.agents()?.into_iter().map(|agent| (agent.id, agent.key)).collect();
-    let report = log::verify(&folder_in(data_dir), &|agent, _| keys.get(agent).cloned())?;
+    let mut keys = crate::tlog::keys::named(&data_dir.join("tlog"))?;
+    for agent in access.agents()? {
+        keys.entry((agent.id, agent.key.id())).or_insert(agent.key);
+    }
+    let report =
+        log::verify(&folder_in(data_dir), &|agent, key| keys.get(&(*agent, *key)).cloned())?;
     let mut text = String::new();
     for problem in &report.problems {
         text.push_str(&format!("{problem}\n"));

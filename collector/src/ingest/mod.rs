@@ -19,12 +19,14 @@ pub(crate) mod content;
 use std::sync::Arc;
 
 use custody_event::{AgentId, Block, Digest, Seq, StreamId};
-use custody_evidence::PublicKey;
+use custody_evidence::keyring::KeyringError;
+use custody_evidence::{LogReceipt, PublicKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::serve::problem::{Code, Problem};
 use crate::store::evidence::{Checked, DecideError, EvidenceLog, Outcome, Standing};
 use crate::store::{BlockSource, StoreError};
+use crate::tlog::Tlog;
 
 /// A block is looked at again at most this often when the log has gone on below it.
 const MAX_LOOKS: usize = 16;
@@ -61,8 +63,31 @@ impl Ingest {
         Self { log, workers: Arc::new(Semaphore::new(workers)) }
     }
 
-    /// Takes a block; the number that its stream goes on with, once it is durable.
+    /// Takes a block; gives the number that its stream goes on with, once it is durable, and the
+    /// receipt. `known_size` is how much of the transparency log the sender knows.
     pub(crate) async fn take(
+        &self,
+        sender: Sender,
+        path: Path,
+        bytes: Vec<u8>,
+        permit: OwnedSemaphorePermit,
+        known_size: u64,
+    ) -> Result<(Seq, Option<LogReceipt>), Problem> {
+        let next_seq = self.store(sender, path, bytes, permit).await?;
+        if self.log.tlog().is_none() {
+            return Ok((next_seq, None));
+        }
+        let (log, name) = (Arc::clone(&self.log), (path.agent, path.stream));
+        let receipt = self.work(move || {
+            log.receipt(&name, path.seq, known_size).map_err(|error| {
+                log::error!(error:% = error; "a receipt cannot be made");
+                Problem::unavailable(format!("the receipt cannot be made: {error}"), 5)
+            })
+        });
+        Ok((next_seq, receipt.await?))
+    }
+
+    async fn store(
         &self,
         sender: Sender,
         path: Path,
@@ -119,6 +144,7 @@ fn settled(outcome: Outcome) -> Option<Result<Seq, Problem>> {
         Outcome::Unavailable { reason, retry_after_s } => {
             Some(Err(Problem::unavailable(reason, retry_after_s)))
         }
+        Outcome::BadKey { error } => Some(Err(Problem::bad_key(&error))),
         Outcome::Recheck => None,
     }
 }
@@ -131,12 +157,20 @@ fn first_look(
     permit: OwnedSemaphorePermit,
 ) -> Result<Taken, Problem> {
     let block = Block::decode(&bytes).map_err(|error| Problem::malformed(error.to_string()))?;
+    // Before the signature: a statement that comes in between is seen.
+    let keys_version = log.tlog().map_or(0, Tlog::version);
     check_sender(&block, sender, path)?;
-    if let Some(known) = known(log, &block)? {
+    let before = known(log, &block);
+    // What is stored already is acknowledged, also where its key has gone since.
+    if let Ok(Some(known)) = before {
+        return Ok(known);
+    }
+    check_key(log, &block, sender)?;
+    if let Some(known) = before? {
         return Ok(known);
     }
     let coverage = content::check(&block).map_err(Problem::malformed)?;
-    let checked = Arc::new(Checked { block, bytes, coverage, _permit: Some(permit) });
+    let checked = Arc::new(Checked { block, bytes, coverage, keys_version, _permit: Some(permit) });
     submit(log, checked)
 }
 
@@ -179,9 +213,16 @@ fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Proble
             "the block's host is not the one that this agent was enrolled with; enrol again",
         ));
     }
-    sender.key.verify(block).map_err(|error| {
-        Problem::new(Code::BadSignature, format!("{error}; enrol again if the key was made anew"))
-    })
+    Ok(())
+}
+
+/// By the keys that the transparency log vouches for; without one, by the enrolled key.
+fn check_key(log: &EvidenceLog, block: &Block, sender: &Sender) -> Result<(), Problem> {
+    let checked = match log.tlog() {
+        Some(tlog) => tlog.check(block),
+        None => sender.key.verify(block).map_err(KeyringError::Signature),
+    };
+    checked.map_err(|error| Problem::bad_key(&error))
 }
 
 /// Is the block's number behind the stream's end? Then its hash decides.

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use custody_event::{Clock, EventId, EventView};
+use custody_event::{Block, Clock, EventId, EventView};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -23,6 +23,7 @@ use crate::index::{
     Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats, StatsRequest,
     Total, terms,
 };
+use crate::own::{Act, Acts};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -33,6 +34,26 @@ pub struct QueryState {
     pub auth: Arc<dyn Authenticator>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Proves events, where the collector keeps a transparency log.
+    pub prover: Option<Arc<dyn Prove>>,
+    /// Takes who has asked what.
+    pub acts: Option<Acts>,
+}
+
+/// Proves events. Implemented over the evidence and its transparency log.
+pub trait Prove: Send + Sync + 'static {
+    /// The proof of the event at `index` of this block; `None` while no checkpoint names the
+    /// block, or where no proof can be made.
+    fn prove(&self, block: &Block, index: u32) -> Option<Proved>;
+}
+
+/// A proof, as it is answered.
+#[derive(Debug, Clone)]
+pub struct Proved {
+    /// The block's place in the log.
+    pub log_index: u64,
+    /// [`custody_evidence::proof::EventProof`].
+    pub json: Box<RawValue>,
 }
 
 /// Events before and after one, at most.
@@ -62,6 +83,8 @@ struct EventBody {
     event: Box<RawValue>,
     block: Place,
     neighbours: Around<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Box<RawValue>>,
 }
 
 /// Where an event stands in the evidence.
@@ -81,6 +104,9 @@ pub struct Place {
     pub received: String,
     /// Is the block signed by its agent?
     pub signed: bool,
+    /// The header's place in the transparency log, once a checkpoint names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_index: Option<u64>,
 }
 
 /// What happened before and after, in the same session or on the same host; each oldest first.
@@ -103,6 +129,8 @@ pub struct Found {
     pub place: Place,
     /// Around it.
     pub around: Around<Hit>,
+    /// Its proof.
+    pub proof: Option<Proved>,
 }
 
 impl QueryState {
@@ -115,6 +143,20 @@ impl QueryState {
             .and_then(|token| self.auth.check(token))
             .ok_or_else(Problem::unauthenticated)?;
         if principal.may_search { Ok(principal) } else { Err(Problem::forbidden(&principal.name)) }
+    }
+
+    /// Writes down who asked or did what.
+    pub fn record(&self, act: Act) {
+        if let Some(acts) = &self.acts {
+            acts.record(act);
+        }
+    }
+
+    /// Writes down a search; the pages of one search are one.
+    pub fn record_search(&self, who: &str, via: &'static str, pairs: &[(String, String)]) {
+        let asked = pairs.iter().filter(|(key, value)| key != "cursor" && !value.is_empty());
+        let words: Vec<String> = asked.map(|(key, value)| format!("{key}={value}")).collect();
+        self.record(Act::Searched { who: who.to_owned(), via, query: words.join("&") });
     }
 
     /// Asks the store where blocking is allowed.
@@ -153,11 +195,14 @@ impl QueryState {
         let id: EventId = id
             .parse()
             .map_err(|_| Problem::not_found("an event's id is 32 lower-case hex digits"))?;
+        let prover = self.prover.clone();
         self.ask(move |store| {
             let Some((hit, block)) = store.find(id)? else { return Ok(None) };
             let around = around(store, &hit)?;
-            let place = place(&block, &hit);
-            Ok(Some(Found { hit, place, around }))
+            let proof = prover.and_then(|prover| prover.prove(&block.stored.block, hit.key.index));
+            let log_index = proof.as_ref().map(|proof| proof.log_index);
+            let place = Place { log_index, ..place(&block, &hit) };
+            Ok(Some(Found { hit, place, around, proof }))
         })
         .await?
         .ok_or_else(|| {
@@ -176,6 +221,7 @@ fn place(block: &OpenBlock, hit: &Hit) -> Place {
         header_hash: block.stored.block.hash().to_string(),
         received: block.stored.receipt.received.to_string(),
         signed: block.stored.block.signature().is_some(),
+        log_index: None,
     }
 }
 
@@ -212,7 +258,8 @@ async fn events(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
+    state.record_search(&who.name, "api", &pairs);
     let request = params::search(&pairs, state.clock.now())?;
     let page = state.search(request).await?;
     let body = PageBody {
@@ -228,8 +275,9 @@ async fn event(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
     let found = state.find(&id).await?;
+    state.record(Act::Viewed { who: who.name, via: "api", event: id });
     let list = |hits: &[Hit]| hits.iter().map(verbatim).collect::<Result<Vec<_>, _>>();
     let body = EventBody {
         event: verbatim(&found.hit)?,
@@ -239,6 +287,7 @@ async fn event(
             before: list(&found.around.before)?,
             after: list(&found.around.after)?,
         },
+        proof: found.proof.map(|proof| proof.json),
     };
     json(&body)
 }
@@ -269,7 +318,8 @@ async fn stats(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    state.admit(&headers)?;
+    let who = state.admit(&headers)?;
+    state.record_search(&who.name, "api", &pairs);
     let request = params::stats(&pairs, state.clock.now())?;
     let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());
     let stats = state.stats(request).await?;

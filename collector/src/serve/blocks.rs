@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path as UrlPath, State};
 use custody_event::Seq;
+use custody_evidence::LogReceipt;
 use http::HeaderMap;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,10 +15,15 @@ use super::problem::{Code, Problem};
 use super::{App, BUDGET_WAIT, Peer, read_body};
 use crate::ingest::{Path, Sender};
 
-/// The answer: the number after the block that is acknowledged.
+/// How much of the transparency log the sender knows; the receipt's proof begins there.
+const TREE_SIZE: &str = "custody-tree-size";
+
+/// The answer: the number after the block that is acknowledged, and the transparency log's word.
 #[derive(Debug, Serialize)]
 pub(super) struct Acknowledged {
     next_seq: Seq,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<LogReceipt>,
 }
 
 pub(super) async fn post_block(
@@ -36,8 +42,15 @@ pub(super) async fn post_block(
     let permit = app.share(expected).await?;
     let bytes = read_body(body, expected, app.max_block_bytes).await?;
     let sender = Sender { host: agent.host.clone(), key: agent.key.clone() };
-    let next_seq = app.ingest.take(sender, path, bytes, permit).await?;
-    Ok(Json(Acknowledged { next_seq }))
+    let known_size = tree_size(&headers)?;
+    let (next_seq, receipt) = app.ingest.take(sender, path, bytes, permit, known_size).await?;
+    Ok(Json(Acknowledged { next_seq, receipt }))
+}
+
+fn tree_size(headers: &HeaderMap) -> Result<u64, Problem> {
+    let Some(value) = headers.get(TREE_SIZE) else { return Ok(0) };
+    let size = value.to_str().ok().and_then(|text| text.parse().ok());
+    size.ok_or_else(|| Problem::new(Code::BadRequest, "Custody-Tree-Size is not a number"))
 }
 
 fn read_path((agent, stream, seq): &(String, String, String)) -> Result<Path, Problem> {

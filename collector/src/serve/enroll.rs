@@ -34,6 +34,9 @@ struct Request {
 pub(super) struct Enrolled {
     agent: AgentId,
     token: String,
+    /// Who verifies the collector's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
 }
 
 pub(super) async fn post_enroll(
@@ -49,6 +52,12 @@ pub(super) async fn post_enroll(
     let expected = App::check_body_length(&headers, MAX_BODY_BYTES)?;
     let bytes = read_body(body, expected, MAX_BODY_BYTES).await?;
     let enrolment = read(&bytes)?;
+    let who = crate::tlog::Enrolment {
+        agent: enrolment.agent,
+        host: enrolment.host.clone(),
+        key: enrolment.key.clone(),
+    };
+    let known = app.log.tlog().is_some_and(|log| log.knows(&who.agent, &who.key));
     let secret = random_secret().map_err(|error| {
         log::error!(error:% = error; "no randomness for a token");
         Problem::internal("no randomness for a token")
@@ -56,7 +65,7 @@ pub(super) async fn post_enroll(
     let (agent, host, hostname) =
         (enrolment.agent, enrolment.host.clone(), enrolment.hostname.clone());
     let access = Arc::clone(&app.access);
-    let done = tokio::task::spawn_blocking(move || access.enroll(&enrolment, &secret)).await;
+    let done = tokio::task::spawn_blocking(move || access.enroll(&enrolment, &secret, known)).await;
     match done {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(refusal(error)),
@@ -65,8 +74,24 @@ pub(super) async fn post_enroll(
             return Err(Problem::internal("the enrolment failed; the collector's log says why"));
         }
     }
+    let log = app.vouch(&who).await?;
     log::info!(agent:% = agent, host:% = host, hostname:% = hostname, peer:% = peer.addr; "agent enrolled");
-    Ok(Json(Enrolled { agent, token: token_text(&secret) }))
+    Ok(Json(Enrolled { agent, token: token_text(&secret), log }))
+}
+
+impl App {
+    /// The log vouches for the agent's key before the agent has a token; gives the log's verifier
+    /// key.
+    async fn vouch(&self, who: &crate::tlog::Enrolment) -> Result<Option<String>, Problem> {
+        let Some(log) = self.log.tlog() else { return Ok(None) };
+        if !log.knows(&who.agent, &who.key) {
+            let entry = log
+                .enrolled(who, self.clock.now())
+                .map_err(|error| Problem::malformed(error.to_string()))?;
+            self.state(entry).await?;
+        }
+        Ok(Some(log.verifier().to_string()))
+    }
 }
 
 fn refusal(error: AccessError) -> Problem {

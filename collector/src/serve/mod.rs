@@ -5,6 +5,7 @@
 //! | `POST /v1/streams/{agent}/{stream}/blocks/{seq}` | the agent | a block ([`crate::ingest`]) |
 //! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token |
 //! | `GET /v1/agents` | admin, auditor, viewer | agents with their streams and books |
+//! | `/tlog/…`, `/v1/log…`, `/v1/agents/{agent}/keys` | see [`tlog`] | the transparency log |
 //! | `GET /healthz` | anybody | 200 while the process answers |
 //! | `GET /readyz` | anybody | 200 while blocks are taken, else 503 |
 //!
@@ -16,8 +17,10 @@
 mod agents;
 mod blocks;
 mod enroll;
+pub(crate) mod keeper;
 pub mod problem;
 pub mod server;
+mod tlog;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -118,6 +121,11 @@ impl App {
             .route("/v1/streams/{agent}/{stream}/blocks/{seq}", post(blocks::post_block))
             .route("/v1/enroll", post(enroll::post_enroll))
             .route("/v1/agents", get(agents::get_agents))
+            .route("/v1/agents/{agent}/keys", post(tlog::post_key))
+            .route("/v1/log", get(tlog::get_log))
+            .route("/v1/log/witness", post(tlog::post_witness))
+            .route("/tlog/checkpoint", get(tlog::get_checkpoint))
+            .route("/tlog/tile/{*path}", get(tlog::get_tile))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(self)

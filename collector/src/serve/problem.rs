@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use custody_event::Seq;
+use custody_evidence::keyring::KeyringError;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -24,6 +25,10 @@ pub enum Code {
     HostMismatch,
     /// 403: the signature is not the enrolled key's.
     BadSignature,
+    /// 403: the key that signed has been replaced by a newer one.
+    KeyReplaced,
+    /// 403: nothing vouches for the key that signed.
+    KeyUnknown,
     /// 403: a client certificate is asked for.
     NoCertificate,
     /// 404: there is nothing there.
@@ -59,6 +64,8 @@ impl Code {
             | Self::WrongAgent
             | Self::HostMismatch
             | Self::BadSignature
+            | Self::KeyReplaced
+            | Self::KeyUnknown
             | Self::NoCertificate => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -114,6 +121,16 @@ impl Problem {
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(Code::Malformed, detail)
+    }
+
+    /// A signature that the keys in the log do not allow.
+    pub(crate) fn bad_key(error: &KeyringError) -> Self {
+        let code = match error {
+            KeyringError::Retired { .. } => Code::KeyReplaced,
+            KeyringError::Unknown { .. } => Code::KeyUnknown,
+            _ => Code::BadSignature,
+        };
+        Self::new(code, format!("{error}; enrol again if the key was made anew"))
     }
 
     pub(crate) fn internal(detail: impl Into<String>) -> Self {

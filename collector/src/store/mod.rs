@@ -74,6 +74,15 @@ pub enum StoreError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The transparency log.
+    #[error(transparent)]
+    Tlog(#[from] Box<crate::tlog::TlogError>),
+}
+
+impl From<crate::tlog::TlogError> for StoreError {
+    fn from(error: crate::tlog::TlogError) -> Self {
+        Self::Tlog(Box::new(error))
+    }
 }
 
 /// Reads the evidence log. Only what is durable is ever shown.

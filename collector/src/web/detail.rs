@@ -101,6 +101,7 @@ fn flatten(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
 }
 
 fn place(place: &Place) -> Markup {
+    let in_log = place.log_index.map(|index| format!("entry {index}"));
     let rows = [
         ("agent", place.agent.clone()),
         ("stream", place.stream.clone()),
@@ -109,6 +110,7 @@ fn place(place: &Place) -> Markup {
         ("hash of the block's header", place.header_hash.clone()),
         ("received", place.received.clone()),
         ("signed by the agent", if place.signed { "yes" } else { "no" }.to_owned()),
+        ("in the transparency log", in_log.unwrap_or_else(|| "not yet".to_owned())),
     ];
     html! {
         h2 { "Place in the evidence" }

@@ -33,6 +33,7 @@ use axum::routing::{get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use maud::Markup;
 
+use crate::own::Act;
 use crate::query::api::QueryState;
 use crate::query::params;
 use crate::query::problem::Problem;
@@ -118,6 +119,7 @@ async fn search(
 ) -> Response {
     let Some(who) = state.who(&headers) else { return to_login(&uri) };
     let form = form::Form::read(&pairs);
+    state.query.record_search(&who, "page", &form.pairs());
     let now = state.query.clock.now();
     let found = match params::search(&form.pairs(), now) {
         Ok(request) => state.query.search(request).await,
@@ -135,6 +137,9 @@ async fn event(
 ) -> Response {
     let Some(who) = state.who(&headers) else { return to_login(&uri) };
     let found = state.query.find(&id).await;
+    if found.is_ok() {
+        state.query.record(Act::Viewed { who: who.clone(), via: "page", event: id });
+    }
     let status = status_of(found.as_ref().err());
     answer(status, detail::event(&who, &found))
 }
@@ -172,6 +177,7 @@ async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -
     let next = local(field(&pairs, "next"));
     let token = field(&pairs, "token").trim();
     let known = state.query.auth.check(token).filter(|principal| principal.may_search);
+    state.query.record(Act::Login { who: known.as_ref().map(|known| known.name.clone()) });
     if known.is_none() {
         tokio::time::sleep(FAILED_LOGIN_DELAY).await;
         let sentence = "this token is not known, or may not search";
@@ -188,6 +194,9 @@ async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -
 
 async fn logout(State(state): State<WebState>, headers: HeaderMap) -> Response {
     if !from_elsewhere(&headers) {
+        if let Some(who) = state.who(&headers) {
+            state.query.record(Act::Logout { who });
+        }
         state.sessions.end(&headers);
     }
     with_cookie(redirect("/login"), &set_cookie("", state.secure))

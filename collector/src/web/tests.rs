@@ -48,7 +48,13 @@ impl App {
             .collect();
         bench.log.append(&text_of(&specs), Receipt { held: vec![], received: now }).unwrap();
         let (store, indexer) = bench.indexed();
-        let query = QueryState { store, auth: Arc::new(OneToken), clock: Arc::new(clock.clone()) };
+        let query = QueryState {
+            store,
+            auth: Arc::new(OneToken),
+            clock: Arc::new(clock.clone()),
+            prover: None,
+            acts: None,
+        };
         let router = api::router(query.clone()).merge(super::router(query, false));
         Self { router, clock, _indexer: indexer, _bench: bench }
     }

@@ -140,6 +140,7 @@ pub struct VerifyConfig {
     /// The vendor's or a general scheme.
     pub scheme: Scheme,
     /// A secret each; any of them will do, so that they can be changed without a gap.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secret_files: Vec<SecretFile>,
     /// `hmac`: the header of the signature. `bearer`: the header of the token in place of `Authorization`.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -31,6 +31,7 @@
 //! | `memory_loss` | the agent's data directory deleted, or put back from a backup |
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
+//! | `fork` | the collector put back from an older copy |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -43,6 +44,7 @@
 mod bad_input;
 mod crash;
 mod disk_full;
+mod fork;
 mod memory_loss;
 mod rotate;
 mod ship;

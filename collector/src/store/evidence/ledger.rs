@@ -2,7 +2,7 @@
 //! files the streams of a host have covered. Made from the notes at start, in the log's order, and
 //! advanced only by what has become durable.
 //!
-//! Cost: 8 bytes a block for its place, 32 bytes a covered range, and the newest header hashes of
+//! Cost: 16 bytes a block for its place, 32 bytes a covered range, and the newest header hashes of
 //! each stream.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -20,11 +20,13 @@ const RECENT_HASHES: usize = 64;
 /// Names a stream.
 pub(crate) type StreamName = (AgentId, StreamId);
 
-/// A block's place in eight bytes (a segment is smaller than 4 GiB).
+/// A block's place in sixteen bytes (a segment is smaller than 4 GiB).
 #[derive(Debug, Clone, Copy)]
 struct ShortPlace {
     segment: u32,
     offset: u32,
+    /// Which block of the log it is, from 0, over all streams.
+    ordinal: u64,
 }
 
 /// One stream.
@@ -62,7 +64,7 @@ impl StreamState {
         }
     }
 
-    fn apply(&mut self, note: &Note) {
+    fn apply(&mut self, note: &Note, ordinal: u64) {
         self.chain.next_seq = note.seq.next();
         self.chain.last_hash = note.hash;
         self.last_seen = note.received;
@@ -81,6 +83,7 @@ impl StreamState {
         self.places.push(ShortPlace {
             segment: u32::try_from(note.at.segment).unwrap_or(u32::MAX),
             offset: u32::try_from(note.at.offset).unwrap_or(u32::MAX),
+            ordinal,
         });
     }
 
@@ -183,9 +186,29 @@ pub(crate) struct Ledger {
     streams: Vec<StreamState>,
     by_name: HashMap<StreamName, u32>,
     files: HashMap<(String, DurableFile), Vec<FileOfStream>>,
+    /// Blocks of all streams.
+    blocks: u64,
+    /// While the log is opened: every block's place and header hash, in the log's order.
+    order: Option<Vec<(LogCursor, Digest)>>,
 }
 
 impl Ledger {
+    /// One that also writes down the order of all blocks, until [`Self::take_order`].
+    pub(super) fn with_order() -> Self {
+        Self { order: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// Every block's place and header hash, in the log's order.
+    pub(super) fn take_order(&mut self) -> Vec<(LogCursor, Digest)> {
+        self.order.take().unwrap_or_default()
+    }
+
+    /// Which block of the log this is, from 0, over all streams.
+    pub(crate) fn ordinal(&self, name: &StreamName, seq: Seq) -> Option<u64> {
+        let at = usize::try_from(seq.get()).ok()?;
+        self.stream(name)?.places.get(at).map(|place| place.ordinal)
+    }
+
     pub(crate) fn stream(&self, name: &StreamName) -> Option<&StreamState> {
         self.by_name.get(name).and_then(|index| self.streams.get(usize::try_from(*index).ok()?))
     }
@@ -274,7 +297,11 @@ impl Ledger {
             self.streams.push(StreamState::new(note));
         }
         if let Some(stream) = usize::try_from(index).ok().and_then(|at| self.streams.get_mut(at)) {
-            stream.apply(note);
+            stream.apply(note, self.blocks);
+        }
+        self.blocks += 1;
+        if let Some(order) = &mut self.order {
+            order.push((note.at, note.hash));
         }
         for span in &note.spans {
             self.cover(index, note, span);

@@ -37,6 +37,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError};
 use custody_event::Clock;
+use custody_evidence::{Entry, LogReceipt};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use held::DecideError;
@@ -45,8 +46,9 @@ pub use recover::Cut;
 pub(crate) use submit::{Checked, Outcome};
 
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};
+use crate::tlog::{self, Enrolment, Tlog, TlogError};
 use reader::{Reader, lock};
-use submit::Submission;
+use submit::{Submission, Work};
 use writer::{Batch, Sync, Writer};
 
 /// Blocks that wait for the writer, at most.
@@ -59,7 +61,22 @@ const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 pub struct Options {
     /// A segment is closed when it has this many bytes.
     pub segment_bytes: u64,
+    /// The transparency log; without one nothing is proved.
+    pub tlog: Option<TlogOptions>,
     sync: Sync,
+}
+
+/// The transparency log of an evidence log.
+#[derive(Debug, Clone)]
+pub struct TlogOptions {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its name, if it begins now.
+    pub origin: String,
+    /// Its secret, if it begins now.
+    pub random: [u8; 32],
+    /// Agents that it must vouch for.
+    pub agents: Vec<Enrolment>,
 }
 
 impl std::fmt::Debug for Options {
@@ -74,7 +91,7 @@ impl Options {
     /// Segments of this size, made durable with fdatasync.
     #[must_use]
     pub fn new(segment_bytes: u64) -> Self {
-        Self { segment_bytes, sync: Arc::new(|file| file.sync_data()) }
+        Self { segment_bytes, tlog: None, sync: Arc::new(|file| file.sync_data()) }
     }
 }
 
@@ -95,6 +112,7 @@ struct Shared {
     ledger: RwLock<Ledger>,
     end: watch::Sender<LogCursor>,
     failed: watch::Sender<Option<String>>,
+    tlog: Option<Tlog>,
 }
 
 impl Shared {
@@ -115,7 +133,8 @@ impl Shared {
 /// The open log. Dropped or closed, it finishes what is in its queue.
 pub struct EvidenceLog {
     shared: Arc<Shared>,
-    queue: Mutex<Option<Sender<Submission>>>,
+    queue: Mutex<Option<Sender<Work>>>,
+    clock: Arc<dyn Clock>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -144,7 +163,10 @@ impl EvidenceLog {
         options: &Options,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Opening), StoreError> {
-        let found = recover::recover(root, &*clock)?;
+        let mut found = recover::recover(root, &*clock)?;
+        let order = found.ledger.take_order();
+        let tlog = open_tlog(options, &found.reader, &order, &*clock)?;
+        drop(order);
         let opening = Opening {
             cut: found.cut,
             sidecars_made: found.sidecars_made,
@@ -156,6 +178,7 @@ impl EvidenceLog {
             ledger: RwLock::new(found.ledger),
             end: watch::Sender::new(end),
             failed: watch::Sender::new(None),
+            tlog,
         });
         let (sender, queue) = crossbeam_channel::bounded(QUEUE_BLOCKS);
         let writer = Writer {
@@ -163,7 +186,7 @@ impl EvidenceLog {
             segment_bytes: options.segment_bytes.min(MAX_SEGMENT_BYTES),
             queue,
             shared: Arc::clone(&shared),
-            clock,
+            clock: Arc::clone(&clock),
             sync: Arc::clone(&options.sync),
             segment: found.last,
             file: found.file,
@@ -177,8 +200,12 @@ impl EvidenceLog {
             .name("evidence".to_owned())
             .spawn(move || writer.run())
             .map_err(|source| StoreError::Io { path: root.to_owned(), source })?;
-        let log =
-            Self { shared, queue: Mutex::new(Some(sender)), writer: Mutex::new(Some(handle)) };
+        let log = Self {
+            shared,
+            queue: Mutex::new(Some(sender)),
+            clock,
+            writer: Mutex::new(Some(handle)),
+        };
         Ok((log, opening))
     }
 
@@ -207,18 +234,67 @@ impl EvidenceLog {
         let decision =
             held::decide(&checked.block, &checked.coverage, &basis, &*self.shared.reader)?;
         let (submission, outcome) = Submission::new(Arc::clone(checked), basis, decision);
-        let refused = match lock(&self.queue).as_ref() {
-            Some(queue) => match queue.try_send(submission) {
-                Ok(()) => None,
-                Err(TrySendError::Full(back)) => Some((back, "too many blocks are waiting", 1)),
-                Err(TrySendError::Disconnected(back)) => Some((back, "the log is closed", 5)),
-            },
-            None => Some((submission, "the collector is shutting down", 5)),
-        };
-        if let Some((back, reason, retry_after_s)) = refused {
+        if let Err((Work::Block(back), reason, retry_after_s)) =
+            self.hand_over(Work::Block(Box::new(submission)))
+        {
             back.answer(Outcome::unavailable(reason.to_owned(), retry_after_s));
         }
         Ok(outcome)
+    }
+
+    /// Gives work to the writer, or gives it back with the reason and a time to wait.
+    fn hand_over(&self, work: Work) -> Result<(), (Work, &'static str, u32)> {
+        match lock(&self.queue).as_ref() {
+            Some(queue) => match queue.try_send(work) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(back)) => Err((back, "too many blocks are waiting", 1)),
+                Err(TrySendError::Disconnected(back)) => Err((back, "the log is closed", 5)),
+            },
+            None => Err((work, "the collector is shutting down", 5)),
+        }
+    }
+
+    /// The transparency log.
+    pub(crate) fn tlog(&self) -> Option<&Tlog> {
+        self.shared.tlog.as_ref()
+    }
+
+    /// Puts a statement into the transparency log, behind all blocks that came before it. The
+    /// answer is its place there; it comes when the statement is durable and under a checkpoint.
+    pub(crate) fn state(
+        &self,
+        entry: Entry,
+    ) -> Result<oneshot::Receiver<Result<u64, TlogError>>, &'static str> {
+        let (answer, outcome) = oneshot::channel();
+        let handed = self.hand_over(Work::Statement(Box::new(entry), answer));
+        handed.map(|()| outcome).map_err(|(_, reason, _)| reason)
+    }
+
+    /// The block's place in the transparency log, once a checkpoint names it.
+    pub(crate) fn log_index(&self, name: &StreamName, seq: custody_event::Seq) -> Option<u64> {
+        let ordinal = self.shared.ledger().ordinal(name, seq)?;
+        self.shared.tlog.as_ref()?.index_of(ordinal)
+    }
+
+    /// The receipt of a block that is durable; `from` is the size of the log that the sender
+    /// knows. `None` where there is no transparency log. Reads tiles: call it where blocking is
+    /// allowed.
+    ///
+    /// # Errors
+    /// The transparency log cannot be written or read.
+    pub(crate) fn receipt(
+        &self,
+        name: &StreamName,
+        seq: custody_event::Seq,
+        from: u64,
+    ) -> Result<Option<LogReceipt>, TlogError> {
+        let Some(tlog) = self.shared.tlog.as_ref() else { return Ok(None) };
+        if self.log_index(name, seq).is_none() {
+            // A commit has failed before.
+            tlog.flush(self.clock.monotonic())?;
+        }
+        let index = self.log_index(name, seq);
+        index.map(|index| tlog.receipt(index, from)).transpose()
     }
 
     /// Follows whether the log has failed for good, and why.
@@ -236,6 +312,24 @@ impl EvidenceLog {
             log::error!("the writer of the evidence log ended with a panic");
         }
     }
+}
+
+fn open_tlog(
+    options: &Options,
+    reader: &Reader,
+    blocks: &[(LogCursor, custody_event::Digest)],
+    clock: &dyn Clock,
+) -> Result<Option<Tlog>, StoreError> {
+    let Some(options) = &options.tlog else { return Ok(None) };
+    let known = tlog::Known {
+        folder: &options.folder,
+        origin: &options.origin,
+        random: &options.random,
+        agents: &options.agents,
+        blocks,
+        read: &|at| reader.read_at(at),
+    };
+    tlog::open(&known, clock).map(Some)
 }
 
 impl Drop for EvidenceLog {

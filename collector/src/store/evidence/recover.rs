@@ -70,7 +70,7 @@ pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, Store
     }
     check_mark(root, &segments, said)?;
     let reader = Arc::new(Reader::new(segments.clone()));
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::with_order();
     let mut sidecars_made = 0;
     let (mut last, closed) = match segments.split_last() {
         Some((last, closed)) => (last.clone(), closed),

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use custody_event::{Block, Coverage, Seq};
+use custody_evidence::Entry;
+use custody_evidence::keyring::KeyringError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Decision;
 use super::ledger::{Basis, StreamName};
+use crate::tlog::TlogError;
 
 /// A block whose content has been checked. What it may not be is decided by its place in the log.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub(crate) struct Checked {
     /// The encoded block, as it came.
     pub(crate) bytes: Vec<u8>,
     pub(crate) coverage: Vec<Coverage>,
+    /// Which statements about keys its signature was checked against ([`crate::tlog::Tlog`]).
+    pub(crate) keys_version: u64,
     /// The bytes' share of what may be under way; given back when nobody holds them.
     pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
@@ -27,6 +32,15 @@ pub(crate) struct Submission {
     pub(super) basis: Basis,
     pub(super) decision: Decision,
     answer: oneshot::Sender<Outcome>,
+}
+
+/// What the writer does, in the order in which it comes.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A block.
+    Block(Box<Submission>),
+    /// A statement for the transparency log; answered with its place there.
+    Statement(Box<Entry>, oneshot::Sender<Result<u64, TlogError>>),
 }
 
 /// What became of a submission.
@@ -42,6 +56,8 @@ pub(crate) enum Outcome {
     Forked { expected_seq: Seq },
     /// The log went on meanwhile: look again and submit again.
     Recheck,
+    /// The key that signed it has been replaced or revoked meanwhile.
+    BadKey { error: KeyringError },
     /// Not now.
     Unavailable { reason: String, retry_after_s: u32 },
 }
@@ -64,6 +80,10 @@ impl Submission {
 
     pub(super) fn block(&self) -> &Block {
         &self.checked.block
+    }
+
+    pub(super) fn keys_version(&self) -> u64 {
+        self.checked.keys_version
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -30,6 +30,7 @@ fn checked(block: &Block) -> Arc<Checked> {
         block: block.clone(),
         bytes: block.encode().unwrap(),
         coverage: block.coverage().unwrap(),
+        keys_version: 0,
         _permit: None,
     })
 }

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use custody_event::{Clock, Digest, Seq};
-use custody_evidence::Chain;
+use custody_evidence::keyring::KeyringError;
+use custody_evidence::{Chain, Entry, SignatureError};
 
 use super::Shared;
 use super::frame;
@@ -32,8 +33,9 @@ use super::note::{DurableFile, Note, SidecarBuilder};
 use super::reader::read_frame;
 use super::recover::{begin, last_crc, note, open_rw, write_sidecar};
 use super::segment::{HEADER_BYTES, Segment, day_in, day_of};
-use super::submit::{Outcome, Submission};
+use super::submit::{Outcome, Submission, Work};
 use crate::store::{LogCursor, Receipt, StoreError};
+use crate::tlog::SAVE_EVERY;
 
 /// How long a block waits for its predecessor, in milliseconds.
 const PARK_MS: u64 = 250;
@@ -51,7 +53,7 @@ pub(super) type Sync = Arc<dyn Fn(&File) -> std::io::Result<()> + Send + std::ma
 pub(super) struct Writer {
     pub(super) root: PathBuf,
     pub(super) segment_bytes: u64,
-    pub(super) queue: Receiver<Submission>,
+    pub(super) queue: Receiver<Work>,
     pub(super) shared: Arc<Shared>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) sync: Sync,
@@ -76,6 +78,8 @@ pub(super) struct Parked {
 pub(super) struct Batch {
     bytes: Vec<u8>,
     notes: Vec<Note>,
+    /// What enters the transparency log.
+    entries: Vec<Vec<u8>>,
     answers: Vec<(Submission, Outcome)>,
     chains: HashMap<StreamName, Chain>,
     hashes: HashMap<(StreamName, Seq), Digest>,
@@ -111,6 +115,7 @@ impl Batch {
     fn clear(&mut self) -> Vec<(Submission, Outcome)> {
         self.bytes.clear();
         self.notes.clear();
+        self.entries.clear();
         self.chains.clear();
         self.hashes.clear();
         self.files.clear();
@@ -124,11 +129,11 @@ impl Writer {
         loop {
             match self.queue.recv_timeout(self.wait()) {
                 Ok(first) => {
-                    self.admit(first);
+                    self.work(first);
                     while self.batch.bytes.len() < MAX_BATCH_BYTES
                         && let Ok(next) = self.queue.try_recv()
                     {
-                        self.admit(next);
+                        self.work(next);
                     }
                     self.commit();
                     self.expire(self.clock.monotonic());
@@ -136,8 +141,35 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => self.expire(self.clock.monotonic()),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.save_checkpoint(self.clock.monotonic());
         }
         self.expire(Duration::MAX);
+        self.save_checkpoint(Duration::MAX);
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Block(submission) => self.admit(*submission),
+            Work::Statement(entry, answer) => {
+                // Blocks that came before stand before.
+                self.commit();
+                let done = match &self.shared.tlog {
+                    Some(tlog) => tlog.state(&entry, self.clock.monotonic()),
+                    None => Ok(0),
+                };
+                if answer.send(done).is_err() {
+                    log::debug!("nobody waits for a statement's answer any more");
+                }
+            }
+        }
+    }
+
+    /// Writes the transparency log's checkpoint to disk where that is due.
+    fn save_checkpoint(&self, now: Duration) {
+        let Some(tlog) = &self.shared.tlog else { return };
+        if let Err(error) = tlog.save_if_due(now) {
+            log::warn!(error:% = error; "the checkpoint could not be written; it is tried again");
+        }
     }
 
     fn wait(&self) -> Duration {
@@ -147,8 +179,8 @@ impl Writer {
             .flat_map(BTreeMap::values)
             .map(|parked| parked.until.saturating_sub(now))
             .min()
-            // Nobody waits: the queue wakes us.
-            .unwrap_or(Duration::from_secs(3600))
+            // Nobody waits: the queue wakes us, or the checkpoint that is not on disk yet.
+            .unwrap_or(SAVE_EVERY)
     }
 
     /// Puts a block, and those that waited for it, into the batch; or answers it.
@@ -254,6 +286,15 @@ impl Writer {
             submission.answer(Outcome::Forked { expected_seq: chain.next_seq });
             return false;
         }
+        if let Some(error) = self.key_trouble(&submission) {
+            submission.answer(Outcome::BadKey { error });
+            return false;
+        }
+        let Some(entry) = Entry::of_block(submission.block()) else {
+            let error = SignatureError::Missing(header.seq).into();
+            submission.answer(Outcome::BadKey { error });
+            return false;
+        };
         let basis = self.shared.ledger().basis(&name, &header.host, submission.coverage());
         if basis != submission.basis {
             submission.answer(Outcome::Recheck);
@@ -269,8 +310,19 @@ impl Writer {
         }
         let noted =
             note(submission.block(), submission.coverage(), &submission.decision, &receipt, at);
+        self.batch.entries.push(entry.encode());
         self.batch.take(submission, noted);
         true
+    }
+
+    /// A statement may have come between the check of the signature and now: then it is checked
+    /// again.
+    fn key_trouble(&self, submission: &Submission) -> Option<KeyringError> {
+        let tlog = self.shared.tlog.as_ref()?;
+        if tlog.version() == submission.keys_version() {
+            return None;
+        }
+        tlog.check(submission.block()).err()
     }
 
     /// Where the next frame will stand.
@@ -349,9 +401,22 @@ impl Writer {
         }
         self.batch.notes.iter().for_each(|note| self.sidecar.push(note));
         self.shared.end.send_replace(end);
+        if let Some(reason) = self.log_entries() {
+            return self.refuse(reason);
+        }
         for (submission, outcome) in self.batch.clear() {
             submission.answer(outcome);
         }
+    }
+
+    /// The batch is durable: its headers enter the transparency log. Says why they could not; then
+    /// nothing is acknowledged, and the sender's next attempt makes the checkpoint.
+    fn log_entries(&mut self) -> Option<String> {
+        let tlog = self.shared.tlog.as_ref()?;
+        let entries = self.batch.entries.iter().map(Vec::as_slice);
+        let error = tlog.take_blocks(entries, self.clock.monotonic()).err()?;
+        log::error!(error:% = error; "the transparency log cannot be written; blocks are not acknowledged for now");
+        Some(format!("the transparency log cannot be written: {error}"))
     }
 
     fn refuse(&mut self, reason: String) {

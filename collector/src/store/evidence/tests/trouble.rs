@@ -14,7 +14,7 @@ fn failing(
         }
         file.sync_data()
     };
-    Options { segment_bytes, sync: Arc::new(sync) }
+    Options { segment_bytes, tlog: None, sync: Arc::new(sync) }
 }
 
 #[test]

@@ -1,0 +1,200 @@
+//! The log over stops, crashes, lost files and contradictions.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use custody_event::{Block, SystemClock};
+use custody_evidence::tlog::TreeHead;
+use custody_evidence::witness::Refused;
+use custody_evidence::{Entry, Witness};
+
+use super::Enrolment;
+use crate::store::StoreError;
+use crate::store::evidence::{Checked, EvidenceLog, Options, Outcome, TlogOptions};
+use crate::testing::TestStream;
+
+const ORIGIN: &str = "test/log";
+
+fn stream() -> TestStream {
+    TestStream::new(1, 1, "aa")
+}
+
+fn try_open(folder: &Path) -> Result<EvidenceLog, StoreError> {
+    let stream = stream();
+    let agent =
+        Enrolment { agent: stream.agent, host: stream.host.clone(), key: stream.key.public() };
+    let mut options = Options::new(1 << 20);
+    options.tlog = Some(TlogOptions {
+        folder: folder.join("tlog"),
+        origin: ORIGIN.to_owned(),
+        random: [9; 32],
+        agents: vec![agent],
+    });
+    EvidenceLog::open(&folder.join("evidence"), &options, Arc::new(SystemClock::new()))
+        .map(|(log, _)| log)
+}
+
+fn open(folder: &Path) -> EvidenceLog {
+    try_open(folder).unwrap()
+}
+
+fn blocks(count: usize) -> Vec<Block> {
+    let mut stream = stream();
+    (0..count)
+        .map(|number| {
+            stream.own_event(&format!("event {number}"));
+            stream.seal()
+        })
+        .collect()
+}
+
+fn store(log: &EvidenceLog, block: &Block) {
+    let checked = Arc::new(Checked {
+        block: block.clone(),
+        bytes: block.encode().unwrap(),
+        coverage: block.coverage().unwrap(),
+        keys_version: 0,
+        _permit: None,
+    });
+    let outcome = log.submit(&checked).unwrap().blocking_recv().unwrap();
+    assert_eq!(outcome, Outcome::Stored { next_seq: block.header.seq.next() });
+}
+
+/// Asks for the receipt as an agent does, and judges it.
+fn witnessed(log: &EvidenceLog, block: &Block, witness: &mut Witness) -> Result<TreeHead, Refused> {
+    let name = (block.header.agent, block.header.stream);
+    let receipt = log.receipt(&name, block.header.seq, witness.size()).unwrap().unwrap();
+    witness.accept_receipt(&receipt, &Entry::of_block(block).unwrap().encode())
+}
+
+fn witness(log: &EvidenceLog) -> Witness {
+    Witness::new(log.tlog().unwrap().verifier().clone())
+}
+
+fn refusal(folder: &Path) -> String {
+    try_open(folder).map(|_| ()).unwrap_err().to_string()
+}
+
+#[test]
+fn every_block_gets_a_receipt_that_a_witness_accepts_over_restarts_and_tile_borders() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = blocks(600);
+    let log = open(folder.path());
+    let mut witness = witness(&log);
+    for block in &blocks[..300] {
+        store(&log, block);
+        witnessed(&log, block, &mut witness).unwrap();
+    }
+    drop(log);
+    let log = open(folder.path());
+    for block in &blocks[300..] {
+        store(&log, block);
+        witnessed(&log, block, &mut witness).unwrap();
+    }
+    // One enrolment stands before all blocks.
+    assert_eq!(witness.size(), 601);
+    // An old block that comes again is proved again.
+    witnessed(&log, &blocks[3], &mut witness).unwrap();
+    drop(log);
+    let trust = custody_evidence::verify::Trust::default();
+    let report = custody_evidence::verify::verify_dir(folder.path(), &trust).unwrap();
+    assert!(report.problems.is_empty(), "{}", report.to_text());
+}
+
+#[test]
+fn a_killed_collector_makes_the_same_log_again_whatever_its_last_second_left_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    let blocks = blocks(40);
+    let log = open(folder.path());
+    let mut witness = witness(&log);
+    store(&log, &blocks[0]);
+    witnessed(&log, &blocks[0], &mut witness).unwrap();
+    // The tlog as it was on disk then; the segments go on.
+    let copy = |from: &Path, to: &Path| {
+        let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+        assert!(done.success());
+    };
+    copy(&folder.path().join("tlog"), &saved.path().join("tlog"));
+    for block in &blocks[1..] {
+        store(&log, block);
+        witnessed(&log, block, &mut witness).unwrap();
+    }
+    let before = *witness.head().unwrap();
+    drop(log);
+    std::fs::remove_dir_all(folder.path().join("tlog")).unwrap();
+    copy(&saved.path().join("tlog"), &folder.path().join("tlog"));
+    let log = open(folder.path());
+    assert_eq!(log.tlog().unwrap().head(), before);
+    witnessed(&log, &blocks[39], &mut witness).unwrap();
+}
+
+#[test]
+fn a_log_that_contradicts_the_evidence_does_not_open_and_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    blocks(5).iter().for_each(|block| store(&log, block));
+    drop(log);
+    let tlog = folder.path().join("tlog");
+    // A checkpoint, a key or the segments are gone.
+    for (name, said) in [("checkpoint", "checkpoint is gone"), ("key", "the file key is gone")] {
+        std::fs::rename(tlog.join(name), tlog.join("away")).unwrap();
+        let error = refusal(folder.path());
+        assert!(error.contains(said) && error.contains("backup"), "{error}");
+        std::fs::rename(tlog.join("away"), tlog.join(name)).unwrap();
+    }
+    std::fs::rename(folder.path().join("evidence"), folder.path().join("away")).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("segments do not hold"), "{error}");
+    std::fs::remove_dir_all(folder.path().join("evidence")).unwrap();
+    std::fs::rename(folder.path().join("away"), folder.path().join("evidence")).unwrap();
+    // Bytes of an entry are changed: header, signature, enrolment.
+    let bundle = tlog.join("tile/entries/000.p/6");
+    let whole = std::fs::read(&bundle).unwrap();
+    for at in [10, 40, whole.len() - 30, whole.len() / 2] {
+        let mut bad = whole.clone();
+        bad[at] ^= 1;
+        std::fs::write(&bundle, &bad).unwrap();
+        let error = refusal(folder.path());
+        assert!(error.contains("Nothing has been changed"), "byte {at}: {error}");
+    }
+    std::fs::write(&bundle, &whole).unwrap();
+    drop(open(folder.path()));
+}
+
+#[test]
+fn a_block_of_a_replaced_key_is_refused_and_a_rotation_that_comes_twice_stands_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut stream = stream();
+    stream.own_event("one");
+    let first = stream.seal();
+    store(&log, &first);
+    let new = custody_evidence::AgentKey::from_secret(&[77; 32]);
+    let body = custody_evidence::entry::Rotated {
+        agent: stream.agent,
+        at: custody_event::Timestamp::Y2020,
+        from_seq: stream.next_seq(),
+        new: new.public(),
+        old: stream.key.id(),
+        stream: stream.stream,
+        v: 1,
+    };
+    let rotated = Entry::Rotated(custody_evidence::Signed::sign(body, &stream.key).unwrap());
+    let index = log.state(rotated.clone()).unwrap().blocking_recv().unwrap().unwrap();
+    assert_eq!(log.state(rotated).unwrap().blocking_recv().unwrap().unwrap(), index);
+    stream.own_event("two");
+    let stale = stream.peek();
+    assert!(log.tlog().unwrap().check(&stale).unwrap_err().to_string().contains("replaced"));
+    stream.key = new;
+    let fresh = stream.seal();
+    log.tlog().unwrap().check(&fresh).unwrap();
+    store(&log, &fresh);
+    let mut witness = witness(&log);
+    witnessed(&log, &fresh, &mut witness).unwrap();
+    witnessed(&log, &first, &mut witness).unwrap();
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(log.tlog().unwrap().head().size, 4);
+    log.tlog().unwrap().check(&fresh).unwrap();
+}
