@@ -283,7 +283,7 @@ fn a_delivery_that_comes_again_is_not_stored_again_also_after_a_restart() {
 }
 
 #[test]
-fn ten_thousand_broken_requests_make_no_event_and_no_answer_but_4xx() {
+fn two_thousand_broken_requests_make_no_event_and_no_answer_but_4xx() {
     let running = start(vec![Vec::new(), Vec::new()]);
     let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
     let mut next = move || {
