@@ -1,7 +1,7 @@
 //! The keys of the one tree.
 //!
 //! sled keeps up to 17 keys in a leaf and rewrites the whole leaf after every ten changes. So a block
-//! is cut into parts of [`PART_BYTES`]: a leaf stays below 72 KiB, well under the quarter of a segment
+//! is cut into parts of [`PART_BYTES`]: a leaf stays below 320 KiB, well under the quarter of a segment
 //! above which sled would put it into a file of its own that it never syncs. And positions, which
 //! change with every batch, are kept out of the leaves that hold blocks by a row of [`fences`]: 40
 //! small keys that never change.
@@ -10,7 +10,7 @@ use super::types::{Slot, SpoolError};
 use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 
 /// The bytes of one part of a large value.
-pub(crate) const PART_BYTES: usize = 4 * 1024;
+pub(crate) const PART_BYTES: usize = 16 * 1024;
 /// The length of the prefix before a large value's first part: its whole length.
 pub(crate) const HEAD_BYTES: usize = 4;
 /// Everything large begins with this; it sorts after every other key.
