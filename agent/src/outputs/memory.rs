@@ -152,7 +152,7 @@ impl Memory {
         block: &[u8],
         receipt: &LogReceipt,
     ) -> Result<Option<TreeHead>, Trouble> {
-        let (Some(key), Some(witness)) = (&self.key, &mut self.witness) else {
+        let Some(witness) = &mut self.witness else {
             return Err(Trouble::Failed("the log's key is not known yet".to_owned()));
         };
         let entry = Block::decode(block).ok().and_then(|block| Entry::of_block(&block));
@@ -162,9 +162,7 @@ impl Memory {
             Ok(_) => Ok(None),
             // An answer that another has overtaken, or a proof from an older size.
             Err(Refused::NeedsProof { .. } | Refused::Shorter { .. }) => {
-                Checkpoint::open(&receipt.checkpoint, key)
-                    .map(|checkpoint| Some(checkpoint.head))
-                    .map_err(|error| refused(&error))
+                witness.open(&receipt.checkpoint).map(Some).map_err(|error| refused(&error))
             }
             Err(error) => Err(refused(&error)),
         }
