@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{AccessError, Enrolment, Role};
 
-const SCHEMA_VERSION: i64 = 2;
-const SCHEMA: &str = "
+/// What each version of the tables adds to the one before; a new file goes through all of them.
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE agents (
     id TEXT PRIMARY KEY NOT NULL,
     host TEXT NOT NULL,
@@ -20,8 +21,7 @@ CREATE TABLE agents (
     token_hash TEXT NOT NULL,
     version TEXT NOT NULL,
     enrolled TEXT NOT NULL,
-    revoked TEXT,
-    revoked_reason TEXT
+    revoked TEXT
 ) STRICT;
 CREATE TABLE tokens (
     hash TEXT PRIMARY KEY NOT NULL,
@@ -30,26 +30,10 @@ CREATE TABLE tokens (
     created TEXT NOT NULL,
     revoked TEXT
 ) STRICT;
-CREATE TABLE forks (
-    size INTEGER NOT NULL,
-    root TEXT NOT NULL,
-    agent TEXT NOT NULL,
-    note TEXT NOT NULL,
-    seen TEXT NOT NULL,
-    accepted TEXT,
-    reason TEXT,
-    PRIMARY KEY (size, root)
-) STRICT;
-CREATE TABLE acts (
-    id INTEGER PRIMARY KEY NOT NULL,
-    action TEXT NOT NULL,
-    target TEXT NOT NULL,
-    reason TEXT NOT NULL
-) STRICT;
-PRAGMA user_version = 2;
-";
-/// From a collector that kept no transparency log.
-const FROM_1: &str = "
+PRAGMA user_version = 1;
+",
+    // The transparency log's.
+    "
 ALTER TABLE agents ADD COLUMN revoked_reason TEXT;
 CREATE TABLE forks (
     size INTEGER NOT NULL,
@@ -68,7 +52,8 @@ CREATE TABLE acts (
     reason TEXT NOT NULL
 ) STRICT;
 PRAGMA user_version = 2;
-";
+",
+];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;
 
@@ -151,23 +136,15 @@ impl Db {
             db.connection.pragma_update(None, "synchronous", "FULL")?;
             db.connection.pragma_query_value(None, "user_version", |row| row.get(0))
         };
-        match set_up().map_err(failed)? {
-            0 => {
-                let schema = format!("BEGIN IMMEDIATE;{SCHEMA}COMMIT;");
-                db.connection.execute_batch(&schema).map_err(failed)?;
-            }
-            1 => {
-                let change = format!("BEGIN IMMEDIATE;{FROM_1}COMMIT;");
-                db.connection.execute_batch(&change).map_err(failed)?;
-            }
-            SCHEMA_VERSION => {}
-            found => {
-                return Err(AccessError::Newer {
-                    path: path.to_owned(),
-                    found,
-                    known: SCHEMA_VERSION,
-                });
-            }
+        let found = set_up().map_err(failed)?;
+        let missing = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
+        let Some(missing) = missing else {
+            let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+            return Err(AccessError::Newer { path: path.to_owned(), found, known });
+        };
+        if !missing.is_empty() {
+            let change = format!("BEGIN IMMEDIATE;{}COMMIT;", missing.concat());
+            db.connection.execute_batch(&change).map_err(failed)?;
         }
         Ok(db)
     }
