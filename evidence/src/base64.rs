@@ -1,21 +1,14 @@
 //! Standard base 64 with padding (RFC 4648 §4), strict: one text for each run of bytes.
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use custody_event::json::push_base64;
 
 /// Writes `bytes` as base 64.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-        let bits = bits << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let at = bits >> (18 - 6 * place) & 63;
-            let digit = usize::try_from(at).ok().and_then(|at| ALPHABET.get(at)).copied();
-            out.push(if place > group.len() { '=' } else { char::from(digit.unwrap_or(b'=')) });
-        }
-    }
-    out
+    let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    push_base64(bytes, &mut out);
+    // Base 64 is ASCII.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn value(digit: u8) -> Option<u32> {
