@@ -92,28 +92,16 @@ fn extension(text: &str, out: &mut Builder<'_>) -> Result<(), &'static str> {
 
 /// Resolves `\|`, `\=`, `\\`, `\n` and `\r`; any other backslash stays.
 fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
+    super::unescape(text, |after| {
         let mut signs = after.chars();
-        match signs.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some(sign @ ('|' | '=' | '\\')) => out.push(sign),
-            Some(sign) => {
-                out.push('\\');
-                out.push(sign);
-            }
-            None => out.push('\\'),
-        }
-        rest = signs.as_str();
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
+        let sign = match signs.next()? {
+            'n' => '\n',
+            'r' => '\r',
+            sign @ ('|' | '=' | '\\') => sign,
+            _ => return None,
+        };
+        Some((sign, signs.as_str()))
+    })
 }
 
 #[cfg(test)]

@@ -80,35 +80,20 @@ pub(super) fn closing(text: &str, quote: u8) -> Option<usize> {
     None
 }
 
-/// Resolves `\n`, `\t`, `\r`, `\uXXXX`; any other sign after a backslash is itself.
+/// Resolves the escapes of JSON for line ends, tabs and characters by number; any other sign after a
+/// backslash is itself.
 pub(super) fn unescape(text: &str) -> Cow<'_, str> {
-    if !text.contains('\\') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
+    super::unescape(text, |after| {
         let mut signs = after.chars();
-        match signs.next() {
-            Some('n') => out.push('\n'),
-            Some('t') => out.push('\t'),
-            Some('r') => out.push('\r'),
-            Some('u') => match unicode(signs.as_str()) {
-                Some((sign, after)) => {
-                    out.push(sign);
-                    rest = after;
-                    continue;
-                }
-                None => out.push('u'),
-            },
-            Some(sign) => out.push(sign),
-            None => out.push('\\'),
-        }
-        rest = signs.as_str();
-    }
-    out.push_str(rest);
-    Cow::Owned(out)
+        let sign = match signs.next() {
+            Some('n') => '\n',
+            Some('t') => '\t',
+            Some('r') => '\r',
+            Some('u') => return Some(unicode(signs.as_str()).unwrap_or(('u', signs.as_str()))),
+            other => other?,
+        };
+        Some((sign, signs.as_str()))
+    })
 }
 
 fn unicode(text: &str) -> Option<(char, &str)> {

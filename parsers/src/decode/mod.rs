@@ -11,6 +11,7 @@
 //! what is more is refused, and the record stays whole as one that no rule knows. A decoder never
 //! fails otherwise and never panics, whatever the text is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub(crate) mod auditd;
@@ -122,6 +123,27 @@ impl Decoder {
             Self::Xml => xml::read(text, tape),
         }
     }
+}
+
+/// Resolves escapes: `resolve` is given what follows a backslash, and gives the character that is meant
+/// and the rest; where it gives none, the backslash stays.
+fn unescape(
+    text: &str,
+    resolve: impl for<'a> Fn(&'a str) -> Option<(char, &'a str)>,
+) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let (sign, left) = resolve(after).unwrap_or(('\\', after));
+        out.push(sign);
+        rest = left;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 /// What tests of decoders share.
