@@ -10,9 +10,9 @@
 use std::io::{self, Read};
 
 /// A head and its check.
-pub(crate) const HEAD_BYTES: usize = 16;
+pub const HEAD_BYTES: usize = 16;
 /// The checksum at the end.
-pub(crate) const TAIL_BYTES: usize = 4;
+pub const TAIL_BYTES: usize = 4;
 /// A block (1.5 MiB), what stands before it, and room.
 pub(crate) const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;

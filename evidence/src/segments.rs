@@ -1,4 +1,5 @@
-//! Reads a collector's evidence segments: their names, headers and frames.
+//! The form of a collector's evidence segments: names, headers, frames, and the mark of what is
+//! durable. The collector writes by it, everybody reads by it.
 //!
 //! `evidence/2026-11-21/0000000007.seg`: the folder is the UTC day on which the segment was begun,
 //! the number runs over all days without holes.
@@ -8,17 +9,34 @@
 //! before (4), 24 zeros, CRC-32 of all this (4).
 //!
 //! Frame: magic `CFRM`, length of the receipt (4), length of the block (4), CRC-32 of these twelve
-//! (4), the receipt (canonical JSON), the block, CRC-32 of everything before (4).
+//! (4), the receipt (canonical JSON, at most 64 KiB), the block, CRC-32 of everything before (4).
+//!
+//! Mark (`evidence/durable`), 32 bytes: magic `CDUR`, version 1 and three zeros, segment (8), offset
+//! (8), CRC-32 of these (4), zeros (4).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::scan::{Framing, HEAD_BYTES, Piece, Scanner, TAIL_BYTES};
+use custody_event::{MAX_BLOCK_BYTES, Timestamp};
 
+use crate::scan::{Framing, Piece, Scanner};
+pub use crate::scan::{HEAD_BYTES, TAIL_BYTES};
+
+const MAGIC: &[u8; 4] = b"CSEG";
+const VERSION: u8 = 1;
 /// Where the first frame stands.
 pub const HEADER_BYTES: u64 = 64;
-const MAX_RECEIPT_BYTES: usize = 64 * 1024;
+/// A header's length in memory.
+pub const HEADER_LEN: usize = 64;
+/// What every frame begins with.
+pub const FRAME_MAGIC: &[u8; 4] = b"CFRM";
+/// A receipt is at most this long, in bytes: 1,024 events make at most 512 ranges of a dozen bytes,
+/// and this is ten times as much.
+pub const MAX_RECEIPT_BYTES: usize = 64 * 1024;
+const MARK_MAGIC: &[u8; 4] = b"CDUR";
+/// Length of the mark of what is durable, in bytes.
+pub const MARK_BYTES: usize = 32;
 
 /// One segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +54,8 @@ pub struct Segment {
 pub struct SegmentHeader {
     /// Its number.
     pub number: u64,
+    /// When it was begun.
+    pub begun: Timestamp,
     /// Length of the segment before; 0 in the first.
     pub prev_len: u64,
     /// Last four bytes of the segment before; 0 in the first.
@@ -43,11 +63,26 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// As it stands in the file.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        out[..4].copy_from_slice(MAGIC);
+        out[4] = VERSION;
+        out[8..16].copy_from_slice(&self.number.to_le_bytes());
+        out[16..24].copy_from_slice(&self.begun.micros().to_le_bytes());
+        out[24..32].copy_from_slice(&self.prev_len.to_le_bytes());
+        out[32..36].copy_from_slice(&self.prev_crc.to_le_bytes());
+        let crc = crc32fast::hash(&out[..60]);
+        out[60..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
     /// Reads a header.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_bytes(bytes: &[u8; 64]) -> Result<Self, String> {
+    pub fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Result<Self, String> {
         let word = |at: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&bytes[at..at + 8]);
@@ -57,15 +92,16 @@ impl SegmentHeader {
         if crc32fast::hash(content).to_le_bytes() != crc {
             return Err("the segment's header is damaged".to_owned());
         }
-        if !bytes.starts_with(b"CSEG") || bytes[5..8] != [0; 3] || bytes[36..60] != [0; 24] {
+        if !bytes.starts_with(MAGIC) || bytes[5..8] != [0; 3] || bytes[36..60] != [0; 24] {
             return Err("the file is not a segment".to_owned());
         }
-        if bytes[4] != 1 {
+        if bytes[4] != VERSION {
             return Err(format!("segment format {}, this program knows 1", bytes[4]));
         }
         let half = word(32);
         Ok(Self {
             number: u64::from_le_bytes(word(8)),
+            begun: Timestamp::from_micros(i64::from_le_bytes(word(16))),
             prev_len: u64::from_le_bytes(word(24)),
             prev_crc: u32::from_le_bytes([half[0], half[1], half[2], half[3]]),
         })
@@ -114,39 +150,100 @@ fn number_in(path: &Path) -> Option<u64> {
 pub fn durable_end(root: &Path) -> io::Result<Option<(u64, u64)>> {
     let mut bytes = Vec::new();
     match File::open(root.join("durable")) {
-        Ok(file) => file.take(32).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(33).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Ok(bytes) = <[u8; 32]>::try_from(bytes) else { return Ok(None) };
+    Ok(<[u8; MARK_BYTES]>::try_from(bytes).ok().and_then(|bytes| mark_in(&bytes)))
+}
+
+/// What a mark says, (segment, byte); `None` where it is none.
+#[must_use]
+pub fn mark_in(bytes: &[u8; MARK_BYTES]) -> Option<(u64, u64)> {
     let word = |at: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[at..at + 8]);
         u64::from_le_bytes(word)
     };
     let crc = crc32fast::hash(&bytes[..24]).to_le_bytes();
-    let good = bytes.starts_with(b"CDUR") && bytes[4] == 1 && bytes[24..28] == crc;
-    Ok(good.then(|| (word(8), word(16))))
+    let good = bytes.starts_with(MARK_MAGIC) && bytes[4] == VERSION && bytes[24..28] == crc;
+    good.then(|| (word(8), word(16)))
+}
+
+/// A mark's bytes.
+#[must_use]
+pub fn mark(segment: u64, offset: u64) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    bytes[..4].copy_from_slice(MARK_MAGIC);
+    bytes[4] = VERSION;
+    bytes[8..16].copy_from_slice(&segment.to_le_bytes());
+    bytes[16..24].copy_from_slice(&offset.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// The lengths that a frame's head names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    /// The receipt's, in bytes.
+    pub receipt: usize,
+    /// The block's, in bytes.
+    pub block: usize,
+}
+
+impl Lengths {
+    /// The whole frame's.
+    #[must_use]
+    pub fn frame(self) -> usize {
+        HEAD_BYTES + self.receipt + self.block + TAIL_BYTES
+    }
+
+    /// A head with these lengths; `None` where they are more than a frame can hold.
+    #[must_use]
+    pub fn head(self) -> Option<[u8; HEAD_BYTES]> {
+        if self.receipt > MAX_RECEIPT_BYTES || self.block > MAX_BLOCK_BYTES {
+            return None;
+        }
+        let mut head = [0; HEAD_BYTES];
+        head[..4].copy_from_slice(FRAME_MAGIC);
+        head[4..8].copy_from_slice(&u32::try_from(self.receipt).ok()?.to_le_bytes());
+        head[8..12].copy_from_slice(&u32::try_from(self.block).ok()?.to_le_bytes());
+        let crc = crc32fast::hash(&head[..12]);
+        head[12..].copy_from_slice(&crc.to_le_bytes());
+        Some(head)
+    }
+
+    /// Reads a head; `None` where it is none.
+    #[must_use]
+    pub fn read(head: &[u8; HEAD_BYTES]) -> Option<Self> {
+        let (content, crc) = head.split_last_chunk::<4>()?;
+        if crc32fast::hash(content) != u32::from_le_bytes(*crc) || !content.starts_with(FRAME_MAGIC)
+        {
+            return None;
+        }
+        Self::within(content)
+    }
+
+    /// From what stands before the head's checksum.
+    fn within(content: &[u8]) -> Option<Self> {
+        let number = |at: usize| {
+            let bytes = content.get(at..at + 4)?.try_into().ok()?;
+            usize::try_from(u32::from_le_bytes(bytes)).ok()
+        };
+        let lengths = Self { receipt: number(4)?, block: number(8)? };
+        (lengths.receipt <= MAX_RECEIPT_BYTES && lengths.block <= MAX_BLOCK_BYTES)
+            .then_some(lengths)
+    }
 }
 
 struct SegmentFraming;
 
-fn lengths(head: &[u8]) -> Option<(usize, usize)> {
-    let number = |at: usize| {
-        let bytes = head.get(at..at + 4)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    };
-    let (receipt, block) = (number(4)?, number(8)?);
-    (receipt <= MAX_RECEIPT_BYTES && block <= custody_event::MAX_BLOCK_BYTES)
-        .then_some((receipt, block))
-}
-
 impl Framing for SegmentFraming {
-    const MAGIC: &'static [u8; 4] = b"CFRM";
+    const MAGIC: &'static [u8; 4] = FRAME_MAGIC;
 
     fn frame_len(head: &[u8]) -> Option<usize> {
-        let (receipt, block) = lengths(head)?;
-        Some(HEAD_BYTES + receipt + block + TAIL_BYTES)
+        Lengths::within(head).map(Lengths::frame)
     }
 }
 
@@ -197,10 +294,51 @@ impl<R: Read> Frames<R> {
             Piece::Damage { from, to, to_end } => Frame::Damage { from, to, to_end },
             Piece::Frame { at, bytes } => {
                 let content = &bytes[HEAD_BYTES..bytes.len() - TAIL_BYTES];
-                let receipt = lengths(bytes).map_or(0, |(receipt, _)| receipt);
+                let receipt = Lengths::within(bytes).map_or(0, |lengths| lengths.receipt);
                 let (receipt, block) = content.split_at(receipt.min(content.len()));
                 Frame::Block { at, receipt, block }
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_every_flipped_bit_is_seen() {
+        let header = SegmentHeader {
+            number: 7,
+            begun: Timestamp::Y2020,
+            prev_len: 1 << 33,
+            prev_crc: 0xdead_beef,
+        };
+        let bytes = header.to_bytes();
+        assert_eq!(SegmentHeader::from_bytes(&bytes), Ok(header));
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::from_bytes(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_mark_reads_back_and_a_flipped_bit_of_what_it_says_is_seen() {
+        let bytes = mark(3, 1 << 40);
+        assert_eq!(mark_in(&bytes), Some((3, 1 << 40)));
+        for bit in 0..28 * 8 {
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(mark_in(&bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_a_frame_make_no_head() {
+        let most = Lengths { receipt: MAX_RECEIPT_BYTES, block: MAX_BLOCK_BYTES };
+        assert_eq!(Lengths::read(&most.head().unwrap()), Some(most));
+        assert_eq!(Lengths { receipt: MAX_RECEIPT_BYTES + 1, ..most }.head(), None);
+        assert_eq!(Lengths { block: MAX_BLOCK_BYTES + 1, ..most }.head(), None);
     }
 }

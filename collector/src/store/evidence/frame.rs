@@ -1,72 +1,19 @@
 //! One frame of a segment: a block with the receipt that was made when it came in.
 //!
-//! All integers are little endian.
-//!
-//! | offset | bytes | what |
-//! |---|---|---|
-//! | 0 | 4 | magic `CFRM` |
-//! | 4 | 4 | length of the receipt, R: at most 64 KiB |
-//! | 8 | 4 | length of the block, B: at most [`custody_event::MAX_BLOCK_BYTES`] |
-//! | 12 | 4 | CRC-32 of the twelve bytes before: the lengths can be believed |
-//! | 16 | R | receipt: canonical JSON ([`Receipt`]) |
-//! | … | B | block, as it was sent |
-//! | … | 4 | CRC-32 of everything before |
+//! Its form stands in [`custody_evidence::segments`].
 
-use custody_event::MAX_BLOCK_BYTES;
+use custody_evidence::segments::FRAME_MAGIC;
+pub(super) use custody_evidence::segments::{HEAD_BYTES, Lengths, MAX_RECEIPT_BYTES, TAIL_BYTES};
 
 use crate::store::Receipt;
-
-const MAGIC: &[u8; 4] = b"CFRM";
-/// Bytes before the receipt.
-pub(super) const HEAD_BYTES: usize = 16;
-/// Bytes after the block.
-pub(super) const TAIL_BYTES: usize = 4;
-/// 1,024 events make at most 512 ranges of a dozen bytes; this is ten times as much.
-pub(super) const MAX_RECEIPT_BYTES: usize = 64 * 1024;
-
-/// The lengths that a frame's head names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lengths {
-    pub(super) receipt: usize,
-    pub(super) block: usize,
-}
-
-impl Lengths {
-    /// The whole frame's.
-    pub(super) fn frame(self) -> usize {
-        HEAD_BYTES + self.receipt + self.block + TAIL_BYTES
-    }
-
-    /// Reads a head; `None` where it is none.
-    pub(super) fn read(head: &[u8; HEAD_BYTES]) -> Option<Self> {
-        let (content, crc) = head.split_last_chunk::<4>()?;
-        if crc32fast::hash(content) != u32::from_le_bytes(*crc) || !content.starts_with(MAGIC) {
-            return None;
-        }
-        let number = |at: usize| {
-            let bytes = content.get(at..at + 4)?.try_into().ok()?;
-            usize::try_from(u32::from_le_bytes(bytes)).ok()
-        };
-        let lengths = Self { receipt: number(4)?, block: number(8)? };
-        (lengths.receipt <= MAX_RECEIPT_BYTES && lengths.block <= MAX_BLOCK_BYTES)
-            .then_some(lengths)
-    }
-}
 
 /// Appends a frame to `out`. Blocks and receipts beyond the format's lengths are refused before
 /// they come here.
 pub(super) fn push(receipt: &Receipt, block: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
     let receipt = serde_json::to_vec(receipt).map_err(|_| TooLong)?;
-    if receipt.len() > MAX_RECEIPT_BYTES || block.len() > MAX_BLOCK_BYTES {
-        return Err(TooLong);
-    }
+    let lengths = Lengths { receipt: receipt.len(), block: block.len() };
     let start = out.len();
-    out.extend_from_slice(MAGIC);
-    for len in [receipt.len(), block.len()] {
-        out.extend_from_slice(&u32::try_from(len).map_err(|_| TooLong)?.to_le_bytes());
-    }
-    let crc = crc32fast::hash(&out[start..]);
-    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&lengths.head().ok_or(TooLong)?);
     out.extend_from_slice(&receipt);
     out.extend_from_slice(block);
     let crc = crc32fast::hash(&out[start..]);
@@ -96,7 +43,7 @@ pub(super) fn open(frame: &[u8], lengths: Lengths) -> Result<(Receipt, &[u8]), S
 
 /// The next place at or after `from` where a frame's magic stands.
 pub(super) fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
-    memchr::memmem::find(bytes.get(from..)?, MAGIC).map(|at| from + at)
+    memchr::memmem::find(bytes.get(from..)?, FRAME_MAGIC).map(|at| from + at)
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use super::mark::Mark;
 use super::note::{Note, NoteSpan, SidecarBuilder, read_sidecar};
 use super::reader::{RawFrame, Reader, read_frame};
 use super::segment::{
-    HEADER_BYTES, Segment, SegmentHeader, damaged, day_of, io_error, list, path_of, sync_folder,
+    HEADER_BYTES, Segment, SegmentHeader, damaged, day_of, io_error, list, path_of, read_header,
+    sync_folder,
 };
 use crate::store::{LogCursor, Receipt, StoreError};
 
@@ -170,7 +171,7 @@ fn check_mark(
 fn check_follows(segment: &Segment, next: &Segment) -> Result<(), StoreError> {
     let file = File::open(&next.path).map_err(|e| io_error(&next.path, e))?;
     // The last segment may have been begun just before a crash; its header is mended later.
-    let Some(header) = SegmentHeader::read(&next.path, &file)? else { return Ok(()) };
+    let Some(header) = read_header(&next.path, &file)? else { return Ok(()) };
     if header.number != next.number {
         let reason = format!("its header says that it is segment {}; {REMEDY}", header.number);
         return Err(damaged(&next.path, 8, reason));
@@ -205,9 +206,9 @@ fn mend_header(
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
     if last.len > HEADER_BYTES {
-        return SegmentHeader::read(&last.path, file).map(|_| ());
+        return read_header(&last.path, file).map(|_| ());
     }
-    match SegmentHeader::read(&last.path, file) {
+    match read_header(&last.path, file) {
         Ok(Some(_)) => return Ok(()),
         Err(error) if said.is_some_and(|said| said.segment == last.number) => return Err(error),
         _ => {}

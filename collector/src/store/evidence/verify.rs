@@ -13,7 +13,7 @@ use super::ledger::StreamName;
 use super::mark::Mark;
 use super::reader::{RawFrame, read_frame};
 use super::recover::{find_whole_frame, last_crc};
-use super::segment::{HEADER_BYTES, Segment, SegmentHeader, io_error, list};
+use super::segment::{HEADER_BYTES, Segment, SegmentHeader, io_error, list, read_header};
 use crate::store::StoreError;
 
 /// Problems that are told one by one; more are only counted.
@@ -87,7 +87,7 @@ impl Check<'_> {
         self.report.segments += 1;
         let path = &segment.path;
         let file = File::open(path).map_err(|e| io_error(path, e))?;
-        match SegmentHeader::read(path, &file) {
+        match read_header(path, &file) {
             Ok(Some(header)) => self.header(segment, header, before)?,
             Ok(None) => self.report.problem(path, 0, "the segment has no header"),
             Err(StoreError::Damaged { reason, .. }) => self.report.problem(path, 0, reason),
