@@ -9,6 +9,7 @@
 //! command line) has changed the database.
 
 mod db;
+mod permission;
 pub(crate) mod throttle;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 pub use db::{ActRow, AgentRow, ForkRow, TokenRow};
+pub use permission::{Permission, Permissions};
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,15 +63,35 @@ impl Role {
             .into_iter()
             .find(|role| role.name() == name)
     }
+
+    /// What it allows a reader.
+    #[must_use]
+    pub const fn permissions(self) -> Permissions {
+        use Permission::{Export, Search, ViewRaw, ViewSensitive};
+        match self {
+            Self::Admin => Permissions::ALL,
+            Self::Auditor => Permissions::of(&[Search, ViewRaw, ViewSensitive, Export]),
+            Self::Viewer => Permissions::of(&[Search, ViewRaw]),
+            Self::Enroll => Permissions::of(&[]),
+        }
+    }
 }
 
 /// A person or program that reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The token's name.
+    /// The token's name, for the record of what was done with it.
     pub name: String,
-    /// What it allows; never [`Role::Enroll`].
-    pub role: Role,
+    /// What they may do.
+    pub permissions: Permissions,
+}
+
+impl Principal {
+    /// May they do this?
+    #[must_use]
+    pub fn may(&self, permission: Permission) -> bool {
+        self.permissions.has(permission)
+    }
 }
 
 /// Knows the bearers of admin, auditor and viewer tokens.
@@ -276,7 +298,10 @@ impl Access {
         for token in db.tokens()?.into_iter().filter(|token| token.revoked.is_none()) {
             let identity = match token.role {
                 Role::Enroll => Identity::Enroller,
-                role => Identity::Reader(Principal { name: token.name, role }),
+                role => Identity::Reader(Principal {
+                    name: token.name,
+                    permissions: role.permissions(),
+                }),
             };
             known.add(token.hash, identity);
         }

@@ -28,7 +28,7 @@ fn first_tokens_are_made_once_and_readable_by_this_user_alone() {
     assert_eq!(text, format!("{}\n", "01".repeat(32)));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let again = open(folder.path());
-    assert_eq!(again.check(text.trim()).unwrap().role, Role::Admin);
+    assert_eq!(again.check(text.trim()).unwrap().permissions, Permissions::ALL);
     let enroll = std::fs::read_to_string(folder.path().join("enroll.token")).unwrap();
     assert_eq!(again.check(enroll.trim()), None);
     assert_eq!(again.identify(enroll.trim()), Some(Identity::Enroller));

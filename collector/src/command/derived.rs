@@ -14,7 +14,6 @@ use crate::access;
 use crate::index::{IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
-use crate::query::auth;
 use crate::store::BlockSource;
 use crate::web;
 
@@ -47,17 +46,6 @@ pub struct Derived {
     pub close: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// Lets the query room ask the access room.
-struct Readers(Arc<dyn access::Authenticator>);
-
-impl auth::Authenticator for Readers {
-    fn check(&self, bearer: &str) -> Option<auth::Principal> {
-        let access::Principal { name, .. } = self.0.check(bearer)?;
-        // Admins, auditors and viewers may all search; tokens for enrolment are never a principal.
-        Some(auth::Principal { name, may_search: true })
-    }
-}
-
 /// Starts the index and gives its routes. Runs inside the runtime.
 ///
 /// # Errors
@@ -69,7 +57,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let options = IndexOptions::new(given.data_dir.join("index"));
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
-    let auth = Arc::new(Readers(given.readers));
+    let auth = given.readers;
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();

@@ -1,5 +1,6 @@
 //! The commands of `custody-collector`.
 
+mod client;
 pub mod derived;
 mod keys;
 mod run;

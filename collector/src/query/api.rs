@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::auth::{Authenticator, Principal, bearer};
+use super::auth::{Authenticator, Permission, Principal, bearer};
 use super::filter::{Expr, Filter, Pattern};
 use super::keys::Key;
 use super::params;
@@ -134,15 +134,15 @@ pub struct Found {
 }
 
 impl QueryState {
-    /// Who asks, if they may search.
+    /// Who asks, if they may do this.
     ///
     /// # Errors
     /// 401 or 403.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+    pub fn admit(&self, headers: &HeaderMap, to: Permission) -> Result<Principal, Problem> {
         let principal = bearer(headers)
             .and_then(|token| self.auth.check(token))
             .ok_or_else(Problem::unauthenticated)?;
-        if principal.may_search { Ok(principal) } else { Err(Problem::forbidden(&principal.name)) }
+        if principal.may(to) { Ok(principal) } else { Err(Problem::forbidden(&principal.name, to)) }
     }
 
     /// Writes down who asked or did what.
@@ -258,7 +258,7 @@ async fn events(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
+    let who = state.admit(&headers, Permission::Search)?;
     state.record_search(&who.name, "api", &pairs);
     let request = params::search(&pairs, state.clock.now())?;
     let page = state.search(request).await?;
@@ -275,7 +275,7 @@ async fn event(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
+    let who = state.admit(&headers, Permission::Search)?;
     let found = state.find(&id).await?;
     state.record(Act::Viewed { who: who.name, via: "api", event: id });
     let list = |hits: &[Hit]| hits.iter().map(verbatim).collect::<Result<Vec<_>, _>>();
@@ -318,7 +318,7 @@ async fn stats(
     headers: HeaderMap,
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
+    let who = state.admit(&headers, Permission::Search)?;
     state.record_search(&who.name, "api", &pairs);
     let request = params::stats(&pairs, state.clock.now())?;
     let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());

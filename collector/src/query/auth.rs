@@ -1,19 +1,6 @@
 //! Who asks: a bearer token, checked by the access room.
 
-/// Somebody whose token was good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The token's or user's name, for the record of searches.
-    pub name: String,
-    /// May they search and read events?
-    pub may_search: bool,
-}
-
-/// Knows tokens. Implemented by the access room.
-pub trait Authenticator: Send + Sync + 'static {
-    /// Whose token is this? Compares in constant time.
-    fn check(&self, bearer: &str) -> Option<Principal>;
-}
+pub use crate::access::{Authenticator, Permission, Principal};
 
 /// The token of an `Authorization` header.
 #[must_use]

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use crate::access::Permission;
 use crate::index::IndexError;
 
 /// An answer that says what is wrong.
@@ -68,12 +69,15 @@ impl Problem {
 
     /// 403.
     #[must_use]
-    pub fn forbidden(name: &str) -> Self {
+    pub fn forbidden(name: &str, to: Permission) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "/problems/forbidden",
             "Not allowed",
-            format!("the token {name:?} may not search; ask for one that may"),
+            format!(
+                "the token {name:?} lacks the permission {:?}; ask for one that has it",
+                to.name()
+            ),
         )
     }
 

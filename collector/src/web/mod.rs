@@ -35,6 +35,7 @@ use maud::Markup;
 
 use crate::own::Act;
 use crate::query::api::QueryState;
+use crate::query::auth::Permission;
 use crate::query::params;
 use crate::query::problem::Problem;
 use session::{Sessions, set_cookie};
@@ -101,7 +102,7 @@ impl WebState {
         let now = self.query.clock.monotonic();
         let token = self.sessions.token(headers, now)?;
         let principal = self.query.auth.check(&token)?;
-        principal.may_search.then_some(principal.name)
+        principal.may(Permission::Search).then_some(principal.name)
     }
 }
 
@@ -176,7 +177,7 @@ async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -
     };
     let next = local(field(&pairs, "next"));
     let token = field(&pairs, "token").trim();
-    let known = state.query.auth.check(token).filter(|principal| principal.may_search);
+    let known = state.query.auth.check(token).filter(|known| known.may(Permission::Search));
     state.query.record(Act::Login { who: known.as_ref().map(|known| known.name.clone()) });
     if known.is_none() {
         tokio::time::sleep(FAILED_LOGIN_DELAY).await;

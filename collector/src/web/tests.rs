@@ -6,21 +6,21 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
+use crate::access::{Authenticator, Permission, Permissions, Principal};
 use crate::index::tests::{Bench, Spec, text_of};
 use crate::query::api::{self, QueryState};
-use crate::query::auth::{Authenticator, Principal};
 use crate::store::Receipt;
 
 struct OneToken;
 
 impl Authenticator for OneToken {
     fn check(&self, bearer: &str) -> Option<Principal> {
-        let name = match bearer {
-            "good" => "viewer",
-            "ingest" => "machine",
+        let (name, permissions) = match bearer {
+            "good" => ("viewer", Permissions::of(&[Permission::Search])),
+            "ingest" => ("machine", Permissions::of(&[])),
             _ => return None,
         };
-        Some(Principal { name: name.to_owned(), may_search: bearer == "good" })
+        Some(Principal { name: name.to_owned(), permissions })
     }
 }
 
