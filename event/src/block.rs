@@ -611,12 +611,7 @@ impl Block {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let sections = Sections::cut(bytes)?;
         let header = Header::from_bytes(sections.header)?;
-        let signature = match sections.signature {
-            [] => None,
-            signature => Some(signature.try_into().map_err(|_| {
-                Malformed::new(format!("a signature has 64 bytes, not {}", signature.len()))
-            })?),
-        };
+        let signature = sections.signature()?;
         let content = match (sections.sparse, sections.secret) {
             (true, []) => Content::Sparse,
             (false, secret) => Content::Full(secret.try_into().map_err(|_| {
@@ -824,6 +819,15 @@ impl<'a> Sections<'a> {
         }
     }
 
+    fn signature(&self) -> Result<Option<[u8; SIGNATURE_BYTES]>, Malformed> {
+        match self.signature {
+            [] => Ok(None),
+            signature => signature.try_into().map(Some).map_err(|_| {
+                Malformed::new(format!("a signature has 64 bytes, not {}", signature.len()))
+            }),
+        }
+    }
+
     /// Prefix and sections, once length, magic, version and checksum are right.
     fn checked(bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Malformed> {
         if bytes.len() > MAX_BLOCK_BYTES {
@@ -872,7 +876,7 @@ pub fn check_crc(bytes: &[u8]) -> Result<(), Malformed> {
 mod pack;
 mod shown;
 
-pub use shown::Shown;
+pub use shown::{Shown, SignedHeader};
 
 #[cfg(test)]
 mod tests;

@@ -326,6 +326,16 @@ impl Entry {
         Signed::of_block(block).map(Box::new).map(Self::Block)
     }
 
+    /// The entry of an encoded block, without reading its events; `None` where it is not signed.
+    ///
+    /// # Errors
+    /// The bytes are no block.
+    pub fn of_encoded_block(bytes: &[u8]) -> Result<Option<Self>, BadEntry> {
+        let found = Block::signed_header_in(bytes).map_err(|e| BadEntry::new(e.to_string()))?;
+        let signed = found.map(|(header, signature)| Signed::of_header(header, signature));
+        Ok(signed.transpose()?.map(Box::new).map(Self::Block))
+    }
+
     /// The bytes that the log holds.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -18,7 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use custody_event::{Block, Digest};
+use custody_event::Digest;
 use custody_evidence::note::VerifierKey;
 use custody_evidence::tlog::{TreeHead, leaf_hash, verify_consistency, verify_inclusion};
 use custody_evidence::witness::Refused;
@@ -155,8 +155,9 @@ impl Memory {
         let Some(witness) = &mut self.witness else {
             return Err(Trouble::Failed("the log's key is not known yet".to_owned()));
         };
-        let entry = Block::decode(block).ok().and_then(|block| Entry::of_block(&block));
-        let entry = entry.ok_or_else(|| Trouble::Failed("the block is not signed".to_owned()))?;
+        let entry = Entry::of_encoded_block(block)
+            .map_err(|error| Trouble::Failed(error.to_string()))?
+            .ok_or_else(|| Trouble::Failed("the block is not signed".to_owned()))?;
         let refused = |error: &dyn std::fmt::Display| Trouble::Refused(error.to_string());
         match witness.accept_receipt(receipt, &entry.encode()) {
             Ok(_) => Ok(None),

@@ -335,15 +335,17 @@ impl Tlog {
         Some(ordinal + before).filter(|index| *index < state.head.size)
     }
 
-    /// The receipt for the block at this place; `from` is the size that the asker knows.
-    pub(crate) fn receipt(&self, index: u64, from: u64) -> Result<LogReceipt, TlogError> {
+    /// The receipt for the block at this place, and the size of the log that it shows; `from` is
+    /// the size that the asker knows.
+    pub(crate) fn receipt(&self, index: u64, from: u64) -> Result<(LogReceipt, u64), TlogError> {
         let state = self.read();
         let mut prover = Prover::new(&state.log, state.head.size);
         let inclusion = prover.inclusion(index)?;
         let from = from.min(state.head.size);
         let consistency = prover.consistency(from)?;
         let checkpoint = state.note.to_string();
-        Ok(LogReceipt { checkpoint, consistency, from, inclusion, index })
+        let receipt = LogReceipt { checkpoint, consistency, from, inclusion, index };
+        Ok((receipt, state.head.size))
     }
 
     /// The checkpoint, and that it continues the first entries of each of these sizes that the

@@ -1,6 +1,8 @@
 //! One event of a block, with what shows that it is in it.
 
-use super::{Block, Content, Header, Malformed, PREFIX_BYTES, event_line, lines};
+use super::{
+    Block, Content, Header, Malformed, PREFIX_BYTES, SIGNATURE_BYTES, Sections, event_line, lines,
+};
 use crate::ids::Digest;
 use crate::merkle::{Salt, Salts};
 
@@ -15,6 +17,9 @@ pub struct Shown {
     pub leaves: Vec<Digest>,
 }
 
+/// A header's canonical bytes, and the signature over them.
+pub type SignedHeader<'a> = (&'a [u8], [u8; SIGNATURE_BYTES]);
+
 impl Block {
     /// What a damaged block says it is: its header, if that at least can be read. To name the
     /// damage with, not to believe.
@@ -23,6 +28,16 @@ impl Block {
         let len = u32::from_le_bytes(damaged.get(8..12)?.try_into().ok()?);
         let end = PREFIX_BYTES.checked_add(usize::try_from(len).ok()?)?;
         Header::from_bytes(damaged.get(PREFIX_BYTES..end)?).ok()
+    }
+
+    /// The canonical header and the signature of an encoded block, if it is signed. The events are
+    /// not looked at, nor copied.
+    ///
+    /// # Errors
+    /// The bytes are no block.
+    pub fn signed_header_in(bytes: &[u8]) -> Result<Option<SignedHeader<'_>>, Malformed> {
+        let sections = Sections::cut(bytes)?;
+        Ok(sections.signature()?.map(|signature| (sections.header, signature)))
     }
 
     /// The leaves of all indices, events or not; checked against the header's root.

@@ -24,6 +24,7 @@ mod note;
 mod reader;
 mod recover;
 mod segment;
+mod shown;
 mod submit;
 pub mod verify;
 mod writer;
@@ -48,6 +49,7 @@ pub(crate) use submit::{Checked, Outcome};
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};
 use crate::tlog::{self, Enrolment, Tlog, TlogError};
 use reader::{Reader, lock};
+use shown::Shown;
 use submit::{Submission, Work};
 use writer::{Batch, Sync, Writer};
 
@@ -113,6 +115,7 @@ struct Shared {
     end: watch::Sender<LogCursor>,
     failed: watch::Sender<Option<String>>,
     tlog: Option<Tlog>,
+    shown: Shown,
 }
 
 impl Shared {
@@ -179,6 +182,7 @@ impl EvidenceLog {
             end: watch::Sender::new(end),
             failed: watch::Sender::new(None),
             tlog,
+            shown: Shown::default(),
         });
         let (sender, queue) = crossbeam_channel::bounded(QUEUE_BLOCKS);
         let writer = Writer {
@@ -277,7 +281,7 @@ impl EvidenceLog {
     }
 
     /// The receipt of a block that is durable; `from` is the size of the log that the sender
-    /// knows. `None` where there is no transparency log. Reads tiles: call it where blocking is
+    /// knew when it sent the block. `None` where there is no transparency log. Reads tiles: call it where blocking is
     /// allowed.
     ///
     /// # Errors
@@ -293,8 +297,11 @@ impl EvidenceLog {
             // A commit has failed before.
             tlog.flush(self.clock.monotonic())?;
         }
-        let index = self.log_index(name, seq);
-        index.map(|index| tlog.receipt(index, from)).transpose()
+        let Some(index) = self.log_index(name, seq) else { return Ok(None) };
+        let from = self.shared.shown.before(name, seq, from);
+        let (receipt, size) = tlog.receipt(index, from)?;
+        self.shared.shown.note(name, seq, size);
+        Ok(Some(receipt))
     }
 
     /// Follows whether the log has failed for good, and why.
