@@ -1,19 +1,20 @@
 //! The journal source as it ships: a real journald in namespaces of its own, the real program, kill
 //! -9, and a count of every entry in the spool. Where no journald can run: skipped, and said.
 
-#![allow(clippy::unwrap_used, reason = "all of this is test code")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is test code")]
 
 #[path = "../../journal/tests/support/mod.rs"]
 #[expect(dead_code, reason = "shared with the journal crate's own tests")]
+mod journald;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use journald::PrivateJournald;
 use serde_json::Value;
-use support::PrivateJournald;
+use support::{Agent, stored};
 
 macro_rules! or_skip {
     ($started:expr) => {
@@ -27,109 +28,12 @@ macro_rules! or_skip {
     };
 }
 
-/// An agent whose collector is never there: everything stays in its spool.
-struct Agent {
-    dir: tempfile::TempDir,
-    child: Option<Child>,
-}
-
-impl Agent {
-    fn new(source: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let token = dir.path().join("token");
-        std::fs::write(&token, "secret").unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(&token, mode).unwrap();
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let text = format!(
-            "data_dir: {}\nhost: web1\nsources:\n  - {source}\nspool: {{ max_bytes: 256MiB, linger: 20ms, free_space_floor: 1MiB }}\noutputs:\n  - {{ id: central, type: custody, endpoints: [\"http://127.0.0.1:9\"], token_file: {} }}\nadmin: {{ socket: {} }}\n",
-            at("data"),
-            at("token"),
-            at("admin.sock"),
-        );
-        std::fs::write(dir.path().join("agent.yaml"), text).unwrap();
-        Self { dir, child: None }
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_custody-agent"));
-        command.args(words).arg("--config").arg(self.dir.path().join("agent.yaml"));
-        command
-    }
-
-    fn start(&mut self) {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("log"))
-            .unwrap();
-        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.child = Some(child);
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    fn stop(&mut self) {
-        let mut child = self.child.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(child.wait().unwrap().success(), "{}", self.log());
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    /// The source as `status` shows it; `None` while the agent does not answer.
-    fn source(&self) -> Option<Value> {
-        let said = self.command(&["status", "--json"]).output().unwrap();
-        let status: Value = serde_json::from_slice(&said.stdout).ok()?;
-        Some(status["sources"][0].clone())
-    }
-
-    fn wait(&self, what: &str, mut is: impl FnMut(&Value) -> bool) {
-        let mut last = Value::Null;
-        for _ in 0..1_200 {
-            if let Some(source) = self.source() {
-                if is(&source) {
-                    return;
-                }
-                last = source;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{what} was not seen; the source: {last:#}\n{}", self.log());
-    }
-
-    /// All events in the spool. The agent is not running.
-    fn events(&self) -> Vec<Value> {
-        let said = self.command(&["spool", "cat"]).output().unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        let lines = said.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _already_gone = child.kill();
-            let _status = child.wait();
-        }
-    }
-}
-
-fn source_of(journal: &Path, more: &str) -> String {
-    format!("{{ id: j, type: journal, directory: {}, packs: auto{more} }}", journal.display())
-}
-
-fn stored(source: &Value) -> u64 {
-    source["book"]["stored"].as_u64().unwrap_or_default()
+fn agent_of(journal: &Path, more: &str) -> Agent {
+    let journal = journal.display();
+    Agent::new(&format!(
+        "sources:\n  - {{ id: j, type: journal, directory: {journal}, packs: auto{more} }}\n\
+         spool: {{ max_bytes: 256MiB, linger: 20ms, free_space_floor: 1MiB }}\n"
+    ))
 }
 
 /// Failed logins of numbered users, as sshd says them.
@@ -167,13 +71,13 @@ fn an_entry_becomes_an_event_with_the_packs_meaning_and_the_journals_place() {
     let mut journald = or_skip!(PrivateJournald::start(state.path()));
     journald.run("logger -t sshd -p auth.info 'Failed password for invalid user webmaster from 173.234.31.186 port 38926 ssh2'");
     journald.sync();
-    let mut agent = Agent::new(&source_of(state.path(), ", identifiers: [sshd]"));
+    let mut agent = agent_of(state.path(), ", identifiers: [sshd]");
     let checked = agent.command(&["check"]).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     agent.start();
-    agent.wait("the entry", |source| stored(source) == 1 && source["type"] == "journal");
+    agent.wait("j", "the entry", |source| stored(source) == 1 && source["type"] == "journal");
     agent.stop();
-    let events = agent.events();
+    let events = agent.all_events();
     let event = events.iter().find(|event| event["origin"]["input"] == "j").unwrap();
     assert_eq!(event["action"], "authentication.login", "{event:#}");
     assert_eq!(event["outcome"], "failure");
@@ -199,11 +103,11 @@ fn the_json_that_a_service_writes_is_taken_apart() {
     let mut journald = or_skip!(PrivateJournald::start(state.path()));
     journald.run(r#"echo '{"action":"contact.update","user":"eva","ip":"192.0.2.9","result":"success"}' | systemd-cat -t crm"#);
     journald.sync();
-    let mut agent = Agent::new(&source_of(state.path(), ", identifiers: [crm]"));
+    let mut agent = agent_of(state.path(), ", identifiers: [crm]");
     agent.start();
-    agent.wait("the entry", |source| stored(source) == 1);
+    agent.wait("j", "the entry", |source| stored(source) == 1);
     agent.stop();
-    let events = agent.events();
+    let events = agent.all_events();
     let event = events.iter().find(|event| event["origin"]["input"] == "j").unwrap();
     assert_eq!(event["actor"]["name"], "eva", "{event:#}");
     assert_eq!(event["source"]["ip"], "192.0.2.9");
@@ -217,12 +121,12 @@ fn an_agent_killed_again_and_again_holds_each_entry_exactly_once() {
     for via in ["library", "journalctl"] {
         let from = if via == "library" { 0 } else { 9_000 };
         let more = format!(", via: {via}, start: end");
-        let mut agent = Agent::new(&source_of(state.path(), &more));
+        let mut agent = agent_of(state.path(), &more);
         agent.start();
-        agent.wait("the start", |source| source["trouble"].is_null());
+        agent.wait("j", "the start", |source| source["trouble"].is_null());
         // `start: end` is behind what is there when the agent reads its first.
         failures(&mut journald, 1_000_000, 1_000_000);
-        agent.wait("the first entry", |source| stored(source) > 0);
+        agent.wait("j", "the first entry", |source| stored(source) > 0);
         for round in 0..9 {
             failures(&mut journald, from + round * 1_000, from + round * 1_000 + 999);
             // Anywhere between reading the first of them and having all.
@@ -233,9 +137,9 @@ fn an_agent_killed_again_and_again_holds_each_entry_exactly_once() {
             }
             agent.start();
         }
-        agent.wait("all entries", |source| stored(source) >= 9_001);
+        agent.wait("j", "all entries", |source| stored(source) >= 9_001);
         agent.stop();
-        let events = agent.events();
+        let events = agent.all_events();
         let renamed: Vec<Value> = events
             .into_iter()
             .filter(|event| event["actor"]["name"] != "u1000000")
@@ -257,23 +161,23 @@ fn what_is_vacuumed_while_the_agent_is_down_is_a_gap_with_its_numbers() {
     let state = tempfile::tempdir().unwrap();
     let mut journald = or_skip!(PrivateJournald::start(state.path()));
     failures(&mut journald, 0, 99);
-    let mut agent = Agent::new(&source_of(state.path(), ""));
+    let mut agent = agent_of(state.path(), "");
     agent.start();
-    agent.wait("the first entries", |source| stored(source) >= 100);
+    agent.wait("j", "the first entries", |source| stored(source) >= 100);
     agent.stop();
     failures(&mut journald, 5_000, 5_999);
     journald.run("journalctl --rotate");
     failures(&mut journald, 100, 199);
     journald.run("journalctl --vacuum-files=1 2>/dev/null");
     agent.start();
-    agent.wait("the gap", |source| source["book"]["gap"].as_u64() >= Some(1_000));
-    agent.wait("the last entries", |source| stored(source) >= 200);
-    agent.wait("balance", |source| {
+    agent.wait("j", "the gap", |source| source["book"]["gap"].as_u64() >= Some(1_000));
+    agent.wait("j", "the last entries", |source| stored(source) >= 200);
+    agent.wait("j", "balance", |source| {
         let of = |key: &str| source["book"][key].as_u64().unwrap();
         of("read") == of("stored") + of("filtered") + of("gap")
     });
     agent.stop();
-    let events = agent.events();
+    let events = agent.all_events();
     expect_each_once(&events, 200);
     let gaps = gaps(&events);
     assert_eq!(gaps.len(), 1, "{gaps:#?}");
@@ -302,16 +206,16 @@ fn a_damaged_file_is_named_by_a_gap_and_the_others_are_read() {
     heads.sort_by_key(|head| head.head_seqnum);
     let damaged: PathBuf = heads[1].path.clone();
     std::fs::write(&damaged, b"no journal any more").unwrap();
-    let mut agent = Agent::new(&source_of(state.path(), ""));
+    let mut agent = agent_of(state.path(), "");
     agent.start();
-    agent.wait("all that can be read", |source| {
+    agent.wait("j", "all that can be read", |source| {
         stored(source) >= 200 && source["book"]["gap"].as_u64() >= Some(100)
     });
-    agent.wait("the trouble", |source| {
+    agent.wait("j", "the trouble", |source| {
         source["trouble"].as_str().is_some_and(|text| text.contains(damaged.to_str().unwrap()))
     });
     agent.stop();
-    let events = agent.events();
+    let events = agent.all_events();
     expect_each_once(&events, 200);
     let gaps = gaps(&events);
     assert!(!gaps.is_empty());

@@ -3,33 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "this is test code throughout")]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::{Agent, stored, until};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "hunter2-the-secret";
-
-struct Agent {
-    dir: tempfile::TempDir,
-    child: Option<Child>,
-}
-
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = done() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -37,112 +22,6 @@ fn free_tcp() -> SocketAddr {
 
 fn free_udp() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-impl Agent {
-    /// With these sources and further top-level keys; its collector is nowhere.
-    fn new(sources: &str, extra: &str) -> Self {
-        let agent = Self { dir: tempfile::tempdir().unwrap(), child: None };
-        let dir = agent.dir.path().display();
-        let text = format!(
-            "data_dir: {dir}/data\nhost: web1\nsources:\n{sources}{extra}\
-             outputs:\n  - {{ id: c, type: custody, endpoints: ['http://127.0.0.1:9'], token_file: {dir}/token }}\n\
-             admin: {{ socket: {dir}/admin.sock }}\npack_dirs: []\n"
-        );
-        agent.write("token", "t");
-        agent.write("hook.secret", SECRET);
-        std::fs::write(agent.path("agent.yaml"), text).unwrap();
-        agent
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::write(self.path(name), text).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(self.path(name), mode).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn start(&mut self) {
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.path("stderr")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_custody-agent"))
-            .args(["run", "--log-level", "trace", "--config"])
-            .arg(self.path("agent.yaml"))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    fn stop(&mut self) {
-        let mut child = self.child.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(child.wait().unwrap().success(), "{}", self.said());
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
-    }
-
-    /// All events in the spool, but those about the agent.
-    fn events(&self) -> Vec<Value> {
-        let mut events = self.all_events();
-        events.retain(|event| event["origin"]["input"] != "custody");
-        events
-    }
-
-    fn all_events(&self) -> Vec<Value> {
-        let said = Command::new(env!("CARGO_BIN_EXE_custody-agent"))
-            .args(["spool", "cat", "--config"])
-            .arg(self.path("agent.yaml"))
-            .output()
-            .unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        let lines = String::from_utf8(said.stdout).unwrap();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn status(&self) -> Option<Value> {
-        let said = Command::new(env!("CARGO_BIN_EXE_custody-agent"))
-            .args(["status", "--json", "--config"])
-            .arg(self.path("agent.yaml"))
-            .output()
-            .ok()?;
-        serde_json::from_slice(&said.stdout).ok()
-    }
-
-    fn wait_stored(&self, source: &str, count: u64) {
-        until(&format!("{count} events of {source}"), || {
-            let status = self.status()?;
-            let sources = status["sources"].as_array()?;
-            let found = sources.iter().find(|found| found["id"] == source)?;
-            (found["book"]["stored"].as_u64()? >= count).then_some(())
-        });
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ended = child.kill();
-            let _ended = child.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!("{}", self.said());
-        }
-    }
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -176,20 +55,19 @@ fn github(address: SocketAddr, delivery: &str, body: &[u8]) -> String {
 }
 
 fn webhook_agent(listen: SocketAddr, extra: &str) -> Agent {
-    let dir = tempfile::tempdir().unwrap();
-    drop(dir);
-    let agent = Agent::new("", "");
-    let secret = agent.path("hook.secret");
-    let dir = agent.dir.path().display();
-    let text = format!(
-        "data_dir: {dir}/data\nhost: web1\n{extra}webhook: {{ listen: '{listen}' }}\n\
-         sources:\n  - {{ id: hook, type: webhook, path: /github, verify: {{ scheme: github, secret_files: [{}] }} }}\n\
-         outputs:\n  - {{ id: c, type: custody, endpoints: ['http://127.0.0.1:9'], token_file: {dir}/token }}\n\
-         admin: {{ socket: {dir}/admin.sock }}\npack_dirs: []\n",
-        secret.display()
-    );
-    std::fs::write(agent.path("agent.yaml"), text).unwrap();
+    let agent = Agent::new(&format!(
+        "{extra}webhook: {{ listen: '{listen}' }}\nsources:\n  \
+         - {{ id: hook, type: webhook, path: /github, verify: {{ scheme: github, secret_files: [{{dir}}/hook.secret] }} }}\n"
+    ));
+    agent.write("hook.secret", SECRET);
     agent
+}
+
+/// What came in from outside: without the events about the agent itself.
+fn received(agent: &Agent) -> Vec<Value> {
+    let mut events = agent.all_events();
+    events.retain(|event| event["origin"]["input"] != "custody");
+    events
 }
 
 #[test]
@@ -204,7 +82,7 @@ fn what_a_sender_was_told_is_stored_survives_a_kill_and_is_known_when_it_comes_a
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     agent.kill();
-    let stored = agent.events();
+    let stored = received(&agent);
     assert_eq!(stored.len(), ids.len());
     let mut names: Vec<&str> = stored.iter().map(|event| event["id"].as_str().unwrap()).collect();
     names.sort_unstable();
@@ -225,7 +103,7 @@ fn what_a_sender_was_told_is_stored_survives_a_kill_and_is_known_when_it_comes_a
     let forged = "x-hub-signature-256: sha256=00\r\nx-github-delivery: f\r\n";
     assert!(ask(&mut connect(listen), "/github", forged, body).starts_with("HTTP/1.1 401"));
     agent.stop();
-    assert_eq!(agent.events().len(), ids.len() + 1);
+    assert_eq!(received(&agent).len(), ids.len() + 1);
     let all = agent.all_events();
     let refused: Vec<_> = all.iter().filter(|event| event["action"] == "source.refuse").collect();
     assert!(refused.iter().any(|event| event["reason"]["code"] == "bad_signature"
@@ -279,11 +157,11 @@ fn a_full_spool_turns_webhooks_away_and_keeps_what_it_acknowledged() {
     assert!(turned_away.contains("retry-after:"), "{turned_away}");
     assert!(acknowledged >= 3, "{acknowledged}");
     agent.kill();
-    let firsts = agent.events().iter().filter(|event| event["origin"]["segment"] == 0).count();
+    let firsts = received(&agent).iter().filter(|event| event["origin"]["segment"] == 0).count();
     assert!(firsts >= acknowledged, "{firsts} of {acknowledged}");
     assert!(firsts <= acknowledged + 1, "{firsts} of {acknowledged}");
     // A long body is whole in its segments.
-    let events = agent.events();
+    let events = received(&agent);
     let raw: usize = events
         .iter()
         .take_while(|event| event["details"]["peer"] == events[0]["details"]["peer"])
@@ -296,9 +174,9 @@ fn a_full_spool_turns_webhooks_away_and_keeps_what_it_acknowledged() {
 fn logger_speaks_to_it_over_udp_and_both_framings_of_tcp() {
     let (udp, tcp) = (free_udp(), free_tcp());
     let sources = format!(
-        "  - {{ id: udp, type: syslog, listen: '{udp}', protocol: udp }}\n  - {{ id: tcp, type: syslog, listen: '{tcp}', protocol: tcp }}\n"
+        "sources:\n  - {{ id: udp, type: syslog, listen: '{udp}', protocol: udp }}\n  - {{ id: tcp, type: syslog, listen: '{tcp}', protocol: tcp }}\n"
     );
-    let mut agent = Agent::new(&sources, "");
+    let mut agent = Agent::new(&sources);
     agent.start();
     drop(connect(tcp));
     // Both listen before the first source of the two has written anything; UDP says so in the log.
@@ -325,10 +203,10 @@ fn logger_speaks_to_it_over_udp_and_both_framings_of_tcp() {
     log(&["-d", "--rfc5424"], udp, FAILED);
     log(&["-T", "--rfc3164"], tcp, FAILED);
     log(&["-T", "--rfc5424", "--octet-count"], tcp, FAILED);
-    agent.wait_stored("udp", 2);
-    agent.wait_stored("tcp", 2);
+    agent.wait("udp", "two events", |source| stored(source) >= 2);
+    agent.wait("tcp", "two events", |source| stored(source) >= 2);
     agent.stop();
-    let events = agent.events();
+    let events = received(&agent);
     assert_eq!(events.len(), 4);
     for event in &events {
         assert_eq!(event["action"], "authentication.login", "{event}");
@@ -389,19 +267,13 @@ fn client(
 #[test]
 fn tls_takes_senders_with_a_certificate_and_tells_of_those_without() {
     let (syslog, hooks) = (free_tcp(), free_tcp());
-    let mut agent = Agent::new("", "");
-    let dir = agent.dir.path().display().to_string();
-    let tls = format!(
-        "{{ cert_file: {dir}/cert.pem, key_file: {dir}/key.pem, client_ca_file: {dir}/ca.pem }}"
-    );
-    let text = format!(
-        "data_dir: {dir}/data\nhost: web1\nwebhook: {{ listen: '{hooks}', tls: {tls} }}\nsources:\n  \
+    let tls =
+        "{ cert_file: {dir}/cert.pem, key_file: {dir}/key.pem, client_ca_file: {dir}/ca.pem }";
+    let mut agent = Agent::new(&format!(
+        "webhook: {{ listen: '{hooks}', tls: {tls} }}\nsources:\n  \
          - {{ id: net, type: syslog, listen: '{syslog}', protocol: tls, tls: {tls} }}\n  \
-         - {{ id: hook, type: webhook, path: /x, verify: {{ scheme: none }} }}\n\
-         outputs:\n  - {{ id: c, type: custody, endpoints: ['http://127.0.0.1:9'], token_file: {dir}/token }}\n\
-         admin: {{ socket: {dir}/admin.sock }}\npack_dirs: []\n"
-    );
-    std::fs::write(agent.path("agent.yaml"), text).unwrap();
+         - {{ id: hook, type: webhook, path: /x, verify: {{ scheme: none }} }}\n"
+    ));
     let certificates = certificates();
     agent.write("cert.pem", &certificates.server.0);
     agent.write("key.pem", &certificates.server.1);
@@ -411,7 +283,7 @@ fn tls_takes_senders_with_a_certificate_and_tells_of_those_without() {
     let mut stream = client(&certificates, true, syslog);
     stream.write_all(b"15 <13>hello there<14>line\n").unwrap();
     stream.flush().unwrap();
-    agent.wait_stored("net", 2);
+    agent.wait("net", "two events", |source| stored(source) >= 2);
     let mut stream = client(&certificates, true, hooks);
     let answer = ask(&mut stream, "/x", "", b"{\"a\":1}");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -423,7 +295,7 @@ fn tls_takes_senders_with_a_certificate_and_tells_of_those_without() {
         assert_eq!(rest, b"");
     }
     agent.stop();
-    let raw: Vec<_> = agent.events().iter().map(|event| event["origin"]["raw"].clone()).collect();
+    let raw: Vec<_> = received(&agent).iter().map(|event| event["origin"]["raw"].clone()).collect();
     assert_eq!(raw.len(), 3, "{raw:?}");
     for wanted in ["<13>hello there", "<14>line", "{\"a\":1}"] {
         assert!(raw.iter().any(|raw| raw == wanted), "{raw:?}");

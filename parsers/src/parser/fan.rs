@@ -52,6 +52,15 @@ pub(super) struct Hands<'a> {
     pub(super) bases: &'a mut [Common],
 }
 
+/// One thing of the list.
+struct Element {
+    at: At,
+    /// Its number in the list.
+    index: u32,
+    /// No event has been made of those before.
+    first: bool,
+}
+
 /// What became of one element.
 enum Became {
     Stored(Timestamp),
@@ -100,15 +109,8 @@ impl Parser {
             if all.stored > 0 {
                 out.push(b'\n');
             }
-            match self.element(
-                fan,
-                decoded,
-                (tapes, element),
-                index,
-                all.stored == 0,
-                &mut hands,
-                out,
-            ) {
+            let element = Element { at: element, index, first: all.stored == 0 };
+            match self.element(fan, decoded, tapes, &element, &mut hands, out) {
                 Became::Filtered => {
                     out.truncate(before);
                     all.filtered += 1;
@@ -133,24 +135,22 @@ impl Parser {
         done.map(|()| (!unknown).then_some(all))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one step of the loop above")]
     fn element(
         &self,
         fan: &Fan<'_>,
         decoded: &Decoded<'_>,
-        (tapes, element): (&[Tape], At),
-        index: u32,
-        first: bool,
+        tapes: &[Tape],
+        element: &Element,
         hands: &mut Hands<'_>,
         out: &mut Vec<u8>,
     ) -> Became {
         let tape = fan.group.tape(tapes, &self.readers);
-        let own = tape.map(|(tape, decoder)| tape.written(element, decoder.part(fan.message)));
+        let own = tape.map(|(tape, decoder)| tape.written(element.at, decoder.part(fan.message)));
         let (record, text) = match own {
-            Some(own) if !first => (own.as_bytes(), own),
+            Some(own) if !element.first => (own.as_bytes(), own),
             _ => (fan.place.record, fan.place.text),
         };
-        let place = Place { record, text, index, ..*fan.place };
+        let place = Place { record, text, index: element.index, ..*fan.place };
         let facts = decoded.facts(fan.envelope, fan.message, tape);
         let view = hands.choice.view(hands.turn, &self.packs, facts);
         let found =

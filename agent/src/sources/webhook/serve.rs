@@ -1,5 +1,6 @@
 //! The HTTP side: connections, and what a request is answered.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -416,7 +417,7 @@ impl Serving {
             details: vec![("peer".into(), peer.to_string())],
             ..Way::default()
         };
-        let batch = endpoint.batch(shared, &found, &way, delivery, event, name, skip);
+        let batch = endpoint.batch(shared, Accepted { found, way, delivery, event, name, skip });
         self.store(endpoint, batch, name).await
     }
 
@@ -480,24 +481,29 @@ impl Drop for Settle {
     }
 }
 
+/// A request that was found good.
+struct Accepted<'a> {
+    /// Its records.
+    found: Vec<Cow<'a, [u8]>>,
+    way: Way,
+    /// The sender's id for it, and what it calls the event.
+    delivery: Option<String>,
+    event: Option<String>,
+    /// As which it is remembered.
+    name: Option<Name>,
+    /// Records that were stored when it came before.
+    skip: u64,
+}
+
 impl Endpoint {
-    #[allow(clippy::too_many_arguments, reason = "one request's parts, put together here")]
-    fn batch(
-        &self,
-        shared: &Shared,
-        found: &[std::borrow::Cow<'_, [u8]>],
-        way: &Way,
-        delivery: Option<String>,
-        event: Option<String>,
-        name: Option<Name>,
-        skip: u64,
-    ) -> RecordBatch {
+    fn batch(&self, shared: &Shared, accepted: Accepted<'_>) -> RecordBatch {
+        let Accepted { found, way, delivery, event, name, skip } = accepted;
         let file = Arc::clone(self.place.file());
         let mut batch = RecordBatch::new(self.options.index, file, shared.clock.now());
         let delivery: Option<Arc<str>> = delivery.map(Into::into);
         let said = event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() });
         let mut memory = self.memory();
-        for (number, record) in (0_u64..).zip(found) {
+        for (number, record) in (0_u64..).zip(&found) {
             if number < skip {
                 continue;
             }
@@ -508,7 +514,7 @@ impl Endpoint {
                 said: said.clone(),
                 mark: part.map(|name| memory.value(&name, Some(number + 1))),
             };
-            batch.add(record, Offset(0), way, None, Some(known));
+            batch.add(record, Offset(0), &way, None, Some(known));
         }
         if let Some(name) = name {
             batch.mark_key = memory::key(&name);
