@@ -6,6 +6,8 @@ mod clean;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod keys;
