@@ -15,3 +15,5 @@ mod keys;
 mod program;
 #[cfg(test)]
 mod tamper;
+#[cfg(test)]
+mod wire;

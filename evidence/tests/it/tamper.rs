@@ -12,7 +12,7 @@ use custody_evidence::{AgentKey, Checkpoint, Entry, KeyType, NoteKey};
 
 use crate::common::{ORIGIN, Rng, World, crc32};
 
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
