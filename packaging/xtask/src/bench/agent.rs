@@ -55,8 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let programs = shell::build(Profile::Release, folder.path())?;
     let mut figures = Map::from_iter([("machine".to_owned(), machine())]);
     if !args.latency_only {
-        let kinds = if args.kind.is_empty() { Kind::ALL.to_vec() } else { args.kind.clone() };
-        for kind in kinds {
+        for kind in Kind::or_all(&args.kind) {
             let sheet = throughput(args, kind, &programs, folder.path())?;
             figures.insert(kind.name().to_owned(), sheet.to_json());
         }

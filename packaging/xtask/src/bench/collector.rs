@@ -16,6 +16,7 @@ use super::queries::{self, Answered, Counts};
 use super::sheet::{Sheet, Target};
 use super::{Common, disk_bytes, machine};
 use crate::collector::{Collector, newest};
+use crate::generate::Kind;
 use crate::numbers::{float, mib, per_second, percentile};
 use crate::out::{self, say};
 use crate::procfs;
@@ -35,6 +36,9 @@ pub(crate) struct Args {
     /// Agents that send at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
     streams: u64,
+    /// What the events are made of; may be given several times (default: all kinds, mixed).
+    #[arg(long, value_enum)]
+    kind: Vec<Kind>,
     /// The events' times are spread over so many days before now.
     #[arg(long, default_value_t = 7)]
     days: u64,
@@ -58,9 +62,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         streams: args.streams,
         seed: args.common.seed,
         days: args.days,
+        kinds: Kind::or_all(&args.kind),
     };
     let begun = Instant::now();
-    let loads = load::make(plan, now, folder.path())?;
+    let loads = load::make(&plan, now, folder.path())?;
     say(&format!("{} events in blocks after {:.0} s", args.events, begun.elapsed().as_secs_f64()));
     let mut sheet =
         Sheet::new(format!("collector: {} events, {} streams", args.events, args.streams));

@@ -19,13 +19,15 @@ const BLOCK_EVENTS: u64 = 1_000;
 const MAX_REFUSALS: u32 = 2_000;
 
 /// What is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) events: u64,
     pub(super) streams: u64,
     pub(super) seed: u64,
     /// The events are spread evenly over so many days before now.
     pub(super) days: u64,
+    /// Of these kinds, mixed evenly.
+    pub(super) kinds: Vec<Kind>,
 }
 
 /// The blocks of one stream, in a file: each after its length (4 bytes, little endian).
@@ -43,7 +45,7 @@ pub(super) fn last_user(stream: u64) -> String {
 }
 
 /// Makes all streams' files, one thread a core.
-pub(super) fn make(plan: Plan, now: Timestamp, folder: &Path) -> anyhow::Result<Vec<Load>> {
+pub(super) fn make(plan: &Plan, now: Timestamp, folder: &Path) -> anyhow::Result<Vec<Load>> {
     let cores = len(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let mut loads = Vec::new();
     for first in (0..plan.streams).step_by(usize::try_from(cores.max(1))?) {
@@ -64,12 +66,12 @@ pub(super) fn make(plan: Plan, now: Timestamp, folder: &Path) -> anyhow::Result<
     Ok(loads)
 }
 
-fn make_one(plan: Plan, number: u64, now: Timestamp, folder: &Path) -> anyhow::Result<Load> {
+fn make_one(plan: &Plan, number: u64, now: Timestamp, folder: &Path) -> anyhow::Result<Load> {
     let seed = plan.seed.wrapping_mul(1_000).wrapping_add(number);
     let events = plan.events / plan.streams + u64::from(number < plan.events % plan.streams);
     let span_us = i64::try_from(plan.days * 86_400_000_000)?;
     let step_us = (span_us / i64::try_from(events.max(1))?).max(1);
-    let mut maker = Maker::new(seed, &Kind::ALL, now.plus_micros(-span_us), step_us);
+    let mut maker = Maker::new(seed, &plan.kinds, now.plus_micros(-span_us), step_us);
     let mut stream = Stream::new(seed)?;
     let file = folder.join(format!("blocks-{number}"));
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&file)?);

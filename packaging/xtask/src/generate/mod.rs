@@ -25,6 +25,11 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 3] = [Self::Sshd, Self::Nginx, Self::Json];
 
+    /// Those that were asked for; all where none was.
+    pub(crate) fn or_all(asked: &[Self]) -> Vec<Self> {
+        if asked.is_empty() { Self::ALL.to_vec() } else { asked.to_vec() }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sshd => "sshd",
