@@ -159,6 +159,7 @@ impl Bench {
             endpoints,
             tokens: self.tokens.clone(),
             witness: self._folder.path().join("log-central"),
+            cosigner: Arc::new(custody_evidence::AgentKey::from_secret(&[3; 32]).witness(&AGENT)),
             keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
             acts: crossbeam_channel::bounded(16).0,
             max_backoff: Duration::from_millis(20),

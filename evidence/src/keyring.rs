@@ -15,7 +15,8 @@ use custody_event::{AgentId, Header, KeyId, Seq, StreamId};
 use thiserror::Error;
 
 use crate::entry::{Enrolled, Entry, Revoked, Rotated, Signed};
-use crate::keys::{PublicKey, SignatureError};
+use crate::keys::{PublicKey, SignatureError, witness_name};
+use crate::note::{Note, NoteError};
 
 /// Keys of all agents together, at most: 250 agents that rotate daily for a year and more.
 pub const MAX_KEYS: usize = 100_000;
@@ -187,6 +188,22 @@ impl Keyring {
     #[must_use]
     pub fn key(&self, agent: &AgentId, key: &KeyId) -> Option<&PublicKey> {
         self.find(agent, key).map(|known| &known.key)
+    }
+
+    /// When did the agent cosign this note, in seconds since 1970? By any key that it has had: when
+    /// it had which is not for a cosignature's time to say.
+    ///
+    /// # Errors
+    /// None of its keys has, or a signature does not hold.
+    pub fn cosigned(&self, agent: &AgentId, note: &Note) -> Result<u64, NoteError> {
+        for known in self.agents.get(agent).into_iter().flatten() {
+            match note.verify(&known.key.witness(agent)) {
+                Ok(seconds) => return Ok(seconds.unwrap_or_default()),
+                Err(NoteError::Unsigned(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(NoteError::Unsigned(witness_name(agent)))
     }
 
     /// The agent's newest key that is neither replaced nor revoked.

@@ -9,10 +9,12 @@ mod files;
 
 use custody_event::block::SIGNATURE_CONTEXT;
 use custody_event::ids::parse_hex;
-use custody_event::{Block, Digest, Header, KeyId};
+use custody_event::{AgentId, Block, Digest, Header, KeyId};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+use crate::note::{KeyType, NoteKey, VerifierKey};
 
 #[cfg(feature = "fs")]
 pub use files::{KeyError, load_or_create_secret};
@@ -53,6 +55,13 @@ impl AgentKey {
     pub fn sign(&self, block: &mut Block) {
         let signature = self.key.sign(&block.signed_bytes());
         block.sign(signature.to_bytes());
+    }
+
+    /// The same key as a witness of logs, under its agent's name: cosignatures say in their
+    /// beginning what they are, and so do signed headers.
+    #[must_use]
+    pub fn witness(&self, agent: &AgentId) -> NoteKey {
+        NoteKey::of(witness_name(agent), self.key.clone())
     }
 
     /// Signs bytes that say in their beginning what they are.
@@ -115,7 +124,19 @@ fn key_id(key: &VerifyingKey) -> KeyId {
     KeyId(id)
 }
 
+/// The name under which an agent cosigns.
+#[must_use]
+pub fn witness_name(agent: &AgentId) -> String {
+    format!("custody-agent/{agent}")
+}
+
 impl PublicKey {
+    /// What verifies the agent's cosignatures.
+    #[must_use]
+    pub fn witness(&self, agent: &AgentId) -> VerifierKey {
+        VerifierKey::of(witness_name(agent), KeyType::Cosignature, self.0)
+    }
+
     /// From 64 hex digits.
     ///
     /// # Errors

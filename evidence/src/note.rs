@@ -88,6 +88,11 @@ fn id_of(name: &str, kind: KeyType, key: &[u8; 32]) -> [u8; 4] {
 }
 
 impl VerifierKey {
+    /// `name` is a good one.
+    pub(crate) fn of(name: String, kind: KeyType, key: VerifyingKey) -> Self {
+        Self { name, kind, key }
+    }
+
     /// From a name and a public key of 32 bytes.
     ///
     /// # Errors
@@ -200,6 +205,11 @@ impl NoteKey {
             ));
         }
         Ok(Self { name: name.to_owned(), key: SigningKey::from_bytes(secret) })
+    }
+
+    /// `name` is a good one.
+    pub(crate) fn of(name: String, key: SigningKey) -> Self {
+        Self { name, key }
     }
 
     /// The name.

@@ -322,7 +322,7 @@ impl<W: Way> Follower<W> {
         self.note_bad(&look);
         for id in look.ids() {
             let Some((floor, tail)) = look.range_of(id) else { continue };
-            let last = self.seen.of(id).map_or(floor - 1, |mark| mark.seqnum);
+            let last = self.seen.of(id).map_or(floor.saturating_sub(1), |mark| mark.seqnum);
             if last < tail {
                 self.repair = Some(Repair::new(id, last + 1, tail, self.look()?));
                 // There may be others.

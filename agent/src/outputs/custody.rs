@@ -19,6 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
 use custody_event::{AgentId, Block, Clock, StreamId};
+use custody_evidence::NoteKey;
 use reqwest::Client;
 
 use super::enroll::TokenStore;
@@ -58,6 +59,8 @@ pub struct CustodySettings {
     pub tokens: TokenStore,
     /// Where is kept what the collector's log has shown.
     pub witness: PathBuf,
+    /// Cosigns what the collector's log has shown.
+    pub cosigner: Arc<NoteKey>,
     /// Statements about the agent's keys.
     pub keys: Arc<Rotations>,
     /// Takes events about the output itself.
@@ -87,6 +90,8 @@ pub struct CustodyOutput {
     pub(super) memory: Memory,
     /// The log was asked for since the connection last broke.
     pub(super) log_checked: bool,
+    /// The size of the log that was cosigned last, and when.
+    pub(super) cosigned: Option<(u64, Duration)>,
     /// All statements about keys were sent again since the last acknowledgement.
     rewound: bool,
 }
@@ -128,6 +133,7 @@ impl CustodyOutput {
             token: None,
             memory,
             log_checked: false,
+            cosigned: None,
             rewound: false,
         })
     }
@@ -238,6 +244,7 @@ impl CustodyOutput {
                 }
                 self.acknowledged(now_acked)?;
                 acked = now_acked;
+                self.cosign(&token).await;
             }
         }
     }

@@ -17,6 +17,8 @@ use crate::pipeline::OwnAct;
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// 32 forks and 64 proofs.
 const MAX_SHOWN_BYTES: usize = 1024 * 1024;
+/// How often the newest checkpoint is cosigned, at most.
+const COSIGN_EVERY: Duration = Duration::from_secs(60);
 /// A reason is a sentence.
 const MAX_REASON_BYTES: usize = 1_000;
 
@@ -191,11 +193,38 @@ impl CustodyOutput {
         else {
             return;
         };
+        self.show(&note, &token).await;
+    }
+
+    /// Cosigns the newest checkpoint that was accepted, at the first block and then once in a
+    /// while: others can see by it that this agent was shown the same log as they.
+    pub(super) async fn cosign(&mut self, token: &str) {
+        let (now, size) = (self.clock.monotonic(), self.memory.size());
+        let due = self
+            .cosigned
+            .is_none_or(|(before, at)| before != size && now.saturating_sub(at) >= COSIGN_EVERY);
+        let Some(note) = self.memory.note().filter(|_| due) else { return };
+        let seconds = self.clock.now().micros().div_euclid(1_000_000);
+        let line = u64::try_from(seconds)
+            .ok()
+            .map(|seconds| custody_evidence::note::cosign(note, &self.settings.cosigner, seconds));
+        self.cosigned = Some((size, now));
+        match line {
+            Some(Ok(line)) => {
+                let note = format!("{note}{line}");
+                self.show(&note, token).await;
+            }
+            Some(Err(error)) => log::warn!("the checkpoint cannot be cosigned: {error}"),
+            None => log::warn!("the checkpoint is not cosigned: the clock is before 1970"),
+        }
+    }
+
+    async fn show(&self, note: &str, token: &str) {
         let body = serde_json::json!({ "checkpoint": note }).to_string();
         let sent = self
             .client
             .post(format!("{}/v1/log/witness", self.endpoint()))
-            .bearer_auth(&*token)
+            .bearer_auth(token)
             .header("content-type", "application/json")
             .body(body)
             .send()

@@ -17,7 +17,6 @@ use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
 use super::Shared;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{OwnAct, SourceContext, random_secret};
-use crate::rotation::Rotations;
 use crate::sources::SourceIndex;
 use crate::sources::file::{FileOptions, FileSource};
 use crate::sources::journal::{JournalOptions, JournalSource};
@@ -292,8 +291,7 @@ pub(super) fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Cl
 /// The settings of a custody output.
 pub(super) fn output_settings(
     output: &CustodyOutputConfig,
-    data_dir: &Path,
-    keys: Arc<Rotations>,
+    shared: &Shared,
     acts: Sender<OwnAct>,
 ) -> anyhow::Result<CustodySettings> {
     let id = output.id.get().clone();
@@ -303,10 +301,11 @@ pub(super) fn output_settings(
         tokens: TokenStore {
             configured: output.token_file.clone(),
             enroll: output.enroll_token_file.clone(),
-            kept: data_dir.join(format!("token-{id}")),
+            kept: shared.data_dir.join(format!("token-{id}")),
         },
-        witness: data_dir.join(format!("log-{id}")),
-        keys,
+        witness: shared.data_dir.join(format!("log-{id}")),
+        cosigner: Arc::new(shared.identity.key.witness(&shared.identity.agent)),
+        keys: Arc::clone(&shared.rotations),
         acts,
         id,
         max_backoff: output.max_backoff.duration(),

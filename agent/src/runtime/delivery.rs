@@ -130,12 +130,7 @@ fn prepare(
         let state = OutputState::new(output.id(), from);
         states.push(Arc::clone(&state));
         let output = CustodyOutput::new(
-            build::output_settings(
-                custody,
-                &shared.data_dir,
-                Arc::clone(&shared.rotations),
-                acts.clone(),
-            )?,
+            build::output_settings(custody, shared, acts.clone())?,
             build::identity(config, shared),
             build::client(custody)?,
             shared.spool.clone(),

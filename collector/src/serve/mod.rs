@@ -126,6 +126,7 @@ impl App {
             .route("/v1/log/witness", post(tlog::post_witness))
             .route("/tlog/checkpoint", get(tlog::get_checkpoint))
             .route("/tlog/tile/{*path}", get(tlog::get_tile))
+            .route("/tlog/witness/{agent}", get(tlog::get_witness))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(self)

@@ -6,7 +6,8 @@
 //! | `GET /tlog/tile/<L>/<N>[.p/<W>]` | anybody | hashes; a full tile never changes |
 //! | `GET /tlog/tile/entries/<N>[.p/<W>]` | admin, auditor, viewer, agents | headers |
 //! | `GET /v1/log?from=N,M…` | the same | vkey, checkpoint, proofs from N, M… on, accepted forks |
-//! | `POST /v1/log/witness` | an agent | a checkpoint that this log does not continue |
+//! | `POST /v1/log/witness` | an agent | a checkpoint that it was shown: cosigned, or not continued |
+//! | `GET /tlog/witness/<agent>` | admin, auditor, viewer, agents | the newest that it has cosigned |
 //! | `POST /v1/agents/{agent}/keys` | the agent | a rotation of its key ([`Entry::Rotated`]) |
 //!
 //! A log that only its friends can watch proves little, so checkpoint and hash tiles are public as
@@ -182,7 +183,8 @@ pub(super) async fn post_witness(
     judged.await.map_err(|error| unreadable(&error))?.map(|continued| Json(Judged { continued }))
 }
 
-/// A note that our key has signed and that the log does not continue is written down, for
+/// A note that the log continues is kept if the agent has cosigned it. One that our key has signed
+/// and that the log does not continue is written down, for
 /// `custody-collector accept-fork`.
 fn judge(app: &App, agent: AgentId, note: &str) -> Result<bool, Problem> {
     let log = log_of(app)?;
@@ -190,7 +192,11 @@ fn judge(app: &App, agent: AgentId, note: &str) -> Result<bool, Problem> {
         .map_err(|error| Problem::malformed(format!("the checkpoint: {error}")))?
         .head;
     if log.continues(&head).map_err(|error| unreadable(&error))? {
-        return Ok(true);
+        return match log.keep_cosigned(&agent, note) {
+            Ok(()) => Ok(true),
+            Err(TlogError::Note(error)) => Err(Problem::malformed(format!("the note: {error}"))),
+            Err(error) => Err(unreadable(&error)),
+        };
     }
     let now = log.head().size;
     log::error!(
@@ -201,6 +207,22 @@ fn judge(app: &App, agent: AgentId, note: &str) -> Result<bool, Problem> {
     );
     app.access.fork_seen(agent, &head, note).map_err(|error| unreadable(&error))?;
     Ok(false)
+}
+
+pub(super) async fn get_witness(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    Path(agent): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.insider(&headers, peer).await?;
+    let missing = || Problem::new(Code::NotFound, "this agent has cosigned nothing yet");
+    let agent: AgentId = agent.parse().map_err(|_| missing())?;
+    let shared = Arc::clone(&app);
+    let read = tokio::task::spawn_blocking(move || log_of(&shared).map(|log| log.cosigned(&agent)));
+    let read = read.await.map_err(|error| unreadable(&error))?;
+    let note = read?.map_err(|error| unreadable(&error))?.ok_or_else(missing)?;
+    Ok(bytes(note.into_bytes(), "text/plain; charset=utf-8", NO_STORE))
 }
 
 /// Where a rotation stands.

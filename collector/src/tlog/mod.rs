@@ -20,6 +20,7 @@
 //! A commit that failed is repeated before the next checkpoint; until then nothing is
 //! acknowledged. Files that contradict the evidence or each other: the collector does not start.
 
+mod cosigned;
 mod key;
 pub mod keys;
 mod open;
@@ -130,6 +131,8 @@ pub struct Tlog {
     state: RwLock<State>,
     /// Statements are checked and appended one at a time.
     stating: Mutex<()>,
+    /// Cosignatures are kept one at a time.
+    witnessing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Tlog {
@@ -473,6 +476,9 @@ fn save(folder: &Path, note: &str) -> Result<(), TlogError> {
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TlogError> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;

@@ -81,6 +81,7 @@ pub(crate) fn open(known: &Known<'_>, clock: &dyn Clock) -> Result<Tlog, StoreEr
         tiles: FileTiles::new(known.folder),
         state: RwLock::new(State { head, ..opening.state }),
         stating: Mutex::new(()),
+        witnessing: Mutex::new(()),
     };
     if begins && claimed.size == 0 {
         enrol(&tlog, known.agents, clock)?;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use custody_event::{Block, SystemClock};
+use custody_evidence::note::cosign;
 use custody_evidence::tlog::TreeHead;
 use custody_evidence::witness::Refused;
-use custody_evidence::{Entry, Witness};
+use custody_evidence::{AgentKey, Entry, Witness};
 
 use super::Enrolment;
 use crate::store::StoreError;
@@ -197,4 +198,40 @@ fn a_block_of_a_replaced_key_is_refused_and_a_rotation_that_comes_twice_stands_o
     let log = open(folder.path());
     assert_eq!(log.tlog().unwrap().head().size, 4);
     log.tlog().unwrap().check(&fresh).unwrap();
+}
+
+#[test]
+fn the_newest_cosignature_of_an_agent_is_kept_and_no_other_hands() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = blocks(3);
+    let log = open(folder.path());
+    let tlog = log.tlog().unwrap();
+    let agent = blocks[0].header.agent;
+    let cosigned = |note: &str, key: &AgentKey| {
+        let line = cosign(note, &key.witness(&agent), 1_790_000_000).unwrap();
+        format!("{note}{line}")
+    };
+    store(&log, &blocks[0]);
+    let first = tlog.checkpoint();
+    store(&log, &blocks[1]);
+    let second = cosigned(&tlog.checkpoint(), &stream().key);
+    assert_eq!(tlog.cosigned(&agent).unwrap(), None);
+    // Without a cosignature there is nothing to keep.
+    tlog.keep_cosigned(&agent, &first).unwrap();
+    assert_eq!(tlog.cosigned(&agent).unwrap(), None);
+    tlog.keep_cosigned(&agent, &second).unwrap();
+    tlog.keep_cosigned(&agent, &cosigned(&first, &stream().key)).unwrap();
+    assert_eq!(tlog.cosigned(&agent).unwrap().as_deref(), Some(second.as_str()));
+    store(&log, &blocks[2]);
+    let forged = cosigned(&tlog.checkpoint(), &AgentKey::from_secret(&[77; 32]));
+    // Another key's line is nobody's that is known; a known key's that does not hold is refused.
+    tlog.keep_cosigned(&agent, &forged).unwrap();
+    let line = second.rsplit_once("\n\u{2014} ").unwrap().1;
+    let stolen = format!("{}\u{2014} {line}", tlog.checkpoint());
+    assert!(tlog.keep_cosigned(&agent, &stolen).is_err());
+    assert_eq!(tlog.cosigned(&agent).unwrap().as_deref(), Some(second.as_str()));
+    let trust = custody_evidence::verify::Trust::default();
+    drop(log);
+    let report = custody_evidence::verify::verify_dir(folder.path(), &trust).unwrap();
+    assert!(report.to_text().contains("1 agents have cosigned"), "{}", report.to_text());
 }

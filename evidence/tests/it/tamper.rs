@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use custody_event::{Block, Digest, Seq, StreamId};
 use custody_evidence::bundle::End;
+use custody_evidence::tlog::TreeHead;
 use custody_evidence::verify::{Problem, Report, Trust, verify_bundle, verify_dir};
 use custody_evidence::{AgentKey, Checkpoint, Entry, KeyType, NoteKey};
 
@@ -565,5 +566,50 @@ fn a_directory_put_back_to_an_older_state_is_told_by_an_agents_checkpoint() {
         assert!(!report.verified, "{}", report.to_text());
         let entry = Entry::decode(newer.entries.last().unwrap()).unwrap();
         assert!(matches!(entry, Entry::Block(_)));
+    }
+}
+
+/// Puts a checkpoint into the directory as an agent has cosigned it.
+fn put_cosigned(root: &Path, world: &World, who: usize, signer: usize, note: &str) {
+    let agent = &world.agents[who];
+    let key = world.agents[signer].key.witness(&agent.id);
+    let line = custody_evidence::note::cosign(note, &key, 1_790_000_000).unwrap();
+    let folder = root.join("tlog/witness");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(agent.id.to_hex()), format!("{note}{line}")).unwrap();
+}
+
+#[test]
+fn what_an_agent_cosigned_tells_a_rewritten_log_even_of_a_thief_of_the_logs_key() {
+    for seed in 0..5 {
+        let world = World::new(seed, 2, 20);
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        world.write_dir(root, 7);
+        put_cosigned(root, &world, 0, 0, &world.checkpoint_at(9));
+        put_cosigned(root, &world, 1, 1, &world.checkpoint());
+        let judged = || verify_dir(root, &Trust::default()).unwrap();
+        let report = judged();
+        assert!(report.verified, "{}", report.to_text());
+        let said = format!(
+            "2 agents have cosigned the log; the newest of it the first {}",
+            world.log.size()
+        );
+        assert!(report.to_text().contains(&said), "{}", report.to_text());
+
+        let other = TreeHead { root: Digest::of(b"another history"), size: 9 };
+        let beyond = TreeHead { size: world.log.size() + 1, ..other };
+        let sign = |head| Checkpoint::new(ORIGIN, head).sign(&world.key);
+        for (signer, note, what) in [
+            (0, sign(other), "was shown other 9 entries"),
+            (0, sign(beyond), "and the log has"),
+            // Not this agent's hand.
+            (1, world.checkpoint_at(9), "cosignature of agent"),
+        ] {
+            put_cosigned(root, &world, 0, signer, &note);
+            let report = judged();
+            assert!(!report.verified, "{what}");
+            assert!(report.to_text().contains(what), "{what}: {}", report.to_text());
+        }
     }
 }

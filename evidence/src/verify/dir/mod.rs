@@ -5,6 +5,7 @@
 //! side. Where they part, the log is searched ahead for the frame's entry: what lies between was
 //! removed from the segments; what the log does not have at all was inserted.
 
+mod cosigned;
 mod slots;
 
 use std::fs::File;
@@ -64,6 +65,7 @@ pub fn verify_dir(dir: &Path, trust: &Trust) -> Result<Report, VerifyError> {
     walk.segments(&segments, durable)?;
     walk.rest();
     walk.tiles_and_root(found.checkpoint.as_ref(), &tlog);
+    walk.cosigned(found.key.as_ref(), &tlog);
     Ok(walk.finish(found, trust))
 }
 
