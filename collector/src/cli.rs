@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
-use crate::command::{self, AcceptForkArgs, AgentCommand, ConfigArgs, SearchArgs, TokenCommand};
+use crate::command::{
+    self, AcceptForkArgs, AgentCommand, ConfigArgs, RoleCommand, SearchArgs, TokenCommand,
+    UserCommand,
+};
 
 /// Keeps audit events as evidence and finds them again
 #[derive(Debug, Parser)]
@@ -44,6 +47,20 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Make, list, disable and remove users, and set their passwords
+    User {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Make, list and remove roles of your own
+    Role {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
 }
 
 /// Parses the command line, does what it says, and says how it went.
@@ -69,5 +86,7 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),
         Command::AcceptFork(args) => command::accept_fork(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
+        Command::User { config, command } => command::user(&config.load()?.value, command),
+        Command::Role { config, command } => command::role(&config.load()?.value, command),
     }
 }

@@ -27,6 +27,8 @@ pub struct Given<'a> {
     pub source: Arc<dyn BlockSource>,
     /// Who may read.
     pub readers: Arc<dyn access::Authenticator>,
+    /// Makes sessions.
+    pub logins: Arc<access::Logins>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Proves events.
@@ -61,7 +63,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
-    let routes = api::router(state.clone()).merge(web::router(state, secure));
+    let routes = api::router(state.clone()).merge(web::router(state, given.logins, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
 }
 

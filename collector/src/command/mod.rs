@@ -1,5 +1,6 @@
 //! The commands of `custody-collector`.
 
+mod accounts;
 mod client;
 pub mod derived;
 mod keys;
@@ -8,6 +9,7 @@ mod search;
 mod token;
 mod verify;
 
+pub use accounts::{RoleCommand, UserCommand, role, user};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};

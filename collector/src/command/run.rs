@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
-use crate::access::{Access, random_secret};
+use crate::access::{self, Access, Logins, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
@@ -199,18 +199,22 @@ async fn serve(
         Arc::clone(&parts.clock),
         &limits(config),
         stop.clone(),
-    );
+    )
+    .telling(parts.acts.clone());
+    let (accounts, clock) = (Arc::clone(&parts.access), Arc::clone(&parts.clock));
+    let logins = Arc::new(Logins::new(accounts, Some(parts.acts.clone()), clock));
     let derived = derived::start(derived::Given {
         config,
         data_dir: dir,
         source: Arc::<EvidenceLog>::clone(&parts.log),
         readers: Arc::<Access>::clone(&parts.access),
+        logins: Arc::clone(&logins),
         clock: Arc::clone(&parts.clock),
         prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
-    let router = Arc::new(app).router(derived.routes);
+    let router = Arc::new(app).router(derived.routes.merge(access::http::router(logins)));
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
     let failed = parts.log.failed();

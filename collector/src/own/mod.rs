@@ -36,7 +36,7 @@ use crate::access::random_secret;
 use crate::store::evidence::{Checked, EvidenceLog, Outcome};
 use crate::tlog::Enrolment;
 
-pub use describe::Act;
+pub use describe::{Act, Login};
 
 /// Acts that wait, at most.
 const QUEUE: usize = 4_096;

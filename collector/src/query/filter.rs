@@ -3,12 +3,14 @@
 //! [`Expr::matches`] is the meaning of a filter. The index answers faster and finds the same:
 //! its candidates are looked at with this where it alone cannot know (phrases).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use custody_event::{EventView, Timestamp};
 
 use super::keys::Key;
+use crate::access::Sight;
 use crate::index::terms::{self, Sink, Tag};
 
 /// A search: a time range and a condition.
@@ -20,6 +22,34 @@ pub struct Filter {
     pub to: Option<Timestamp>,
     /// What must hold.
     pub expr: Expr,
+    /// Which parts of an event the one who asks may see: the condition is about these alone.
+    pub sight: Sight,
+}
+
+impl Filter {
+    /// Can only a look at the event say whether it holds? The index knows words of hidden parts
+    /// too.
+    #[must_use]
+    pub fn needs_look(&self) -> bool {
+        self.expr.needs_text() || (!self.sight.is_whole() && self.expr.has_words())
+    }
+
+    /// Does the condition hold for this event, as it may be seen?
+    #[must_use]
+    pub fn holds(&self, event: &[u8]) -> bool {
+        let shown = self.sight.show(event);
+        EventView::read(&shown).is_ok_and(|view| self.expr.matches(&Findable::of(&view)))
+    }
+
+    /// A condition that holds wherever the filter does, and that the index may answer: excluding a
+    /// word must not exclude events that have it in hidden parts alone.
+    #[must_use]
+    pub fn candidates(&self) -> Cow<'_, Expr> {
+        if self.sight.is_whole() || !self.expr.has_words() {
+            return Cow::Borrowed(&self.expr);
+        }
+        Cow::Owned(self.expr.above(false))
+    }
 }
 
 /// A condition on an event.
@@ -221,6 +251,31 @@ impl Expr {
                 phrase.words.iter().all(|word| event.words.contains(word))
                     && event.texts.iter().any(|text| stands_in(&phrase.folded, text))
             }
+        }
+    }
+
+    /// Does it ask for words?
+    #[must_use]
+    pub fn has_words(&self) -> bool {
+        match self {
+            Self::All(list) | Self::Any(list) => list.iter().any(Self::has_words),
+            Self::Not(not) => not.has_words(),
+            Self::Word(_) | Self::WordPrefix(_) | Self::Phrase(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The condition with every word that excludes (`negated`) left out.
+    fn above(&self, negated: bool) -> Self {
+        let each = |list: &[Self]| list.iter().map(|expr| expr.above(negated)).collect();
+        match self {
+            Self::All(all) => Self::All(each(all)),
+            Self::Any(any) => Self::Any(each(any)),
+            Self::Not(not) => Self::Not(Box::new(not.above(!negated))),
+            Self::Word(_) | Self::WordPrefix(_) | Self::Phrase(_) if negated => {
+                Self::Any(Vec::new())
+            }
+            other => other.clone(),
         }
     }
 

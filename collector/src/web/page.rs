@@ -45,9 +45,13 @@ pub(super) fn login(next: &str, error: Option<&str>) -> Markup {
         form.login method="post" action="/login" {
             h1 { "Log in" }
             @if let Some(error) = error { p.error role="alert" { (error) } }
-            label for="token" { "Token" }
-            input id="token" name="token" type="password" autocomplete="current-password" required autofocus;
-            p.hint { "An administrator makes tokens with " code { "custody-collector token" } "; the first stands in the data directory's " code { "admin.token" } "." }
+            label for="name" { "Name" }
+            input id="name" name="name" autocomplete="username" autofocus;
+            label for="password" { "Password" }
+            input id="password" name="password" type="password" autocomplete="current-password";
+            label for="token" { "or a token" }
+            input id="token" name="token" type="password" autocomplete="off";
+            p.hint { "An administrator makes users with " code { "custody-collector user" } " and tokens with " code { "custody-collector token" } "; the first token stands in the data directory's " code { "admin.token" } "." }
             input type="hidden" name="next" value=(next);
             button.main type="submit" { "Log in" }
         }
