@@ -351,6 +351,16 @@ impl Db {
         Tables { path: &self.path, connection: &self.connection }
     }
 
+    /// When tokens were used last.
+    pub(super) fn note_used(&mut self, used: &[(Digest, Timestamp)]) -> Result<(), AccessError> {
+        let path = &self.path;
+        let failed = |source| AccessError::Database { path: path.clone(), source };
+        let all = self.connection.transaction().map_err(failed)?;
+        let tables = Tables { path, connection: &all };
+        used.iter().try_for_each(|(hash, at)| tables.token_used(hash, *at))?;
+        all.commit().map_err(failed)
+    }
+
     /// All of `work`, or nothing of it; and never so that nobody is left who can administer.
     pub(super) fn change<T>(
         &mut self,

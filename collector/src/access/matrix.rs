@@ -180,7 +180,8 @@ async fn every_route_of_the_router_has_a_row() {
     }
     let mut known: Vec<String> =
         rows.iter().map(|row| format!("{} {}", row.method, row.path)).collect();
-    (found.sort(), known.sort());
+    found.sort();
+    known.sort();
     let without: Vec<_> = found.iter().filter(|route| !known.contains(route)).collect();
     assert!(without.is_empty(), "routes without a row in the table of permissions: {without:?}");
     let gone: Vec<_> = known.iter().filter(|route| !found.contains(route)).collect();

@@ -175,13 +175,23 @@ pub fn database_in(data_dir: &Path) -> PathBuf {
 /// token that has just been revoked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is written down that a token is in use.
+const NOTE_EVERY_US: i64 = 60 * 1_000_000;
+
+/// When a token was shown last.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    last: Timestamp,
+    noted: Option<Timestamp>,
+}
+
 /// See the module.
 pub struct Access {
     db: Mutex<db::Db>,
     known: RwLock<Known>,
     looked: Mutex<Duration>,
-    /// Tokens that were shown since it was last written down.
-    used: Mutex<HashMap<Digest, Timestamp>>,
+    /// When tokens were shown last, and when that was last written down.
+    used: Mutex<HashMap<Digest, Used>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -308,7 +318,8 @@ impl Access {
         let (hash, now) = (Digest::of(bearer.as_bytes()), self.clock.now());
         let worth = self.known.read().unwrap_or_else(PoisonError::into_inner).worth(&hash, now);
         if matches!(&worth, Worth::Enroller | Worth::Reader(Principal { kind: Kind::Token, .. })) {
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(hash, now);
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.entry(hash).or_insert(Used { last: now, noted: None }).last = now;
         }
         worth
     }
@@ -331,17 +342,19 @@ impl Access {
         }
     }
 
-    /// Writes down which tokens were used since the last time.
+    /// Writes down when tokens were used, of each at most once a minute.
     ///
     /// # Errors
-    /// The database cannot be written.
+    /// The database cannot be written; it is tried again in a minute.
     pub fn note_used(&self) -> Result<(), AccessError> {
-        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        if used.is_empty() {
-            return Ok(());
+        let mut due = Vec::new();
+        for (hash, used) in self.used.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if used.noted.is_none_or(|noted| used.last >= noted.plus_micros(NOTE_EVERY_US)) {
+                used.noted = Some(used.last);
+                due.push((*hash, used.last));
+            }
         }
-        self.db()
-            .change(|tables| used.iter().try_for_each(|(hash, at)| tables.token_used(hash, *at)))
+        if due.is_empty() { Ok(()) } else { self.db().note_used(&due) }
     }
 
     /// Enrols an agent, or gives one that is enrolled with this key a new token, which is `secret`.

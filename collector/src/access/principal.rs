@@ -151,3 +151,34 @@ pub trait Authenticator: Send + Sync + 'static {
         self.check(bearer).map_or(Standing::Unknown, Standing::Good)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_approves_their_own_request_by_whichever_token() {
+        let user = Principal {
+            owner: Some("ann".into()),
+            kind: Kind::User,
+            ..Principal::new("ann", Permissions::ALL)
+        };
+        let script =
+            Principal { owner: Some("ann".into()), ..Principal::new("s", Permissions::ALL) };
+        let other = Principal::new("other", Permissions::ALL);
+        for (requester, approver, may) in [
+            (&user, &user, false),
+            (&user, &script, false),
+            (&script, &user, false),
+            (&script, &script, false),
+            (&user, &other, true),
+            (&other, &script, true),
+            (&other, &other, false),
+        ] {
+            let asked = requester.accountable();
+            assert_eq!(approver.may_approve(Permission::Erase, asked), may, "{asked}");
+        }
+        let viewer = Principal::new("v", Permissions::of(&[Permission::Search]));
+        assert!(!viewer.may_approve(Permission::Erase, "ann"));
+    }
+}

@@ -31,7 +31,7 @@ impl Filter {
     /// too.
     #[must_use]
     pub fn needs_look(&self) -> bool {
-        self.expr.needs_text() || (!self.sight.is_whole() && self.expr.has_words())
+        self.expr.needs_text() || (!self.sight.is_whole() && self.expr.may_look_behind())
     }
 
     /// Does the condition hold for this event, as it may be seen?
@@ -45,7 +45,7 @@ impl Filter {
     /// word must not exclude events that have it in hidden parts alone.
     #[must_use]
     pub fn candidates(&self) -> Cow<'_, Expr> {
-        if self.sight.is_whole() || !self.expr.has_words() {
+        if self.sight.is_whole() || !self.expr.may_look_behind() {
             return Cow::Borrowed(&self.expr);
         }
         Cow::Owned(self.expr.above(false))
@@ -254,28 +254,28 @@ impl Expr {
         }
     }
 
-    /// Does it ask for words?
+    /// Can a part of the event that is not shown to everybody make it hold? Whatever is not known
+    /// to look at open values alone may.
     #[must_use]
-    pub fn has_words(&self) -> bool {
+    pub fn may_look_behind(&self) -> bool {
         match self {
-            Self::All(list) | Self::Any(list) => list.iter().any(Self::has_words),
-            Self::Not(not) => not.has_words(),
-            Self::Word(_) | Self::WordPrefix(_) | Self::Phrase(_) => true,
-            _ => false,
+            Self::All(list) | Self::Any(list) => list.iter().any(Self::may_look_behind),
+            Self::Not(not) => not.may_look_behind(),
+            Self::Value(..) | Self::Ip(_) => false,
+            _ => true,
         }
     }
 
-    /// The condition with every word that excludes (`negated`) left out.
+    /// The condition with everything that [may look behind](Self::may_look_behind) and excludes
+    /// (`negated`) left out.
     fn above(&self, negated: bool) -> Self {
         let each = |list: &[Self]| list.iter().map(|expr| expr.above(negated)).collect();
         match self {
             Self::All(all) => Self::All(each(all)),
             Self::Any(any) => Self::Any(each(any)),
             Self::Not(not) => Self::Not(Box::new(not.above(!negated))),
-            Self::Word(_) | Self::WordPrefix(_) | Self::Phrase(_) if negated => {
-                Self::Any(Vec::new())
-            }
-            other => other.clone(),
+            leaf if negated && leaf.may_look_behind() => Self::Any(Vec::new()),
+            leaf => leaf.clone(),
         }
     }
 

@@ -198,6 +198,12 @@ async fn login(
         done
     };
     match done {
+        Ok(done) if !done.who.may(Permission::Search) => {
+            let sentence = "you are who you say, but may not search: ask an administrator";
+            let ended = state.logins.logout(&done.session).await;
+            let status = ended.err().map_or(StatusCode::FORBIDDEN, |why| status_of(Some(&why)));
+            answer(status, page::login(next, Some(sentence)))
+        }
         Ok(done) => with_cookie(redirect(next), &set_cookie(&done.session, state.secure)),
         Err(problem) => {
             let unknown = problem.status == StatusCode::UNAUTHORIZED && !token.is_empty();

@@ -32,6 +32,7 @@
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
+//! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -41,6 +42,7 @@
     reason = "all of this is test code; the lint's own exception covers test functions only"
 )]
 
+mod access;
 mod bad_input;
 mod crash;
 mod disk_full;
