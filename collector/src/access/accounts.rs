@@ -389,9 +389,10 @@ impl Access {
         self.change(|tables| {
             by.may_give(&tables.roles()?, &token.role, &token.scope)?;
             check_free(tables, &token.name)?;
-            if tables.tokens()?.len() >= MAX_ACCOUNTS {
+            if tables.tokens()?.iter().filter(|token| token.is_live(now)).count() >= MAX_ACCOUNTS {
                 return Err(AccessError::Full(MAX_ACCOUNTS));
             }
+            tables.forget_tokens(now, MAX_ACCOUNTS)?;
             tables.insert_token(&token)?;
             let end = token.expires.map(|end| format!(", until {end}")).unwrap_or_default();
             let reason = said(&token.role, &token.scope) + &end;

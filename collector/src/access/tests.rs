@@ -144,3 +144,28 @@ fn a_database_of_version_1_keeps_its_rows_through_every_step() {
     };
     assert_eq!(columns(&db), columns(&new));
 }
+
+#[test]
+fn tokens_that_are_over_do_not_stand_in_the_way_of_new_ones_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(folder.path());
+    access.create_token("root", Role::Admin, &[1; 32]).unwrap();
+    let now = Timestamp::Y2020;
+    let mut rows = 0_u8;
+    access
+        .change(|tables| {
+            for number in 2..12 {
+                let hash = hash_of(&[number; 32]);
+                tables.insert_token(&TokenRow::new(&format!("t{number}"), "viewer", hash, now))?;
+                tables.revoke_token(&hash, now.plus_micros(i64::from(number)))?;
+            }
+            tables.forget_tokens(now, 3)?;
+            rows = u8::try_from(tables.tokens()?.len()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rows, 4, "root and the last three");
+    assert_eq!(access.judge(&token_text(&[2; 32])), Standing::Unknown);
+    assert!(matches!(access.judge(&token_text(&[11; 32])), Standing::Lapsed(_, Lapse::Revoked)));
+    assert!(access.check(&token_text(&[1; 32])).is_some());
+}

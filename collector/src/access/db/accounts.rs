@@ -228,6 +228,18 @@ impl Tables<'_> {
         self.run("DELETE FROM sessions WHERE token = ?1", [hash]).map(drop)
     }
 
+    /// Of the tokens that are revoked or over, the newest `keep` stay, for those who look back.
+    pub(in crate::access) fn forget_tokens(
+        &self,
+        now: Timestamp,
+        keep: usize,
+    ) -> Result<(), AccessError> {
+        let sql = "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens
+                   WHERE revoked IS NOT NULL OR expires <= ?1
+                   ORDER BY coalesce(revoked, expires) DESC, hash LIMIT -1 OFFSET ?2)";
+        self.run(sql, params![now.to_string(), count(keep)]).map(drop)
+    }
+
     pub(in crate::access) fn token_used(
         &self,
         hash: &Digest,
