@@ -2,8 +2,10 @@
 //!
 //! Every key has a default, so that a collector runs with no file at all: on loopback, with the embedded index.
 
+mod oidc;
 mod read;
 
+pub use oidc::OidcConfig;
 pub(crate) use read::server_tls;
 
 use std::net::SocketAddr;
@@ -27,6 +29,9 @@ pub struct CollectorConfig {
     /// How it shows itself; plain HTTP where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ServerTls>,
+    /// The identity provider that users of the page may log in with; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
     /// The origin of its log, as signed checkpoints carry it. Never change it: a log under another name is another log.
     pub name: Located<String>,
     /// The search index, derived from the blocks.
@@ -144,6 +149,7 @@ impl CollectorConfig {
             data_dir: Located::default_of(PathBuf::from("/var/lib/custody-collector")),
             listen: Located::default_of(SocketAddr::from(([127, 0, 0, 1], 8600))),
             tls: None,
+            oidc: None,
             name: Located::default_of(format!("custody-collector/{hostname}")),
             index: IndexConfig::Embedded,
             blocks: BlocksConfig::default(),
@@ -186,7 +192,7 @@ impl CollectorConfig {
 
     /// Every key that the file may hold, dotted (`retention.classes[].keep`), sorted.
     pub fn keys() -> Vec<String> {
-        let every = "tls: {}\nretention: { classes: [{}] }\n";
+        let every = "tls: {}\noidc: {}\nretention: { classes: [{}] }\n";
         let source = Source::of_text(Path::new("collector.yaml"), every);
         let (_, collected) = source
             .collect(|top| read::collector(top, &CollectorOverrides::default(), &Env::default()));

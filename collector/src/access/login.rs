@@ -12,6 +12,7 @@ use custody_event::{Clock, Timestamp};
 use tokio::sync::Semaphore;
 
 use super::lockout::{Attempt, Lockout};
+use super::oidc::Oidc;
 use super::{Access, Authenticator, Permission, Principal, password, random_secret, token_text};
 use crate::own::{Act, Acts, Login};
 use crate::query::problem::Problem;
@@ -35,7 +36,8 @@ pub struct Logins {
     /// The accounts.
     pub(super) access: Arc<Access>,
     pub(super) acts: Option<Acts>,
-    clock: Arc<dyn Clock>,
+    pub(super) oidc: Option<Oidc>,
+    pub(super) clock: Arc<dyn Clock>,
     lockout: Lockout,
     turns: Semaphore,
 }
@@ -45,7 +47,19 @@ impl Logins {
     #[must_use]
     pub fn new(access: Arc<Access>, acts: Option<Acts>, clock: Arc<dyn Clock>) -> Self {
         let turns = Semaphore::new(password::AT_ONCE);
-        Self { access, acts, clock, lockout: Lockout::default(), turns }
+        Self { access, acts, oidc: None, clock, lockout: Lockout::default(), turns }
+    }
+
+    /// With an identity provider.
+    #[must_use]
+    pub fn with_oidc(self, oidc: Option<Oidc>) -> Self {
+        Self { oidc, ..self }
+    }
+
+    /// The identity provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Oidc> {
+        self.oidc.as_ref()
     }
 
     pub(super) fn record(&self, act: Act) {
@@ -54,7 +68,13 @@ impl Logins {
         }
     }
 
-    fn failed(&self, who: Option<&str>, from: IpAddr, via: &'static str, why: &'static str) {
+    pub(super) fn failed(
+        &self,
+        who: Option<&str>,
+        from: IpAddr,
+        via: &'static str,
+        why: &'static str,
+    ) {
         let (who, from) = (who.map(str::to_owned), Some(from));
         self.record(Act::Login(Login { who, from, via, failed: Some(why) }));
     }
@@ -131,7 +151,7 @@ impl Logins {
         self.session(who, Some(token.to_owned()), from, VIA).await
     }
 
-    async fn session(
+    pub(super) async fn session(
         &self,
         who: Principal,
         token: Option<String>,

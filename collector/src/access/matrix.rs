@@ -6,7 +6,7 @@
 
 mod flows;
 mod leaks;
-mod world;
+pub(super) mod world;
 
 use http::{Method, StatusCode};
 use world::{Kind, Subject, World};
@@ -103,6 +103,9 @@ fn rows() -> Vec<Row> {
         // Not a form: a real one would be locked out by all these tries.
         Row { body: "\u{0}", ..row(POST, "/login", "/login", Anybody, 400) },
         row(POST, "/logout", "/logout", Anybody, 303),
+        // None is configured here; `oidc::tests` logs in with one.
+        row(GET, "/oidc/login", "/oidc/login", Anybody, 404),
+        row(GET, "/oidc/callback", "/oidc/callback", Anybody, 404),
         row(GET, "/style.css", "/style.css", Anybody, 200),
     ]
 }

@@ -25,6 +25,7 @@ mod lockout;
 mod login;
 #[cfg(test)]
 mod matrix;
+pub mod oidc;
 pub mod password;
 mod permission;
 mod principal;

@@ -15,6 +15,9 @@ pub const MAX_BYTES: usize = 1_024;
 /// Computed at the same time: 64 MiB each.
 pub const AT_ONCE: usize = 2;
 
+/// What is kept for a user without a password: no password is this one.
+pub const NONE: &str = "none";
+
 const MEMORY_KIB: u32 = 64 * 1_024;
 const PASSES: u32 = 3;
 const LANES: u32 = 4;
@@ -98,6 +101,7 @@ mod tests {
         assert!(!is(Some(&kept), "correct horse batterz"));
         assert!(!is(None, "correct horse battery"));
         assert!(!is(Some("damaged"), "correct horse battery"));
+        assert!(!is(Some(NONE), NONE) && !is(Some(NONE), ""));
         assert!(!kept.contains("horse"));
     }
 

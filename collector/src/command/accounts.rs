@@ -44,6 +44,9 @@ pub struct PasswordArgs {
     /// A file that holds the password in its first line; without it, standard input does
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// No password at all: the user logs in by the identity provider alone
+    #[arg(long, conflicts_with = "password_file")]
+    no_password: bool,
 }
 
 /// A password and a line end.
@@ -52,6 +55,9 @@ const MAX_PASSWORD_FILE_BYTES: u64 = 4_096;
 impl PasswordArgs {
     /// The password as it is kept.
     fn kept(&self, name: &str) -> anyhow::Result<String> {
+        if self.no_password {
+            return Ok(password::NONE.to_owned());
+        }
         let typed = match &self.password_file {
             Some(path) => first_line(&mut open(path)?, &path.display().to_string())?,
             None => first_line(&mut std::io::stdin().lock(), "standard input")?,

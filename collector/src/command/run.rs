@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
+use crate::access::oidc::Oidc;
 use crate::access::{self, Access, Logins, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
 use crate::serve::{App, Limits, keeper, server, tls};
@@ -37,6 +38,7 @@ pub fn check(args: &ConfigArgs) -> anyhow::Result<Exit> {
         say(&format!("warning: {warning}\n"))?;
     }
     load_tls(loaded.value.tls.as_ref())?;
+    oidc(&loaded.value)?;
     say(&format!("good: {} would listen on {}\n", PROGRAM, loaded.value.listen.get()))?;
     Ok(Exit::Good)
 }
@@ -202,7 +204,8 @@ async fn serve(
     )
     .telling(parts.acts.clone());
     let (accounts, clock) = (Arc::clone(&parts.access), Arc::clone(&parts.clock));
-    let logins = Arc::new(Logins::new(accounts, Some(parts.acts.clone()), clock));
+    let logins = Logins::new(accounts, Some(parts.acts.clone()), clock);
+    let logins = Arc::new(logins.with_oidc(oidc(config)?));
     let derived = derived::start(derived::Given {
         config,
         data_dir: dir,
@@ -241,6 +244,13 @@ async fn serve(
         tokio::task::spawn_blocking(close).await.context("ending the index")?;
     }
     ended
+}
+
+/// The identity provider; it is asked when somebody logs in, so that its absence stops nothing.
+fn oidc(config: &CollectorConfig) -> anyhow::Result<Option<Oidc>> {
+    let Some(oidc) = &config.oidc else { return Ok(None) };
+    let secret = oidc.client_secret_file.read()?;
+    Oidc::new(oidc.clone(), secret.expose().to_owned()).map(Some)
 }
 
 fn limits(config: &CollectorConfig) -> Limits {

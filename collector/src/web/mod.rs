@@ -5,6 +5,7 @@
 //! | `GET /` | search: line, period, filters, rows, pages |
 //! | `GET /events/{id}` | one event: changes, record, fields, place in the evidence, neighbours |
 //! | `GET /login`, `POST /login`, `POST /logout` | a session for name and password, or a token |
+//! | `GET /oidc/login`, `GET /oidc/callback` | a session by the identity provider, if there is one |
 //! | `GET /style.css` | the style |
 //!
 //! # What the page trusts
@@ -16,6 +17,7 @@
 
 mod detail;
 mod form;
+mod oidc;
 mod page;
 mod session;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use maud::Markup;
 
 use crate::access::Logins;
 use crate::access::http::address;
+use crate::access::oidc::Oidc;
 use crate::own::Act;
 use crate::query::api::QueryState;
 use crate::query::auth::{Permission, Principal};
@@ -60,6 +63,8 @@ pub fn router(query: QueryState, logins: Arc<Logins>, secure: bool) -> Router {
         .route("/events/{id}", get(event))
         .route("/login", get(login_page).post(login))
         .route("/logout", post(logout))
+        .route("/oidc/login", get(oidc::begin))
+        .route("/oidc/callback", get(oidc::callback))
         .route("/style.css", get(style))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .with_state(state)
@@ -156,8 +161,13 @@ fn status_of(problem: Option<&Problem>) -> StatusCode {
     })
 }
 
-async fn login_page(Query(pairs): Query<Vec<(String, String)>>) -> Response {
-    answer(StatusCode::OK, page::login(local(field(&pairs, "next")), None))
+async fn login_page(
+    State(state): State<WebState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let provider = state.logins.oidc().map(Oidc::name);
+    let next = local(field(&pairs, "next"));
+    answer(StatusCode::OK, page::login_with(next, None, provider.as_deref()))
 }
 
 fn field<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
@@ -226,7 +236,7 @@ async fn logout(State(state): State<WebState>, headers: HeaderMap) -> Response {
 
 fn with_cookie(mut response: Response, cookie: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, value);
+        response.headers_mut().append(header::SET_COOKIE, value);
     }
     response
 }

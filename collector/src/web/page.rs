@@ -39,12 +39,20 @@ pub(super) fn frame(title: &str, who: Option<&str>, main: &Markup) -> Markup {
     }
 }
 
-/// The login.
+/// The login, after something went wrong.
 pub(super) fn login(next: &str, error: Option<&str>) -> Markup {
+    login_with(next, error, None)
+}
+
+/// The login, perhaps with an identity provider.
+pub(super) fn login_with(next: &str, error: Option<&str>, provider: Option<&str>) -> Markup {
     let main = html! {
         form.login method="post" action="/login" {
             h1 { "Log in" }
             @if let Some(error) = error { p.error role="alert" { (error) } }
+            @if let Some(provider) = provider {
+                p { a href={ "/oidc/login?next=" (super::text::encode(next)) } { "Log in with " (visible(provider, false)) } }
+            }
             label for="name" { "Name" }
             input id="name" name="name" autocomplete="username" autofocus;
             label for="password" { "Password" }

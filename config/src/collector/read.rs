@@ -29,6 +29,9 @@ pub(super) fn collector(
         data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
         listen: listen(top, overrides, base.listen),
         tls: top.optional_section("tls").and_then(|section| server_tls(section, credentials)),
+        oidc: top
+            .optional_section("oidc")
+            .and_then(|section| super::oidc::oidc(section, credentials)),
         name: top.parsed("name", origin).unwrap_or(base.name),
         index: index(top.section("index")).unwrap_or(base.index),
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),

@@ -14,6 +14,7 @@ use http::{Method, Request, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
+use crate::access::oidc::Oidc;
 use crate::access::{
     Access, Authenticator, By, Enrolment, Logins, NewToken, NewUser, Permission, Permissions, Role,
     Scope, UserChange, password, token_text,
@@ -78,11 +79,25 @@ impl Answer {
     }
 }
 
-pub(super) struct World {
+/// What a browser gets.
+pub(in crate::access) struct Browsed {
+    pub(in crate::access) status: u16,
+    pub(in crate::access) body: String,
+    headers: http::HeaderMap,
+}
+
+impl Browsed {
+    /// The first header of this name, or nothing.
+    pub(in crate::access) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+pub(in crate::access) struct World {
     pub(super) subjects: Vec<Subject>,
     /// An event of the right tenant.
     pub(super) event: String,
-    pub(super) access: Arc<Access>,
+    pub(in crate::access) access: Arc<Access>,
     router: axum::Router,
     clock: Arc<Ahead>,
     own: OwnStream,
@@ -136,6 +151,11 @@ fn tenant(name: &str) -> Scope {
 
 impl World {
     pub(super) async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// With an identity provider.
+    pub(in crate::access) async fn with(oidc: Option<Oidc>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
         let clock = Arc::new(Ahead::default());
@@ -165,7 +185,7 @@ impl World {
         let config = CollectorConfig::load(None, &overrides, &Env::from_process()).unwrap().value;
         let stop = StopToken::new();
         let logins = Logins::new(Arc::clone(&access), Some(acts.clone()), Arc::clone(&shared));
-        let logins = Arc::new(logins);
+        let logins = Arc::new(logins.with_oidc(oidc));
         let started = derived::start(derived::Given {
             config: &config,
             data_dir: dir,
@@ -366,6 +386,25 @@ impl World {
         Answer { status, body: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
+    /// As a browser with this cookie.
+    pub(in crate::access) async fn browse(
+        &self,
+        method: &Method,
+        path: &str,
+        cookie: &str,
+    ) -> Browsed {
+        let request = Request::builder().method(method).uri(path).header(header::COOKIE, cookie);
+        let request = request.body(Body::empty()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Browsed {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
     /// The router's own list of paths.
     pub(super) fn paths(&self) -> Vec<String> {
         let said = format!("{:?}", self.router);
@@ -387,7 +426,7 @@ impl World {
         assert!(!body.contains(&self.event), "{what} shows the event's id: {body}");
     }
 
-    pub(super) fn close(self) {
+    pub(in crate::access) fn close(self) {
         if let Some(close) = self.close.lock().unwrap().take() {
             close();
         }
