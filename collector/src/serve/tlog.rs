@@ -216,7 +216,7 @@ pub(super) async fn get_witness(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.insider(&headers, peer).await?;
-    let missing = || Problem::new(Code::NotFound, "this agent has cosigned nothing yet");
+    let missing = || Problem::coded(Code::NotFound, "this agent has cosigned nothing yet");
     let agent: AgentId = agent.parse().map_err(|_| missing())?;
     let shared = Arc::clone(&app);
     let read = tokio::task::spawn_blocking(move || log_of(&shared).map(|log| log.cosigned(&agent)));
