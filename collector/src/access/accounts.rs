@@ -336,7 +336,7 @@ impl Access {
             return Err(AccessError::BuiltIn);
         }
         self.change(|tables| {
-            let missing = || AccessError::NoSuchRole(name.to_owned());
+            let missing = || AccessError::UnknownRole(name.to_owned());
             let role = tables.roles()?.0.remove(name).ok_or_else(missing)?;
             if !by.covers_permissions(role.permissions) {
                 return Err(AccessError::Wider);

@@ -73,6 +73,7 @@ fn rows() -> Vec<Row> {
         row(GET, "/tlog/checkpoint", "/tlog/checkpoint", Anybody, 200),
         row(GET, "/tlog/tile/{*path}", "/tlog/tile/entries/999", insider, 404),
         row(GET, "/v1/log", "/v1/log", insider, 200),
+        row(GET, "/tlog/witness/{agent}", "/tlog/witness/00", insider, 404),
         row(POST, "/v1/log/witness", "/v1/log/witness", Agent, 400),
         row(GET, "/v1/agents", "/v1/agents", Unbounded { agents: false }, 200),
         // The token is another agent's.
@@ -181,13 +182,26 @@ async fn every_route_of_the_router_has_a_row() {
             }
         }
     }
-    let mut known: Vec<String> =
-        rows.iter().map(|row| format!("{} {}", row.method, row.path)).collect();
     found.sort();
-    known.sort();
-    let without: Vec<_> = found.iter().filter(|route| !known.contains(route)).collect();
+    let (without, gone) = compared(&found, &rows);
     assert!(without.is_empty(), "routes without a row in the table of permissions: {without:?}");
-    let gone: Vec<_> = known.iter().filter(|route| !found.contains(route)).collect();
     assert!(gone.is_empty(), "rows without a route: {gone:?}");
+    // And the comparison does find what is missing.
+    for number in 0..rows.len() {
+        let mut fewer = self::rows();
+        let taken = fewer.remove(number);
+        let route = format!("{} {}", taken.method, taken.path);
+        assert_eq!(compared(&found, &fewer).0, [route]);
+    }
     world.close();
+}
+
+/// Routes without a row, and rows without a route.
+fn compared(found: &[String], rows: &[Row]) -> (Vec<String>, Vec<String>) {
+    let known: Vec<String> =
+        rows.iter().map(|row| format!("{} {}", row.method, row.path)).collect();
+    let less = |left: &[String], right: &[String]| -> Vec<String> {
+        left.iter().filter(|one| !right.contains(one)).cloned().collect()
+    };
+    (less(found, &known), less(&known, found))
 }

@@ -107,6 +107,9 @@ pub enum AccessError {
     /// No such role, or not for this.
     #[error("there is no role named {0:?} for this; `role list` shows all")]
     NoSuchRole(String),
+    /// No role of this name was made.
+    #[error("there is no role named {0:?} that was made here; `role list` shows all")]
+    UnknownRole(String),
     /// Somebody has the role.
     #[error("{0:?} has this role; give them another first")]
     RoleInUse(String),

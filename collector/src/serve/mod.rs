@@ -160,7 +160,7 @@ impl App {
             None => {}
         }
         match self.throttle.failed(peer.addr.ip(), self.clock.monotonic()) {
-            Verdict::TooMany => Err(Problem::too_many("too many failed attempts", 60)),
+            Verdict::TooMany => Err(Problem::too_often("too many failed attempts", 60)),
             Verdict::Refuse { delay, log } => {
                 if log {
                     log::warn!(peer:% = peer.addr; "a request without a valid token was refused");

@@ -110,7 +110,7 @@ impl Problem {
         Self { retry_after_s: Some(retry_after_s), ..Self::coded(Code::Unavailable, detail) }
     }
 
-    pub(crate) fn too_many(detail: impl Into<String>, retry_after_s: u32) -> Self {
+    pub(crate) fn too_often(detail: impl Into<String>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::coded(Code::TooMany, detail) }
     }
 

@@ -7,7 +7,7 @@
 //! | `GET /tlog/tile/entries/<N>[.p/<W>]` | readers without a scope, agents | headers |
 //! | `GET /v1/log?from=N,M…` | the same | vkey, checkpoint, proofs from N, M… on, accepted forks |
 //! | `POST /v1/log/witness` | an agent | a checkpoint that it was shown: cosigned, or not continued |
-//! | `GET /tlog/witness/<agent>` | admin, auditor, viewer, agents | the newest that it has cosigned |
+//! | `GET /tlog/witness/<agent>` | readers without a scope, agents | the newest that it has cosigned |
 //! | `POST /v1/agents/{agent}/keys` | the agent | a rotation of its key ([`Entry::Rotated`]) |
 //!
 //! A log that only its friends can watch proves little, so checkpoint and hash tiles are public as

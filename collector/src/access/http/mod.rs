@@ -104,7 +104,9 @@ pub(crate) fn refused(error: &AccessError) -> Problem {
         | AccessError::BuiltIn
         | AccessError::LastAdmin
         | AccessError::Full(_) => Problem::conflict(said),
-        AccessError::NoSuchToken(_) | AccessError::NoSuchUser(_) => Problem::not_found(said),
+        AccessError::NoSuchToken(_) | AccessError::NoSuchUser(_) | AccessError::UnknownRole(_) => {
+            Problem::not_found(said)
+        }
         AccessError::NoSuchRole(_) => Problem::bad("role", said),
         AccessError::Wider => Problem::too_wide(said),
         AccessError::BadName(_) => Problem::bad("name", said),

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{Shared, answer, read};
-use crate::access::{AccessError, Permission, Permissions, Role};
+use crate::access::{Permission, Permissions, Role};
 use crate::query::problem::Problem;
 
 #[derive(Serialize)]
@@ -68,12 +68,6 @@ pub(super) async fn remove(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let done = logins.administer(&headers, move |access, by| access.delete_role(by, &name));
-    match done.await {
-        // The role is what the path names: it is missing, not a parameter wrong.
-        Err(problem) if problem.parameter == Some("role") => {
-            Err(Problem::not_found(AccessError::NoSuchRole("of this name".to_owned()).to_string()))
-        }
-        other => other.map(|()| StatusCode::NO_CONTENT),
-    }
+    logins.administer(&headers, move |access, by| access.delete_role(by, &name)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

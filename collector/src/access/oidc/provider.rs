@@ -17,6 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 256 * 1_024;
 /// The provider's description is read again after this time.
 const FRESH: Duration = Duration::from_secs(3_600);
+/// After it could not be asked, nobody waits for it again within this time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Keys that are not known are asked for no more often than this.
 const KEYS_AGAIN: Duration = Duration::from_secs(60);
 /// Keys that are looked at, at most.
@@ -46,6 +48,8 @@ struct Token {
 #[derive(Default)]
 struct Kept {
     metadata: Option<(Metadata, Duration)>,
+    /// When it could not be asked, last.
+    failed: Option<Duration>,
     keys: Option<(Vec<Jwk>, Duration)>,
 }
 
@@ -122,8 +126,13 @@ impl Provider {
         {
             return Ok(metadata.clone());
         }
+        if kept.failed.is_some_and(|failed| now.saturating_sub(failed) < ASK_AGAIN) {
+            return Err(fault("it could not be asked; try again in a little while"));
+        }
         let at = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let metadata: Metadata = self.read(self.http.get(address(&at)?)).await?;
+        let read = self.read(self.http.get(address(&at)?)).await;
+        kept.failed = read.is_err().then_some(now);
+        let metadata: Metadata = read?;
         if metadata.issuer != self.issuer {
             let other = metadata.issuer.escape_debug();
             return Err(fault(format!("it says that it is {other:?}; `oidc.issuer` must say so")));
