@@ -4,10 +4,11 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: the Debian packages.
 //! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
+//! - `score-corpus`: the packs against logs that others have labelled.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector.
+//! admin socket. Nothing here links the agent or the collector; `score-corpus` links the parsers.
 
 mod agent;
 mod bench;
@@ -23,6 +24,7 @@ mod out;
 mod power;
 mod procfs;
 mod receiver;
+mod score;
 mod shell;
 
 use std::process::ExitCode;
@@ -48,6 +50,8 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Read the labelled logs of the corpus with all packs and compare every value.
+    ScoreCorpus(score::Args),
     /// Cut the power under a running agent and collector at random instants (Linux, root).
     PowerCut(power::Args),
 }
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::ScoreCorpus(args) => score::run(&args),
         Command::PowerCut(args) => power::run(&args),
     };
     match done {
