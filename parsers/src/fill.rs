@@ -167,7 +167,8 @@ fn address<'a>(text: Cow<'a, str>, draft: &mut Draft<'a>) {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
             Some(mapped) => draft.text(Field::SourceIp, mapped.to_string()),
-            None => draft.text(Field::SourceIp, text),
+            // One address is written in one way, or it is not found again.
+            None => draft.text(Field::SourceIp, address.to_string()),
         },
         Ok(IpAddr::V4(_)) => draft.text(Field::SourceIp, text),
         Err(_) => odd_address(text, draft),

@@ -28,6 +28,7 @@ mod pack;
 mod packtest;
 mod parser;
 mod pattern;
+mod prose;
 mod scan;
 mod set;
 mod time;

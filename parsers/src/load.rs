@@ -181,7 +181,8 @@ impl Loader<'_> {
         let chain = self.decoders(raw);
         let folded = self.folded(raw);
         let fan_out = raw.fan_out.as_ref().and_then(|path| self.fan_out(path));
-        let user_agent = self.user_agent(raw.user_agent.as_ref());
+        let user_agent = self.parses("user_agent", raw.user_agent.as_ref());
+        let sentence = self.parses("sentence", raw.sentence.as_ref());
         self.network_table(raw);
         let select = raw.select.as_ref().map(|select| self.select(select)).unwrap_or_default();
         self.now(raw.test_now.as_ref());
@@ -213,6 +214,7 @@ impl Loader<'_> {
             json_paths: std::mem::take(&mut self.json_paths),
             fan_out,
             user_agent,
+            sentence,
             rules,
             test_now: raw.test_now.as_ref().map(|now| now.value.clone()),
         }

@@ -15,6 +15,9 @@ pub(crate) struct Action {
     pub(crate) outcome: Option<&'static str>,
 }
 
+/// What was done where nobody says it.
+pub(crate) const NO_ACTION: &str = "event.other";
+
 /// Verbs: what is written, the plain form, the operation.
 const VERBS: &[(&str, &str, &str)] = &[
     ("login", "login", "login"),
@@ -308,7 +311,7 @@ pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
         name.pop();
     }
     if name.is_empty() {
-        "event.other".clone_into(&mut name);
+        NO_ACTION.clone_into(&mut name);
     }
     Action { name, outcome }
 }

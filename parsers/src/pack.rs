@@ -29,6 +29,8 @@ pub(crate) struct Pack {
     pub(crate) fan_out: Option<Vec<Box<str>>>,
     /// Browser and system are read from the user agent.
     pub(crate) user_agent: bool,
+    /// Who, from where and how it went are read from the message where the rule does not say.
+    pub(crate) sentence: bool,
     pub(crate) rules: Vec<Rule>,
     /// The clock of its tests.
     pub(crate) test_now: Option<String>,

@@ -24,7 +24,8 @@ use crate::decode::{Decoder, Step};
 use crate::fill;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
 use crate::pack::Pack;
-use crate::time::{Basis, ZoneMemo, forms, resolve};
+use crate::prose;
+use crate::time::{Basis, Moment, ZoneMemo, forms, resolve};
 use crate::user_agent;
 use crate::value::{Facts, Scene};
 use choice::Choice;
@@ -384,6 +385,9 @@ impl Parser {
         });
         let (time, basis) = own.unwrap_or_else(|| self.time_of(scene, memo));
         fill::apply(rule, scene, &mut draft);
+        if pack.sentence {
+            prose::complete(&mut draft);
+        }
         if pack.user_agent {
             user_agent::fill(&mut draft);
         }
@@ -415,6 +419,8 @@ impl Parser {
         draft.text(Field::Op, "other");
         draft.text(Field::Severity, "info");
         draft.text(Field::OriginReason, reason);
+        let envelope_pid = scene.facts.syslog.is_some_and(|line| line.pid.is_some());
+        prose::fill(scene.facts.message, !envelope_pid, &mut draft);
         run::surroundings(scene.facts.envelope, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
@@ -422,14 +428,16 @@ impl Parser {
         time
     }
 
-    /// The envelope's time, else the one that the record begins with, else that of its reading.
+    /// The envelope's time, else the one that the record (nearly) begins with, else that of its reading.
     fn time_of(&self, scene: &Scene<'_>, memo: &mut ZoneMemo) -> (Timestamp, Basis) {
         let observed = scene.facts.envelope.observed;
-        scene
-            .facts
-            .syslog
+        let syslog = scene.facts.syslog;
+        // What syslog's old form leaves open, the year and the zone, the program often says.
+        let own = || syslog.and_then(|line| forms::at_front(line.message)).filter(Moment::has_year);
+        syslog
             .and_then(|line| line.moment)
-            .or_else(|| forms::at_front(scene.facts.record))
+            .map(|moment| if moment.has_year() { moment } else { own().unwrap_or(moment) })
+            .or_else(|| forms::near_front(scene.facts.record))
             .and_then(|moment| resolve(moment, &self.zone, memo, observed))
             .unwrap_or((observed, Basis::Received))
     }

@@ -145,6 +145,7 @@ pub(crate) struct RawPack {
     pub(crate) csv: Option<Spanned<RawCsv>>,
     pub(crate) fan_out: Option<Text>,
     pub(crate) user_agent: Option<Text>,
+    pub(crate) sentence: Option<Text>,
     #[serde(default)]
     pub(crate) networks: Pairs<Spanned<Raw>>,
     pub(crate) time: Option<RawTime>,

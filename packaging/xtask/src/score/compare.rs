@@ -6,14 +6,14 @@
 //! | `who.email`, `who.full_name` | `actor.name` or `actor.id`; `actor.display` |
 //! | `src_ip`, `src_port` | `source.ip`, `source.port`; IPv4 in IPv6 is the IPv4 |
 //! | `outcome` | `outcome`; a refusal (`denied`) is a failure; `unknown` is not counted |
-//! | `host`, `process`, `pid` | `host`, `service`, `details.pid` |
+//! | `host`, `process`, `pid` | `host`, `service` (or `details.exe`), `details.pid` (or `details.process.pid`) |
 //! | `session` | `session.id` |
 //! | `count` | `attempts` |
 //! | `timestamp` | `time`, to the millisecond (labels are cut there; whole seconds where the label has no fraction) |
 //! | `timestamp_partial`, `timestamp_raw` without a year | `time`'s month, day and time of day in the assumed zone |
 //!
 //! `host`, `process`, `pid`, `session` and the parts of `who` are counted where the value stands in
-//! the record: labels also name what only the one who wrote them knew. `action`, `target` and `kind` are in
+//! the record (`process` as a program's name): labels also name what only the one who wrote them knew. `action`, `target` and `kind` are in
 //! each labeller's own words, so they are not compared. Of a record that becomes several events any may
 //! say it.
 
@@ -69,11 +69,11 @@ pub(super) fn all(labelled: &Labelled, events: &[Value], offset_s: i64) -> Vec<C
     check("src_port", text(&expected["src_port"]), &|event| vec![text(&event["source"]["port"])]);
     check("outcome", outcome(&expected["outcome"]), &|event| vec![outcome(&event["outcome"])]);
     check("host", stands(labelled, &expected["host"]), &|event| vec![text(&event["host"])]);
-    check("process", stands(labelled, &expected["process"]), &|event| {
+    check("process", tag(labelled, &expected["process"]), &|event| {
         vec![text(&event["service"]), text(&event["details"]["exe"])]
     });
     check("pid", stands(labelled, &expected["pid"]), &|event| {
-        vec![text(&event["details"]["pid"])]
+        vec![text(&event["details"]["pid"]), text(&event["details"]["process"]["pid"])]
     });
     check("session", stands(labelled, &expected["session"]), &|event| {
         vec![text(&event["session"]["id"])]
@@ -87,6 +87,14 @@ pub(super) fn all(labelled: &Labelled, events: &[Value], offset_s: i64) -> Vec<C
 fn stands(labelled: &Labelled, value: &Value) -> String {
     let text = text(value);
     if labelled.record.contains(&text) { text } else { String::new() }
+}
+
+/// A program's name that the record has before its message: `name[pid]:`, `name:`, `exe="…"`.
+fn tag(labelled: &Labelled, value: &Value) -> String {
+    let name = text(value);
+    let stands = |after: &str| labelled.record.contains(&format!(" {name}{after}"));
+    let program = stands("[") || stands(": ") || labelled.record.contains(&format!("exe=\"{name}"));
+    if program { name } else { String::new() }
 }
 
 fn address(value: &Value) -> String {

@@ -99,7 +99,7 @@ impl Score {
                 expected: checked.expected,
                 found: checked.found,
                 rule: rule.to_owned(),
-                record: labelled.record.chars().take(200).collect(),
+                record: labelled.record.replace('\n', " ⏎ ").chars().take(240).collect(),
             });
         }
     }
