@@ -56,7 +56,10 @@ pub(crate) fn facts(text: &str) -> Facts<'_> {
     let request = act::request(&words);
     let act = act::named(&words);
     let outcome = act::outcome(&words, act.is_some()).or_else(|| {
-        let status = request.as_ref().and_then(|request| request.status).or_else(|| act::status_after_http(&words))?;
+        let status = request
+            .as_ref()
+            .and_then(|request| request.status)
+            .or_else(|| act::status_after_http(&words))?;
         act::of_status(status)
     });
     let (ip, port) = address(&words).map_or((None, None), |(ip, port)| (Some(ip), port));
@@ -164,15 +167,65 @@ fn window(text: &str) -> &str {
 
 /// Names before an address that say that it is the client's.
 const CLIENT: &[&str] = &[
-    "ip", "ipaddr", "ip_address", "ipaddress", "client", "client_ip", "clientip", "src", "src_ip", "srcip", "source",
-    "source_ip", "sourceip", "remote", "remote_ip", "remoteip", "remote_addr", "remoteaddr", "remote_address",
-    "remoteaddress", "rhost", "rip", "peer", "addr", "address", "host", "origin", "caller", "requester", "visitor",
-    "user_ip", "userip", "connection",
+    "ip",
+    "ipaddr",
+    "ip_address",
+    "ipaddress",
+    "client",
+    "client_ip",
+    "clientip",
+    "src",
+    "src_ip",
+    "srcip",
+    "source",
+    "source_ip",
+    "sourceip",
+    "remote",
+    "remote_ip",
+    "remoteip",
+    "remote_addr",
+    "remoteaddr",
+    "remote_address",
+    "remoteaddress",
+    "rhost",
+    "rip",
+    "peer",
+    "addr",
+    "address",
+    "host",
+    "origin",
+    "caller",
+    "requester",
+    "visitor",
+    "user_ip",
+    "userip",
+    "connection",
 ];
 /// Names before an address that say that it is another's.
 const OTHER_SIDE: &[&str] = &[
-    "to", "dst", "dst_ip", "dest", "destination", "server", "upstream", "listening", "on", "daddr", "laddr", "local",
-    "bind", "listen", "version", "v", "proxy", "via", "gateway", "nameserver", "lip", "backend", "dstip",
+    "to",
+    "dst",
+    "dst_ip",
+    "dest",
+    "destination",
+    "server",
+    "upstream",
+    "listening",
+    "on",
+    "daddr",
+    "laddr",
+    "local",
+    "bind",
+    "listen",
+    "version",
+    "v",
+    "proxy",
+    "via",
+    "gateway",
+    "nameserver",
+    "lip",
+    "backend",
+    "dstip",
 ];
 
 /// The client's address and port.
@@ -203,7 +256,9 @@ fn address<'t>(words: &Words<'t>) -> Option<(&'t str, Option<&'t str>)> {
 fn is_private(ip: &str) -> bool {
     match ip.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        Ok(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+        }
         Err(_) => false,
     }
 }
@@ -220,8 +275,9 @@ fn as_address<'t>(words: &Words<'t>, at: usize) -> Option<(&'t str, Option<&'t s
     }
     if word.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified()) {
         // `[2001:db8::1]:443`
-        let port = words.gap_after(at).strip_prefix("]:").is_some_and(str::is_empty);
-        let port = port.then(|| words.text(at + 1)).filter(|port| is_port(port));
+        let after = words.gap_after(at) == "]";
+        let port = after.then(|| words.text(at + 1).strip_prefix(':')).flatten();
+        let port = port.filter(|port| is_port(port));
         return Some((word, port));
     }
     let (ip, port) = word.rsplit_once(':')?;
@@ -237,14 +293,18 @@ fn is_port(text: &str) -> bool {
 /// `port 40024` within the next words.
 fn port_after<'t>(words: &Words<'t>, at: usize) -> Option<&'t str> {
     (at + 1..words.len().min(at + 4))
-        .find(|at| words.label(*at).is_some_and(|label| matches!(&*label, "port" | "src_port" | "sport")))
+        .find(|at| {
+            words.label(*at).is_some_and(|label| matches!(&*label, "port" | "src_port" | "sport"))
+        })
         .map(|at| words.text(at))
         .filter(|port| is_port(port))
 }
 
 /// The process: `pid=812`, `[pid 812]`, nginx's `812#812`.
 fn pid<'t>(words: &Words<'t>) -> Option<&'t str> {
-    let number = |text: &str| !text.is_empty() && text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| {
+        !text.is_empty() && text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
     (0..words.len()).find_map(|at| {
         let word = words.text(at);
         if number(word) {
@@ -257,21 +317,133 @@ fn pid<'t>(words: &Words<'t>) -> Option<&'t str> {
 
 /// Names of a user before `=` or `:`.
 const USER_KEYS: &[&str] = &[
-    "user", "username", "user_name", "usr", "login", "account", "acct", "principal", "email", "e-mail", "mail", "uname",
-    "loginname", "login_name", "account_name", "accountname", "user_email", "useremail", "ruser", "identity",
+    "user",
+    "username",
+    "user_name",
+    "usr",
+    "login",
+    "account",
+    "acct",
+    "principal",
+    "email",
+    "e-mail",
+    "mail",
+    "uname",
+    "loginname",
+    "login_name",
+    "account_name",
+    "accountname",
+    "user_email",
+    "useremail",
+    "ruser",
+    "identity",
 ];
 /// Words before a user in a sentence.
 const USER_WORDS: &[&str] = &["user", "username", "account", "utilisateur", "benutzer"];
 /// What follows `user` and is none.
 const NO_USER: &[&str] = &[
-    "is", "was", "not", "does", "do", "name", "agent", "id", "account", "with", "from", "has", "logged", "login", "in",
-    "on", "at", "by", "for", "to", "and", "or", "of", "the", "a", "an", "failed", "failure", "authentication", "auth",
-    "authenticated", "password", "credentials", "invalid", "unknown", "session", "sessions", "who", "using", "via",
-    "tried", "trying", "attempt", "attempts", "attempted", "signed", "successfully", "denied", "accepted", "exists",
-    "ip", "address", "input", "data", "info", "error", "group", "groups", "role", "management", "service", "request",
-    "already", "could", "cannot", "can", "must", "no", "db", "database", "this", "that", "type", "profile", "creation", "created",
-    "deleted", "removed", "added", "updated", "requested", "supplied", "provided", "none", "null", "found", "private", "public", "host", "client",
-    "rejected", "locked", "disabled", "enabled", "limit", "count", "space", "mode", "defined", "interface", "because", "reason",
+    "is",
+    "was",
+    "not",
+    "does",
+    "do",
+    "name",
+    "agent",
+    "id",
+    "account",
+    "with",
+    "from",
+    "has",
+    "logged",
+    "login",
+    "in",
+    "on",
+    "at",
+    "by",
+    "for",
+    "to",
+    "and",
+    "or",
+    "of",
+    "the",
+    "a",
+    "an",
+    "failed",
+    "failure",
+    "authentication",
+    "auth",
+    "authenticated",
+    "password",
+    "credentials",
+    "invalid",
+    "unknown",
+    "session",
+    "sessions",
+    "who",
+    "using",
+    "via",
+    "tried",
+    "trying",
+    "attempt",
+    "attempts",
+    "attempted",
+    "signed",
+    "successfully",
+    "denied",
+    "accepted",
+    "exists",
+    "ip",
+    "address",
+    "input",
+    "data",
+    "info",
+    "error",
+    "group",
+    "groups",
+    "role",
+    "management",
+    "service",
+    "request",
+    "already",
+    "could",
+    "cannot",
+    "can",
+    "must",
+    "no",
+    "db",
+    "database",
+    "this",
+    "that",
+    "type",
+    "profile",
+    "creation",
+    "created",
+    "deleted",
+    "removed",
+    "added",
+    "updated",
+    "requested",
+    "supplied",
+    "provided",
+    "none",
+    "null",
+    "found",
+    "private",
+    "public",
+    "host",
+    "client",
+    "rejected",
+    "locked",
+    "disabled",
+    "enabled",
+    "limit",
+    "count",
+    "space",
+    "mode",
+    "defined",
+    "interface",
+    "because",
+    "reason",
 ];
 
 fn user<'t>(words: &Words<'t>, login: bool) -> Option<&'t str> {
@@ -303,8 +475,10 @@ fn user<'t>(words: &Words<'t>, login: bool) -> Option<&'t str> {
     let before = || {
         (1..words.len())
             .filter(|at| {
-                let two = at + 1 < words.len() && (words.is(at + 1, "in") || words.is(at + 1, "out"));
-                (two && (words.is(*at, "logged") || words.is(*at, "signed"))) || words.is(*at, "authenticated")
+                let two =
+                    at + 1 < words.len() && (words.is(at + 1, "in") || words.is(at + 1, "out"));
+                (two && (words.is(*at, "logged") || words.is(*at, "signed")))
+                    || words.is(*at, "authenticated")
             })
             .filter_map(|at| strict(at - 1))
             .find(|user| user.bytes().all(|byte| !byte.is_ascii_uppercase()) || user.contains('@'))
@@ -324,7 +498,10 @@ fn is_user(text: &str) -> bool {
 
 fn is_mail(text: &str) -> bool {
     let Some((name, domain)) = text.split_once('@') else { return false };
-    !name.is_empty() && domain.contains('.') && !domain.contains(['/', ':', '@']) && !name.contains(['/', ':'])
+    !name.is_empty()
+        && domain.contains('.')
+        && !domain.contains(['/', ':', '@'])
+        && !name.contains(['/', ':'])
 }
 
 #[cfg(test)]
@@ -341,20 +518,56 @@ mod tests {
     #[test]
     fn sentences_about_logins_are_understood_however_they_are_put() {
         for (text, wanted) in [
-            ("Failed login for user \"eva\" from 203.0.113.9 port 40024", "authentication.login failure eva 203.0.113.9 40024"),
-            ("Auth-Failure ip 203.0.113.9 username 'eva b'", "authentication.login failure eva b 203.0.113.9 -"),
-            ("user eva logged in from [2001:db8::9]:5021", "authentication.login success eva 2001:db8::9 5021"),
+            (
+                "Failed login for user \"eva\" from 203.0.113.9 port 40024",
+                "authentication.login failure eva 203.0.113.9 40024",
+            ),
+            (
+                "Auth-Failure ip 203.0.113.9 username 'eva b'",
+                "authentication.login failure eva b 203.0.113.9 -",
+            ),
+            (
+                "user eva logged in from [2001:db8::9]:5021",
+                "authentication.login success eva 2001:db8::9 5021",
+            ),
             ("eva signed in at 203.0.113.9:22", "authentication.login success eva 203.0.113.9 22"),
-            ("login failed: bad credentials {\"ip\":\"::ffff:203.0.113.9\",\"email\":\"eva@example.com\"}", "authentication.login failure eva@example.com ::ffff:203.0.113.9 -"),
-            ("WARN rejected token ip=203.0.113.9:2022 subsystem=ftp username=eva auth", "authentication.login denied eva 203.0.113.9 2022"),
-            ("authentication for user `eva` with password `x` accepted [203.0.113.9:99]", "authentication.login success eva 203.0.113.9 99"),
-            ("Incorrect password for user eva. IP=203.0.113.9", "authentication.login failure eva 203.0.113.9 -"),
-            ("Login failed for db:shop login:eva@example.com from 203.0.113.9", "authentication.login failure eva@example.com 203.0.113.9 -"),
-            ("Unsuccessful login attempt from 10.0.0.1 (X-Forwarded-For: 203.0.113.9, 10.0.0.7)", "authentication.login failure - 203.0.113.9 -"),
-            ("Unsuccessful login attempt from 198.51.100.1 (X-Forwarded-For: 203.0.113.9)", "authentication.login failure - 198.51.100.1 -"),
+            (
+                "login failed: bad credentials {\"ip\":\"::ffff:203.0.113.9\",\"email\":\"eva@example.com\"}",
+                "authentication.login failure eva@example.com ::ffff:203.0.113.9 -",
+            ),
+            (
+                "WARN rejected token ip=203.0.113.9:2022 subsystem=ftp username=eva auth",
+                "authentication.login denied eva 203.0.113.9 2022",
+            ),
+            (
+                "authentication for user `eva` with password `x` accepted [203.0.113.9:99]",
+                "authentication.login success eva 203.0.113.9 99",
+            ),
+            (
+                "Incorrect password for user eva. IP=203.0.113.9",
+                "authentication.login failure eva 203.0.113.9 -",
+            ),
+            (
+                "Login failed for db:shop login:eva@example.com from 203.0.113.9",
+                "authentication.login failure eva@example.com 203.0.113.9 -",
+            ),
+            (
+                "Unsuccessful login attempt from 10.0.0.1 (X-Forwarded-For: 203.0.113.9, 10.0.0.7)",
+                "authentication.login failure - 203.0.113.9 -",
+            ),
+            (
+                "Unsuccessful login attempt from 198.51.100.1 (X-Forwarded-For: 203.0.113.9)",
+                "authentication.login failure - 198.51.100.1 -",
+            ),
             ("user eva logged out", "authentication.logout - eva - -"),
-            ("Password of user eva was changed by root from 203.0.113.9", "password.change - eva 203.0.113.9 -"),
-            ("INFO: 203.0.113.9:52782 - \"POST /login HTTP/1.1\" 401 Unauthorized", "authentication.login denied - 203.0.113.9 52782"),
+            (
+                "Password of user eva was changed by root from 203.0.113.9",
+                "password.change - eva 203.0.113.9 -",
+            ),
+            (
+                "INFO: 203.0.113.9:52782 - \"POST /login HTTP/1.1\" 401 Unauthorized",
+                "authentication.login denied - 203.0.113.9 52782",
+            ),
             ("203.0.113.9 GET /reports HTTP/1.1 200 12", "http.request success - 203.0.113.9 -"),
         ] {
             assert_eq!(said(text), wanted, "{text}");

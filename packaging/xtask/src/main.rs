@@ -5,6 +5,7 @@
 //! - `dist`: the Debian packages.
 //! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
 //! - `score-corpus`: the packs against logs that others have labelled.
+//! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
@@ -24,6 +25,7 @@ mod out;
 mod power;
 mod procfs;
 mod receiver;
+mod schemas;
 mod score;
 mod shell;
 
@@ -52,6 +54,8 @@ enum Command {
     Bench(bench::Command),
     /// Read the labelled logs of the corpus with all packs and compare every value.
     ScoreCorpus(score::Args),
+    /// Write the tables of OCSF and ECS that the forms are tested against.
+    SchemaTables(schemas::Args),
     /// Cut the power under a running agent and collector at random instants (Linux, root).
     PowerCut(power::Args),
 }
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Dist(args) => dist::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::ScoreCorpus(args) => score::run(&args),
+        Command::SchemaTables(args) => schemas::run(&args),
         Command::PowerCut(args) => power::run(&args),
     };
     match done {

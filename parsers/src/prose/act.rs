@@ -3,15 +3,56 @@
 use super::words::Words;
 
 /// Words of a failure; those of a refusal come first.
-const DENIED: &[&str] =
-    &["denied", "forbidden", "unauthorized", "unauthorised", "rejected", "refused", "disallowed", "blocked", "banned"];
+const DENIED: &[&str] = &[
+    "denied",
+    "forbidden",
+    "unauthorized",
+    "unauthorised",
+    "rejected",
+    "refused",
+    "disallowed",
+    "blocked",
+    "banned",
+];
 const FAILED: &[&str] = &[
-    "fail", "fails", "failed", "failure", "failures", "failing", "invalid", "incorrect", "wrong", "bad", "unsuccessful", "unsuccessfully",
-    "mismatch", "nonexistent", "unable", "cannot", "illegal", "unknown", "notfound", "fehlerhafter", "fehlgeschlagen", "echec",
-    "fallido", "fallito", "mislukt", "mislukte", "lockout",
+    "fail",
+    "fails",
+    "failed",
+    "failure",
+    "failures",
+    "failing",
+    "invalid",
+    "incorrect",
+    "wrong",
+    "bad",
+    "unsuccessful",
+    "unsuccessfully",
+    "mismatch",
+    "nonexistent",
+    "unable",
+    "cannot",
+    "illegal",
+    "unknown",
+    "notfound",
+    "fehlerhafter",
+    "fehlgeschlagen",
+    "echec",
+    "fallido",
+    "fallito",
+    "mislukt",
+    "mislukte",
+    "lockout",
 ];
 const WENT_WELL: &[&str] = &[
-    "success", "successful", "successfully", "succeeded", "accepted", "granted", "authenticated", "allowed", "passed",
+    "success",
+    "successful",
+    "successfully",
+    "succeeded",
+    "accepted",
+    "granted",
+    "authenticated",
+    "allowed",
+    "passed",
 ];
 /// After `not`, `no` or `never` what sounds good is not.
 const NOT: &[&str] = &["not", "no", "never", "couldn't", "didn't", "wasn't", "isn't"];
@@ -72,13 +113,16 @@ fn any_status(words: &Words<'_>) -> Option<usize> {
 /// `HTTP 403`
 pub(super) fn status_after_http<'t>(words: &Words<'t>) -> Option<&'t str> {
     let at = (1..words.len()).find(|at| {
-        is_status(words.text(*at)) && words.text(at - 1).get(..4).is_some_and(|word| word.eq_ignore_ascii_case("http"))
+        is_status(words.text(*at))
+            && words.text(at - 1).get(..4).is_some_and(|word| word.eq_ignore_ascii_case("http"))
     })?;
     Some(words.text(at))
 }
 
 fn is_status(word: &str) -> bool {
-    word.len() == 3 && word.bytes().all(|byte| byte.is_ascii_digit()) && matches!(word.as_bytes()[0], b'2'..=b'5')
+    word.len() == 3
+        && word.bytes().all(|byte| byte.is_ascii_digit())
+        && matches!(word.as_bytes()[0], b'2'..=b'5')
 }
 
 /// How a request went.
@@ -114,22 +158,53 @@ pub(super) fn named(words: &Words<'_>) -> Option<&'static str> {
             .windows(2)
             .any(|two| first.contains(&two[0].as_str()) && second.contains(&two[1].as_str()))
     };
-    if has(&["logout", "logoff", "signout"]) || pair(&["logged", "log", "signed", "sign"], &["out", "off"]) {
+    if has(&["logout", "logoff", "signout"])
+        || pair(&["logged", "log", "signed", "sign"], &["out", "off"])
+    {
         return Some("authentication.logout");
     }
     let went = has(FAILED) || has(DENIED) || has(WENT_WELL) || has(&["error"]);
-    if has(&["password", "passwd", "passphrase"]) && !went
+    if has(&["password", "passwd", "passphrase"])
+        && !went
         && has(&["changed", "change", "reset", "updated", "set"])
     {
         return Some("password.change");
     }
     let inside = pair(&["logged", "signed"], &["in"]);
     let about = has(&[
-        "login", "logon", "signin", "authentication", "authenticate", "authenticating", "authenticated", "auth", "credentials", "credential",
-        "password", "passwd", "anmeldung", "connexion", "mfa", "2fa", "otp", "totp",
+        "login",
+        "logon",
+        "signin",
+        "authentication",
+        "authenticate",
+        "authenticating",
+        "authenticated",
+        "auth",
+        "credentials",
+        "credential",
+        "password",
+        "passwd",
+        "anmeldung",
+        "connexion",
+        "mfa",
+        "2fa",
+        "otp",
+        "totp",
     ]) || pair(&["log", "sign"], &["in"]);
-    let tried = has(&["attempt", "attempts", "attempted", "trying", "tried", "limited", "versuch", "tentative", "poging", "intento"]);
-    let known_user = has(&["user", "username", "account"]) && has(&["unknown", "invalid", "nonexistent"]);
+    let tried = has(&[
+        "attempt",
+        "attempts",
+        "attempted",
+        "trying",
+        "tried",
+        "limited",
+        "versuch",
+        "tentative",
+        "poging",
+        "intento",
+    ]);
+    let known_user =
+        has(&["user", "username", "account"]) && has(&["unknown", "invalid", "nonexistent"]);
     (inside || known_user || (about && (went || tried))).then_some("authentication.login")
 }
 
@@ -139,11 +214,12 @@ pub(super) fn outcome(words: &Words<'_>, act: bool) -> Option<&'static str> {
     let has = |wanted: &[&str]| parts.iter().any(|part| wanted.contains(&part.as_str()));
     let negated = parts.windows(2).any(|two| {
         NOT.contains(&two[0].as_str())
-            && (WENT_WELL.contains(&two[1].as_str()) || ["found", "exist", "match", "valid", "authorized"].contains(&two[1].as_str()))
+            && (WENT_WELL.contains(&two[1].as_str())
+                || ["found", "exist", "match", "valid", "authorized"].contains(&two[1].as_str()))
     });
-    let inside = parts.windows(2).any(|two| {
-        matches!(two[0].as_str(), "logged" | "signed") && two[1] == "in"
-    });
+    let inside = parts
+        .windows(2)
+        .any(|two| matches!(two[0].as_str(), "logged" | "signed") && two[1] == "in");
     if has(DENIED) {
         Some("denied")
     } else if has(FAILED) || negated || (act && has(&["error"]) && !has(WENT_WELL)) {

@@ -24,8 +24,10 @@ fn is_end(byte: u8) -> bool {
 }
 
 /// A word before a colon that names what follows at once.
-const NAMES: &[&str] =
-    &["user", "username", "login", "email", "account", "ip", "client", "src", "from", "host", "db", "addr"];
+const NAMES: &[&str] = &[
+    "user", "username", "login", "email", "account", "ip", "client", "src", "from", "host", "db",
+    "addr",
+];
 
 impl<'t> Words<'t> {
     pub(super) fn of(text: &'t str) -> Self {
@@ -104,7 +106,8 @@ impl<'t> Words<'t> {
     /// The name that this is the value of: `name=`, `name: `, `"name":"`.
     pub(super) fn key(&self, at: usize) -> Option<Cow<'t, str>> {
         let gap = self.gap_before(at);
-        let bare = gap.trim_matches(|sign: char| sign.is_ascii_whitespace() || "\"'`[(".contains(sign));
+        let bare =
+            gap.trim_matches(|sign: char| sign.is_ascii_whitespace() || "\"'`[(".contains(sign));
         (at > 0 && matches!(bare, "=" | ":")).then(|| lower(self.text(at - 1)))
     }
 
@@ -121,8 +124,17 @@ impl<'t> Words<'t> {
         let first = before.checked_sub(1).map(|first| lower(self.text(first)));
         match (word.as_ref(), first) {
             ("ip" | "host" | "address" | "addr", Some(first))
-                if matches!(&*first, "from" | "to" | "client" | "remote" | "source" | "server" | "private" | "public")
-                    && self.gap_before(before).trim().is_empty() =>
+                if matches!(
+                    &*first,
+                    "from"
+                        | "to"
+                        | "client"
+                        | "remote"
+                        | "source"
+                        | "server"
+                        | "private"
+                        | "public"
+                ) && self.gap_before(before).trim().is_empty() =>
             {
                 Some(match &*first {
                     "private" | "public" => word,

@@ -480,7 +480,8 @@ pub(crate) fn near_front(line: &str) -> Option<Moment> {
         if likely && line.is_char_boundary(at) {
             // The bracket before the time closes behind it.
             let from = if bytes[at - 1] == b'[' { at - 1 } else { at };
-            let found = at_front(&line[from..]).or_else(|| in_brackets(&bytes[at..], bytes[at - 1]));
+            let found =
+                at_front(&line[from..]).or_else(|| in_brackets(&bytes[at..], bytes[at - 1]));
             if found.is_some() {
                 return found;
             }
@@ -583,7 +584,10 @@ mod tests {
             ("28-Mar-2022 07:01:48.459", "2022-03-28T07:01:48.459000Z zone_assumed"),
             ("1700000000.2161960.0", "2023-11-14T22:13:20.000000Z record"),
             ("date=2020-04-23 time=12:32:48", "2020-04-23T12:32:48.000000Z zone_assumed"),
-            ("date=\"2020-04-23\" time=\"12:32:48\" tz=\"-0500\"", "2020-04-23T17:32:48.000000Z record"),
+            (
+                "date=\"2020-04-23\" time=\"12:32:48\" tz=\"-0500\"",
+                "2020-04-23T17:32:48.000000Z record",
+            ),
         ] {
             assert_eq!(read(text).as_deref(), Some(time), "{text}");
         }

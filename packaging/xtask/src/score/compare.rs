@@ -57,9 +57,8 @@ pub(super) fn all(labelled: &Labelled, events: &[Value], offset_s: i64) -> Vec<C
             expected: wanted,
         });
     };
-    let actor = |event: &Value| {
-        ["name", "id", "display"].map(|part| text(&event["actor"][part])).to_vec()
-    };
+    let actor =
+        |event: &Value| ["name", "id", "display"].map(|part| text(&event["actor"][part])).to_vec();
     check("user", text(&expected["user"]), &actor);
     for part in ["email", "full_name"] {
         let wanted = stands(labelled, &expected["who"][part]);

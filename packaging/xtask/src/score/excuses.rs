@@ -32,12 +32,7 @@ impl Excuses {
     }
 
     /// Is the disagreement the expectation's fault?
-    pub(super) fn covers(
-        &mut self,
-        stream: &str,
-        labelled: &Labelled,
-        checked: &Checked,
-    ) -> bool {
+    pub(super) fn covers(&mut self, stream: &str, labelled: &Labelled, checked: &Checked) -> bool {
         let fits = |excuse: &Excuse| {
             excuse.stream == stream
                 && excuse.field == checked.field

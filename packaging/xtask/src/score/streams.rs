@@ -47,12 +47,7 @@ pub(super) fn all(corpus: &Path) -> anyhow::Result<Vec<Stream>> {
     Ok(found)
 }
 
-fn collect(
-    folder: &Path,
-    name: &str,
-    depth: usize,
-    found: &mut Vec<Stream>,
-) -> anyhow::Result<()> {
+fn collect(folder: &Path, name: &str, depth: usize, found: &mut Vec<Stream>) -> anyhow::Result<()> {
     if folder.join("expected.jsonl").is_file() {
         found.push(Stream { name: name.to_owned(), folder: folder.to_owned() });
         return Ok(());
@@ -87,8 +82,7 @@ impl Stream {
             };
             if !files.contains_key(file) {
                 let path = self.folder.join(file);
-                let bytes =
-                    std::fs::read(&path).with_context(|| path.display().to_string())?;
+                let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
                 let text = String::from_utf8_lossy(&bytes);
                 files.insert(file.to_owned(), text.lines().map(str::to_owned).collect());
             }
