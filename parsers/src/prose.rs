@@ -114,6 +114,9 @@ pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
 /// Fills who, from where and how it went of a record that no rule knows; the process too, where no
 /// envelope says it.
 pub(crate) fn fill(text: &str, process: bool, draft: &mut Draft<'_>) {
+    if text.trim_start().starts_with('{') {
+        return;
+    }
     let facts = facts(text);
     put(&facts, draft);
     if let Some(pid) = facts.pid.filter(|_| process) {

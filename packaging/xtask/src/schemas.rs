@@ -140,7 +140,15 @@ fn merge(root: &Path, from: &Value, out: &mut Map<String, Value>) -> anyhow::Res
         _ => Vec::new(),
     };
     for path in included {
-        merge(root, &read(&root.join(path))?["attributes"], out)?;
+        let mut profile = Map::new();
+        merge(root, &read(&root.join(path))?["attributes"], &mut profile)?;
+        // A profile's attributes must be there where the event says that it has the profile: not always.
+        for (key, mut attribute) in profile {
+            if let Some(attribute) = attribute.as_object_mut() {
+                attribute.remove("requirement");
+            }
+            out.entry(key).or_insert(attribute);
+        }
     }
     for (key, value) in from.as_object().into_iter().flatten().filter(|(key, _)| *key != "$include")
     {

@@ -5,6 +5,7 @@ mod agent;
 mod collector;
 mod latency;
 mod load;
+mod packs;
 mod queries;
 mod sheet;
 mod yardsticks;
@@ -21,6 +22,11 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Blocks → evidence → index → queries.
     Collector(collector::Args),
+    /// Instructions per record of rule packs (valgrind).
+    Packs(packs::Args),
+    /// What `packs` counts.
+    #[command(hide = true)]
+    PackReading(packs::Reading),
 }
 
 /// Where and how.
@@ -53,6 +59,8 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
+        Command::Packs(args) => packs::run(args),
+        Command::PackReading(args) => packs::read(args),
     }
 }
 
