@@ -173,7 +173,7 @@ fn logs_in_forms_that_nobody_has_seen_are_drafted_with_user_address_and_time() {
         vault.push(wanted(format!("[{stamp}] WARN  (safe) who={user} did=unseal box={number} client={ip} error=\"no {number} keys\""), &user, &ip, &time));
         queue.push(wanted(
             format!(
-                "{time}Z|queue|{user}@example.com moved job {number} from {ip} to lane {}",
+                "{time}Z queue: {user}@example.com moved job {number} from {ip} to lane {}",
                 number % 3
             ),
             &format!("{user}@example.com"),
@@ -181,7 +181,9 @@ fn logs_in_forms_that_nobody_has_seen_are_drafted_with_user_address_and_time() {
             &time,
         ));
         queue.push(wanted(
-            format!("{time}Z|queue|job {number} of account {user}@example.com was dropped by {ip}"),
+            format!(
+                "{time}Z queue: job {number} of account {user}@example.com was dropped by {ip}"
+            ),
             &format!("{user}@example.com"),
             &ip,
             &time,

@@ -82,7 +82,8 @@ fn part(words: &[&str], before: Option<&Part>) -> Part {
 fn around(words: &[&str]) -> (usize, usize) {
     let first = words[0];
     let opening = |word: &str| {
-        let key = word.find('=').map_or(0, |at| at + 1);
+        let plain = |sign: char| sign.is_ascii_alphanumeric() || "_-.([{<'".contains(sign);
+        let key = word.find('=').filter(|at| word[..*at].chars().all(plain)).map_or(0, |at| at + 1);
         let rest = &word[key..];
         key + (rest.len() - rest.trim_start_matches(['"', '\'', '(', '[', '<', '{']).len())
     };

@@ -114,11 +114,10 @@ fn outcome(value: &Value) -> String {
     }
 }
 
-fn times(
-    expected: &Value,
-    offset_s: i64,
-    check: &mut dyn FnMut(&str, String, &dyn Fn(&Value) -> Vec<String>),
-) {
+/// Notes a value that is wanted, with what finds it in an event.
+type Check<'a> = dyn FnMut(&str, String, &dyn Fn(&Value) -> Vec<String>) + 'a;
+
+fn times(expected: &Value, offset_s: i64, check: &mut Check<'_>) {
     let wanted = text(&expected["timestamp"]);
     let wanted = wanted.trim_end_matches('Z');
     let length = if wanted.contains('.') { 23 } else { 19 };
