@@ -77,8 +77,10 @@ fn values(record: &str) -> Vec<String> {
         leaves(&json, "", &mut all);
         return all;
     }
+    // What is set up (`FRT=5min`) has no field of its own: that is what `details` is for.
     record
         .lines()
+        .filter(|line| !(line.contains("Details: ") && line.contains('=')))
         .filter_map(|line| line.split_once(": "))
         .map(|(_, value)| value.to_owned())
         .collect()

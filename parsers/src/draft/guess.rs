@@ -85,7 +85,7 @@ fn around(words: &[&str]) -> (usize, usize) {
         let plain = |sign: char| sign.is_ascii_alphanumeric() || "_-.([{<'".contains(sign);
         let key = word.find('=').filter(|at| word[..*at].chars().all(plain)).map_or(0, |at| at + 1);
         let rest = &word[key..];
-        key + (rest.len() - rest.trim_start_matches(['"', '\'', '(', '[', '<', '{']).len())
+        key + (rest.len() - rest.trim_start_matches(['"', '\'', '`', '(', '[', '<', '{']).len())
     };
     let before = opening(first);
     let before =
@@ -101,7 +101,8 @@ fn around(words: &[&str]) -> (usize, usize) {
         }
     }
     let closing = |word: &str| {
-        let trimmed = word.trim_end_matches(['"', '\'', ')', ']', '>', '}', ',', ';', ':', '.']);
+        let trimmed =
+            word.trim_end_matches(['"', '\'', '`', ')', ']', '>', '}', ',', ';', ':', '.']);
         word.len() - trimmed.len()
     };
     let after = closing(first);
