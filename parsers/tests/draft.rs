@@ -204,7 +204,7 @@ fn streams_of_products_without_a_pack_are_drafted_with_user_address_and_time() {
         println!("skipped: corpus absent");
         return;
     };
-    for stream in ["sshesame", "paperless-ngx-logs", "endlessh-logs", "pterodactyl-wings"] {
+    for stream in ["sshesame", "endlessh-logs", "pterodactyl-wings"] {
         let folder = corpus.join("crowdsec").join(stream);
         let text = std::fs::read_to_string(folder.join("input.log")).unwrap();
         let lines: Vec<&str> = text.lines().collect();
