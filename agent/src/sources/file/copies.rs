@@ -221,6 +221,7 @@ impl Tailer {
         }
         let mut reader = Reader::fresh(path, None, &sibling.stat, None);
         reader.name(first, self.next_generation(inode, first));
+        self.learn_order_of_packed(&mut reader, path);
         reader.place = Place::Archive(Box::new(Archive::open(path)?));
         reader.is_copy = true;
         reader.size = extent.size;

@@ -37,11 +37,14 @@ use std::time::Duration;
 
 use custody_event::Clock;
 
-use super::{MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
+use super::{Encoding, MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
+
+use cut::Cutter;
 
 mod content;
 mod copies;
 mod cut;
+mod multiline;
 mod names;
 mod read;
 mod reader;
@@ -56,6 +59,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use multiline::{Multiline, MultilineRule};
 pub use tailer::{Progress, Tailer};
 pub use wake::Waker;
 
@@ -79,6 +83,21 @@ pub enum Start {
     End,
 }
 
+/// How the files' bytes are text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileEncoding {
+    /// One for all files.
+    Fixed(Encoding),
+    /// UTF-16 whose byte order each file's first two bytes say; without them, the lower byte first.
+    Utf16,
+}
+
+impl Default for FileEncoding {
+    fn default() -> Self {
+        Self::Fixed(Encoding::Utf8)
+    }
+}
+
 /// What to read, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileOptions {
@@ -98,6 +117,10 @@ pub struct FileOptions {
     pub max_open_files: usize,
     /// Listen to the kernel's notifications (default); otherwise scan only.
     pub notifications: bool,
+    /// How the bytes are text.
+    pub encoding: FileEncoding,
+    /// Records of several lines; `None`: every line is a record.
+    pub multiline: Option<Multiline>,
 }
 
 impl Default for FileOptions {
@@ -110,14 +133,30 @@ impl Default for FileOptions {
             scan_interval: Duration::from_secs(1),
             max_open_files: 512,
             notifications: true,
+            encoding: FileEncoding::default(),
+            multiline: None,
         }
     }
 }
 
 impl FileOptions {
+    fn cutter(&self) -> Result<Cutter, SourceError> {
+        let Some(multiline) = &self.multiline else {
+            return Ok(Cutter { max: self.max_line_bytes, rule: None });
+        };
+        let rule = multiline::Rule::of(&multiline.rule)
+            .map_err(|error| SourceError::Rule { text: error.to_string() })?;
+        Ok(Cutter { max: multiline.max_bytes, rule: Some(rule) })
+    }
+
     fn checked(mut self) -> Result<Self, SourceError> {
         if !(MIN_LINE_BYTES..=MAX_CHUNK_BYTES - 1).contains(&self.max_line_bytes) {
             return Err(SourceError::LineLimit { found: self.max_line_bytes });
+        }
+        if let Some(multiline) = &self.multiline
+            && !(MIN_LINE_BYTES..=MAX_CHUNK_BYTES / 2).contains(&multiline.max_bytes)
+        {
+            return Err(SourceError::RecordLimit { found: multiline.max_bytes });
         }
         for path in &mut self.paths {
             let absolute = std::path::absolute(Path::new(path.as_str()))
@@ -144,6 +183,18 @@ pub enum SourceError {
         /// The value.
         found: usize,
     },
+    /// The limit of records of several lines is out of range.
+    #[error("multiline.max_bytes is {found}; it must be 1024 to {}", MAX_CHUNK_BYTES / 2)]
+    RecordLimit {
+        /// The value.
+        found: usize,
+    },
+    /// The pattern of records of several lines is none.
+    #[error("bad pattern of multiline: {text}")]
+    Rule {
+        /// What is wrong with it.
+        text: String,
+    },
 }
 
 /// A file source, ready to run.
@@ -167,7 +218,7 @@ impl FileSource {
     ) -> Result<Self, SourceError> {
         walk::Walk::new(&options.paths, &options.exclude)
             .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
-        options.clone().checked()?;
+        options.clone().checked()?.cutter()?;
         let (waker, bell) = wake::bell();
         Ok(Self { options, source, clock, waker, bell })
     }
@@ -237,29 +288,30 @@ fn follow(
             next_scan = next_scan.min(soonest);
         }
         if !progress.more {
-            rest(bell, clock, next_scan, outlet)?;
+            let next = tailer.next_flush().map_or(next_scan, |flush| next_scan.min(flush));
+            rest(bell, clock, next, outlet)?;
         }
     }
 }
 
-/// Waits for a notification or the next scan; at least a short pause, so that a busy writer makes
+/// Waits for a notification or the time of the next look; at least a short pause, so that a busy writer makes
 /// batches and not rounds.
 fn rest(
     bell: &wake::Bell,
     clock: &dyn Clock,
-    next_scan: Duration,
+    next_look: Duration,
     outlet: &dyn Outlet,
 ) -> Result<(), Stopped> {
     if outlet.is_stopped_after(ROUND_PAUSE) {
         return Err(Stopped);
     }
     loop {
-        let left = next_scan.saturating_sub(clock.monotonic());
+        let left = next_look.saturating_sub(clock.monotonic());
         let rung = bell.wait(left.min(STOP_CHECK));
         if outlet.is_stopped() {
             return Err(Stopped);
         }
-        if rung || clock.monotonic() >= next_scan {
+        if rung || clock.monotonic() >= next_look {
             return Ok(());
         }
     }

@@ -9,8 +9,8 @@ use custody_event::position::Fingerprint;
 
 use super::content::{Archive, Head, head_of, len64, read_at, tail_len};
 use super::cut::FINISHED;
+use super::multiline::Ending;
 use super::names::{is_compressed_name, path_text, stem};
-use super::read::Slicer;
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::{Sibling, siblings};
 use super::stat::{Inode, stat_file};
@@ -86,7 +86,12 @@ impl Tailer {
     /// Hands on the rest of a content that has no line end.
     fn flush(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let before = tail_len(reader.offset);
-        let mut rest = vec![0; before + self.options.max_line_bytes + 1];
+        if let Err(error) = self.learn_order_of_file(reader) {
+            self.troubles.insert(reader.path.clone(), super::trouble(&reader.path, &error));
+            return Ok(());
+        }
+        let encoding = self.encoding_of(reader);
+        let mut rest = vec![0; before + self.cutter.max + encoding.unit()];
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
         let from = reader.offset - len64(before);
         let len = match read_at(file, &mut rest, from) {
@@ -97,7 +102,7 @@ impl Tailer {
                 return Ok(());
             }
         };
-        if memchr::memchr(b'\n', &rest[before..len]).is_some() {
+        if encoding.line_end(&rest[before..len]).is_some() {
             reader.idle = None;
             return Ok(());
         }
@@ -115,16 +120,14 @@ impl Tailer {
         at: usize,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
-        let (source, observed, max_line) =
-            (self.source, self.clock.now(), self.options.max_line_bytes);
-        let last = Slicer { source, observed, max_line, reader }.last(buffer, at);
-        match last {
-            Some(item) => {
-                self.progress.bytes += len64(buffer.len() - at);
-                self.put(outlet, item)
-            }
-            None => Ok(()),
+        let mut slicer = self.slicer(reader, Ending::Over);
+        let (mut items, mut from) = (Vec::new(), at);
+        while let Some((item, used)) = slicer.next(buffer, from) {
+            from += used;
+            items.push(item);
         }
+        self.progress.bytes += len64(from - at);
+        items.into_iter().try_for_each(|item| self.put(outlet, item))
     }
 
     /// The content is read to its end: its position says so, and stays as long as it may be met
@@ -213,15 +216,15 @@ impl Tailer {
         };
         let failed = archive.fill(tail_len(reader.offset) + MAX_CHUNK_BYTES).is_err();
         let mut at = tail_len(reader.offset);
-        let (source, observed, max_line) =
-            (self.source, self.clock.now(), self.options.max_line_bytes);
-        let mut slicer = Slicer { source, observed, max_line, reader: &mut reader };
+        let mut slicer = self.slicer(&mut reader, Ending::Open);
+        let (mut items, from) = (0, at);
         while let Some((item, used)) = slicer.next(&archive.pending, at) {
             at += used;
-            self.progress.items += 1;
-            self.progress.bytes += len64(used);
+            items += 1;
             outlet.put(item)?;
         }
+        self.progress.items += items;
+        self.progress.bytes += len64(at - from);
         self.progress.more = true;
         if failed {
             let missing = Missing {

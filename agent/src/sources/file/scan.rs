@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use custody_event::position::Fingerprint;
 
-use super::content::{Head, head_of, read_at, tail_of};
+use super::content::{Head, head_of, len64, read_at, tail_of};
 use super::cut::SKIP_LINE;
 use super::names::{family, is_compressed_name, is_rotation_of, numbered_base, path_text};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
@@ -15,7 +15,7 @@ use super::stat::{Inode, Stat, stat_file};
 use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
 use super::{Start, trouble};
-use crate::sources::{Item, Notice, Outlet, Stopped};
+use crate::sources::{Encoding, Item, Notice, Outlet, Stopped};
 
 impl Tailer {
     pub(crate) fn scan(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
@@ -316,10 +316,16 @@ impl Tailer {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
-        let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
+        let Ok(file) = file.try_clone() else { return Ok(()) };
+        if self.learn_order(reader, |head| read_at(&file, head, 0)).is_err() {
+            return Ok(());
+        }
+        let encoding = self.encoding_of(reader);
+        let size = reader.size - reader.size % len64(encoding.unit());
+        let Ok(end) = end_of(&file, size, encoding) else { return Ok(()) };
         let Some((first, tail, in_line)) = end else { return Ok(()) };
         reader.name(first, 0);
-        reader.offset = reader.size;
+        reader.offset = size;
         reader.tail = tail;
         reader.segment = if in_line { SKIP_LINE } else { 0 };
         let Some(position) = reader.position() else { return Ok(()) };
@@ -386,11 +392,17 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
 }
 
 /// First record, tail, and whether the end stands within a line.
-fn end_of(file: &File, size: u64) -> std::io::Result<Option<(Fingerprint, Fingerprint, bool)>> {
+fn end_of(
+    file: &File,
+    size: u64,
+    encoding: Encoding,
+) -> std::io::Result<Option<(Fingerprint, Fingerprint, bool)>> {
     let Head::Record(first) = head_of(file)? else { return Ok(None) };
-    let mut last = [0];
-    let got = read_at(file, &mut last, size.saturating_sub(1))?;
-    Ok(tail_of(file, size)?.map(|tail| (first, tail, got == 1 && last[0] != b'\n')))
+    let mut last = [0; 2];
+    let last = &mut last[..encoding.unit()];
+    let got = read_at(file, last, size.saturating_sub(len64(last.len())))?;
+    let in_line = got == last.len() && encoding.line_end(last) != Some(0);
+    Ok(tail_of(file, size)?.map(|tail| (first, tail, in_line)))
 }
 
 /// Who is related to whom by name, indexed once a pass.

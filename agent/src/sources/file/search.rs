@@ -146,6 +146,7 @@ impl Tailer {
     }
 
     fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path) {
+        self.learn_order_of_packed(&mut reader, path);
         let before = len64(tail_len(reader.offset));
         let opened = Archive::open(path).and_then(|mut archive| {
             let there = archive.skip_to(reader.offset - before)?;
@@ -159,6 +160,20 @@ impl Tailer {
             reader.at = None;
         }
         self.readers.insert(id, reader);
+    }
+
+    /// What fails here fails again where the copy is read, and is said there.
+    pub(crate) fn learn_order_of_packed(&self, reader: &mut Reader, path: &Path) {
+        let learnt = self.learn_order(reader, |head| {
+            let mut archive = Archive::open(path)?;
+            archive.fill(head.len())?;
+            let got = archive.pending.len().min(head.len());
+            head[..got].copy_from_slice(&archive.pending[..got]);
+            Ok(got)
+        });
+        if let Err(error) = learnt {
+            log::debug!(path:% = path.display(), error:% = error; "a compressed file's first bytes cannot be read");
+        }
     }
 
     fn search(&self, reader: &Reader) -> io::Result<Search> {

@@ -2,21 +2,22 @@
 //! but the outlet. [`super::FileSource::run`] is a loop around it; tests drive it by hand.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use custody_event::position::Fingerprint;
 use custody_event::{Clock, FileIdentity, Offset, Timestamp};
 
-use super::cut::FINISHED;
+use super::cut::{Cutter, FINISHED};
 use super::names::path_from_text;
 use super::reader::{Done, Place, Reader, ReaderId};
 use super::stat::Inode;
 use super::walk::{Found, Walk};
-use super::{FileOptions, SourceError, Start};
+use super::{FileEncoding, FileOptions, SourceError, Start};
 use crate::sources::{
-    FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped,
-    TAIL_BYTES,
+    Encoding, FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState,
+    Stopped, TAIL_BYTES,
 };
 
 /// Scans that look for a vanished content before it is given up.
@@ -55,6 +56,7 @@ pub struct Tailer {
     pub(crate) source: SourceIndex,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) walk: Walk,
+    pub(crate) cutter: Cutter,
     pub(crate) readers: BTreeMap<ReaderId, Reader>,
     pub(crate) next_id: ReaderId,
     pub(crate) by_inode: HashMap<Inode, ReaderId>,
@@ -94,6 +96,7 @@ impl Tailer {
             .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
         Ok(Self {
             walk,
+            cutter: options.cutter()?,
             first_start: saved.is_empty(),
             started_ns: clock.now().micros().saturating_mul(1_000).saturating_sub(CLOCK_SLACK_NS),
             saved: Some(saved),
@@ -136,6 +139,45 @@ impl Tailer {
         self.progress = Progress::default();
         self.round(outlet)?;
         Ok(self.progress)
+    }
+
+    /// When a record that waits for its end is taken as it is, on the monotonic clock.
+    pub(crate) fn next_flush(&self) -> Option<std::time::Duration> {
+        let flush = self.options.multiline.as_ref()?.flush;
+        let pending = self.readers.values().filter_map(|reader| reader.pending);
+        pending.min().map(|since| since.saturating_add(flush))
+    }
+
+    /// Has this reader's last record waited long enough?
+    pub(crate) fn is_silent(&self, reader: &Reader) -> bool {
+        let Some(multiline) = &self.options.multiline else { return false };
+        let now = self.clock.monotonic();
+        reader.pending.is_some_and(|since| now.saturating_sub(since) >= multiline.flush)
+    }
+
+    /// How a reader's bytes are text, as far as it is known.
+    pub(crate) fn encoding_of(&self, reader: &Reader) -> Encoding {
+        match self.options.encoding {
+            FileEncoding::Fixed(encoding) => encoding,
+            FileEncoding::Utf16 => reader.order.unwrap_or(Encoding::Utf16Le),
+        }
+    }
+
+    /// Learns a content's byte order from its first bytes.
+    pub(crate) fn learn_order(
+        &self,
+        reader: &mut Reader,
+        head: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if self.options.encoding != FileEncoding::Utf16 || reader.order.is_some() {
+            return Ok(());
+        }
+        let mut mark = [0; 2];
+        if head(&mut mark)? == mark.len() {
+            let is_be = mark[..] == *Encoding::Utf16Be.mark();
+            reader.order = Some(if is_be { Encoding::Utf16Be } else { Encoding::Utf16Le });
+        }
+        Ok(())
     }
 
     /// What it shows of itself.

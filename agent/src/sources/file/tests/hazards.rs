@@ -495,7 +495,7 @@ fn a_reused_inode_is_a_new_file() {
         tail: Fingerprint::of(b"elsewhere"),
         ..position
     };
-    bench.tailer = start(&bench.options, vec![old]);
+    bench.tailer = start(&bench.options, &bench.clock, vec![old]);
     bench.past.clear();
     bench.scans(8);
     assert_eq!(bench.lines(), expected(0..100));
