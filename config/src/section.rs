@@ -119,9 +119,14 @@ impl<'r> Section<'r> {
 
     /// Notes `key` as missing if it is not there.
     pub(crate) fn must_have(&mut self, key: &'static str) {
-        if !self.entries.iter().any(|(name, _)| name.name == key) {
+        if !self.has(key) {
             self.missing.push(key);
         }
+    }
+
+    /// Is `key` there?
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name.name == key)
     }
 
     /// The value of `key`, if it is there.

@@ -70,6 +70,12 @@ const ROUND_PAUSE: Duration = Duration::from_millis(3);
 /// Between two scans that notifications asked for, at least (four times as long as a scan takes, if
 /// that is more): a busy directory must not keep us looking at it.
 const SCAN_SPACING: Duration = Duration::from_millis(10);
+/// A scan of many files that only makes sure takes at most one part in so many of the time.
+const IDLE_SCAN_SHARE: u32 = 200;
+/// Time between two scans that only make sure, at most.
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two times that the source's state is shown, at least, while it only reads.
+const SHOW_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request to stop may go unnoticed while nothing happens.
 const STOP_CHECK: Duration = Duration::from_millis(200);
 
@@ -266,31 +272,79 @@ fn follow(
     outlet: &mut dyn Outlet,
     state: &SharedSourceState,
 ) -> Result<std::convert::Infallible, Stopped> {
-    let mut next_scan = Duration::ZERO;
-    let mut soonest = Duration::ZERO;
+    let mut scans = Scans { interval, next: Duration::ZERO, soonest: Duration::ZERO };
+    let mut shown = Shown { at: Duration::ZERO, is_stale: false };
     loop {
         if bell.take_structure() {
-            next_scan = next_scan.min(soonest);
+            scans.hurry();
         }
+        let touched = bell.take_touched();
         let now = clock.monotonic();
-        let progress = if now >= next_scan {
+        let progress = if now >= scans.next {
             let progress = tailer.step(outlet)?;
-            let after = clock.monotonic();
-            soonest = after.saturating_add(SCAN_SPACING.max(after.saturating_sub(now) * 4));
-            next_scan = after.saturating_add(interval);
             watch.follow(tailer.watched_dirs());
+            scans.done(now, clock.monotonic(), watch.is_whole() && tailer.is_settled());
+            shown.is_stale = true;
+            shown.at = Duration::ZERO;
             progress
-        } else {
+        } else if touched.all {
             tailer.read(outlet)?
+        } else {
+            let (progress, all_known) = tailer.read_touched(&touched.paths, outlet)?;
+            if !all_known {
+                scans.not_later_than(now.saturating_add(interval));
+            }
+            progress
         };
-        publish(tailer, watch, state);
+        shown.is_stale |= progress != Progress::default();
+        if shown.is_stale && now >= shown.at {
+            publish(tailer, watch, state);
+            shown = Shown { at: now.saturating_add(SHOW_PAUSE), is_stale: false };
+        }
         if progress.rescan {
-            next_scan = next_scan.min(soonest);
+            scans.hurry();
         }
         if !progress.more {
-            let next = tailer.next_flush().map_or(next_scan, |flush| next_scan.min(flush));
+            let mut next = scans.next;
+            next = tailer.next_flush().map_or(next, |flush| next.min(flush));
+            next = if shown.is_stale { next.min(shown.at) } else { next };
             rest(bell, clock, next, outlet)?;
         }
+    }
+}
+
+/// When what is shown was last brought up to date.
+struct Shown {
+    /// Not again before.
+    at: Duration,
+    is_stale: bool,
+}
+
+/// When to scan.
+struct Scans {
+    interval: Duration,
+    next: Duration,
+    /// Not before, whatever notifications say.
+    soonest: Duration,
+}
+
+impl Scans {
+    fn hurry(&mut self) {
+        self.next = self.next.min(self.soonest);
+    }
+
+    fn not_later_than(&mut self, at: Duration) {
+        self.next = self.next.min(at.max(self.soonest));
+    }
+
+    /// A scan took from `began` to `ended`. Where it would find nothing that no notification has
+    /// told, it may come later: it must not cost more than a small share of the time.
+    fn done(&mut self, began: Duration, ended: Duration, is_told: bool) {
+        let cost = ended.saturating_sub(began);
+        self.soonest = ended.saturating_add(SCAN_SPACING.max(cost * 4));
+        let idle = (cost * IDLE_SCAN_SHARE).min(MAX_IDLE_INTERVAL);
+        let interval = if is_told { self.interval.max(idle) } else { self.interval };
+        self.next = ended.saturating_add(interval);
     }
 }
 

@@ -96,13 +96,16 @@ impl View<'_> {
     fn line(&self, begin: usize) -> Line {
         let rest = &self.data[begin..];
         let found = self.enc.line_end(rest);
-        let len = found.unwrap_or(rest.len());
+        let is_whole = found.is_some() || self.ending == Ending::Over;
+        // Of a line that may go on, half a code unit says nothing yet.
+        let half = if is_whole { 0 } else { rest.len() % self.enc.unit() };
+        let len = found.unwrap_or(rest.len() - half);
         Line {
             begin,
             // A carriage return at the end of what is there may be one of a line end.
             text_end: begin + self.enc.strip_return(&rest[..len]).len(),
             end: found.map_or(self.data.len(), |len| begin + len + self.enc.unit()),
-            is_whole: found.is_some() || self.ending == Ending::Over,
+            is_whole,
         }
     }
 
@@ -136,6 +139,7 @@ impl View<'_> {
 
     /// The next piece of a record that is too long: its whole lines, or as much as may be.
     fn piece(&self, begin: usize, lines: Option<(usize, usize)>) -> Piece {
+        let lines = lines.filter(|(text_end, _)| *text_end > begin);
         let (text_end, used) = lines.unwrap_or((begin + self.max, begin + self.max));
         Piece { begin, len: text_end - begin, used, ends: false }
     }
@@ -166,6 +170,10 @@ impl Rule {
         let mut at = 0;
         while at < data.len() && spans.len() < MAX_CHUNK_RECORDS {
             match self.one(&view, at, segment > 0) {
+                // An over-long record may end with empty lines.
+                One::Whole(span) if segment > 0 && span.text_end == span.begin => {
+                    return Cut::Skip(span.end, true);
+                }
                 One::Whole(Span { begin, text_end, end }) if segment > 0 => {
                     let len = text_end - begin;
                     return Cut::Piece(Piece { begin, len, used: end, ends: true });
@@ -366,7 +374,7 @@ mod tests {
                 (16, " abcdef", 1),
                 (24, " 0123456789abcde", 2),
                 (40, "fghij\n x", 3),
-                (50, "2", 0)
+                (49, "2", 0)
             ]
         );
     }

@@ -4,6 +4,7 @@
 //! the offset are verified in the same call that reads those after it; the first record is looked
 //! at after the call. Only if both are what they were do the new bytes count.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -20,7 +21,7 @@ use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
 use super::tailer::Tailer;
 use super::{FileEncoding, trouble};
-use crate::sources::{Chunk, Encoding, Framing, Item, Outlet, SourceIndex, Span, Stopped};
+use crate::sources::{Chunk, Encoding, Framing, Item, Notice, Outlet, SourceIndex, Span, Stopped};
 
 /// A failed file is left out for at most this many rounds.
 const MAX_BACK_OFF: u32 = 64;
@@ -56,9 +57,21 @@ pub(crate) struct Slicer<'a> {
 }
 
 impl Tailer {
-    pub(crate) fn round(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    /// Reads one batch from every file that may have more: from all, or, where it is known which
+    /// have been written to, from those and from those that were not at rest.
+    pub(crate) fn round(
+        &mut self,
+        touched: Option<&HashSet<ReaderId>>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         self.round += 1;
-        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        let is_wanted = |(id, reader): (&ReaderId, &Reader)| {
+            let rests = touched.is_some_and(|touched| !touched.contains(id))
+                && reader.is_at_rest()
+                && !self.is_silent(reader);
+            (!rests).then_some(*id)
+        };
+        let ids: Vec<ReaderId> = self.readers.iter().filter_map(is_wanted).collect();
         let mut blocked = Vec::new();
         // A file that no longer looks like a copy came before what stands in its place now.
         for id in &ids {
@@ -66,18 +79,25 @@ impl Tailer {
                 self.glance(*id);
             }
         }
+        let mut open = self.open_files();
         for id in ids {
             if outlet.is_stopped() {
                 return Err(Stopped);
             }
             let Some(reader) = self.readers.get(&id) else { continue };
+            let was_open = reader.is_open();
             if self.is_blocked(reader) {
                 blocked.push(id);
                 self.glance(id);
             } else {
                 self.read_batch(id, outlet)?;
             }
+            if !was_open && self.readers.get(&id).is_some_and(Reader::is_open) {
+                open += 1;
+                open -= usize::from(open > self.options.max_open_files && self.close(id));
+            }
         }
+        self.pay(outlet)?;
         let is_free = |id| self.readers.get(id).is_some_and(|reader| !self.is_blocked(reader));
         self.progress.more |= blocked.iter().any(is_free);
         Ok(())
@@ -146,6 +166,16 @@ impl Tailer {
         }
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
         let stat = stat_file(file)?;
+        if reader.known.is_none() && stat.size < reader.largest {
+            let seen = reader.largest;
+            let text = format!(
+                "{} was emptied before its first line was complete; at least {seen} bytes were seen there and not found again",
+                reader.path.display()
+            );
+            let notice = self.notice("truncated_unread", &reader.path, text);
+            self.owed.push(Notice { from: Some(Offset(0)), bytes: Some(seen), ..notice });
+            reader.largest = 0;
+        }
         reader.see(&stat);
         let seen = Some((stat.size, stat.modified_ns));
         let is_unchanged = reader.idle == seen;
@@ -162,6 +192,7 @@ impl Tailer {
                     // What is named next may have been preceded by what nobody has seen here.
                     reader.hunted = false;
                     reader.idle = seen;
+                    reader.largest = stat.size;
                     return Ok(Look::Idle);
                 }
                 Named::AskAgain => return Ok(Look::Idle),

@@ -82,6 +82,8 @@ pub(crate) struct Reader {
     pub(crate) recheck: bool,
     /// Round of the last growth, for closing the longest quiet files.
     pub(crate) used: u64,
+    /// Its file was emptied in place when so much of it had been seen.
+    pub(crate) emptied: Option<u64>,
     /// Since when whole lines wait for what comes after them, on the monotonic clock.
     pub(crate) pending: Option<std::time::Duration>,
     /// The byte order that the content's first bytes say, where that is asked for.
@@ -117,6 +119,7 @@ impl Reader {
             hunted: false,
             recheck: false,
             used: 0,
+            emptied: None,
             pending: None,
             order: None,
             back_off: (0, 0),
@@ -225,6 +228,19 @@ impl Reader {
                 self.held || self.back_off.0 > 0 || (is_idle && self.pending.is_none())
             }
         }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.place, Place::Inode(Some(_)))
+    }
+
+    /// In its place, and read as far as it was at the last look.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.place, Place::Inode(_))
+            && !self.is_moved()
+            && !self.held
+            && self.back_off.0 == 0
+            && self.idle == Some((self.size, self.seen_ns))
     }
 
     pub(crate) fn seen_size(&self) -> Option<SeenSize> {

@@ -8,14 +8,14 @@ use custody_event::position::Fingerprint;
 
 use super::content::{Head, head_of, len64, read_at, tail_of};
 use super::cut::SKIP_LINE;
-use super::names::{family, is_compressed_name, is_rotation_of, numbered_base, path_text};
+use super::names::{family, is_compressed_name, is_rotation_of, numbered_base};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::siblings;
 use super::stat::{Inode, Stat, stat_file};
 use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
 use super::{Start, trouble};
-use crate::sources::{Encoding, Item, Notice, Outlet, Stopped};
+use crate::sources::{Encoding, Item, Outlet, Stopped};
 
 impl Tailer {
     pub(crate) fn scan(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
@@ -24,6 +24,7 @@ impl Tailer {
         let found = self.walk.look();
         self.refresh_troubles(&found);
         let unreadable = self.attach(&found);
+        self.pay(outlet)?;
         self.notice_vanished_blind(&found, outlet)?;
         self.search_missing(&unreadable, outlet)?;
         self.adopt(&found, &unreadable, outlet)?;
@@ -163,21 +164,11 @@ impl Tailer {
         for (inode, path) in gone {
             let Some((_, size)) = self.blind.remove(&inode) else { continue };
             self.hunt(path.clone());
-            let notice = Notice {
-                source: self.source,
-                code: "unreadable",
-                text: format!(
-                    "{} went away before it could be opened; it held at least {size} bytes",
-                    path.display()
-                ),
-                path: Some(path_text(&path)),
-                from: None,
-                bytes: None,
-                records: None,
-                observed: self.clock.now(),
-                after: None,
-                marks: Vec::new(),
-            };
+            let text = format!(
+                "{} went away before it could be opened; it held at least {size} bytes",
+                path.display()
+            );
+            let notice = self.notice("unreadable", &path, text);
             self.put(outlet, Item::Gap(notice))?;
         }
         Ok(())
@@ -216,6 +207,7 @@ impl Tailer {
             (kin.base(path).is_none(), stat.modified_ns, times_rotated)
         });
         let mut begun: Vec<(PathBuf, ReaderId)> = Vec::new();
+        let mut open = self.open_files();
         for (path, stat) in fresh {
             if is_compressed_name(path) {
                 log::debug!(path:% = path.display(); "a compressed file is not read as text");
@@ -223,6 +215,11 @@ impl Tailer {
                 continue;
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
+            open += 1;
+            if open > self.options.max_open_files {
+                // It is opened again when its turn comes.
+                open -= usize::from(self.close_unread(id));
+            }
             let after = kin.before(self, path, &begun);
             for earlier in after {
                 self.put_after(id, earlier);
@@ -294,6 +291,12 @@ impl Tailer {
             }
         };
         Ok(Some(self.insert(reader)))
+    }
+
+    fn close_unread(&mut self, id: ReaderId) -> bool {
+        let Some(reader) = self.readers.get_mut(&id) else { return false };
+        reader.place = Place::Inode(None);
+        true
     }
 
     /// Was this inode read to its end before, and has it grown since?

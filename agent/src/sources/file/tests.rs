@@ -222,7 +222,9 @@ impl Bench {
 
     #[track_caller]
     fn expect_no_gaps(&self) {
-        assert!(self.gaps().is_empty(), "{:?}", self.gaps());
+        let certain: Vec<_> =
+            self.gaps().into_iter().filter(|notice| notice.code != "emptied").collect();
+        assert!(certain.is_empty(), "{certain:?}");
     }
 
     fn identities(&self) -> Vec<FileIdentity> {
