@@ -137,12 +137,6 @@ impl<'r> Section<'r> {
         Some(self.entries.remove(index).1)
     }
 
-    /// Where `key` was written, if it is there; without listing it among the known keys.
-    pub(crate) fn take_unlisted(&mut self, key: &str) -> Option<Spot> {
-        let index = self.entries.iter().position(|(name, _)| name.name == key)?;
-        Some(self.entries.remove(index).0.spot)
-    }
-
     fn wrong(&self, key: &str, node: &Node, wanted: &str, hint: &str) {
         let what =
             format!("`{}` must be {wanted}, found {}", self.full(key), node.value.describe());

@@ -52,7 +52,7 @@ fn examples(prefix: &str) -> Vec<PathBuf> {
         .collect();
     files.push(shipped().join(format!("{prefix}.yaml")));
     if prefix == "agent" {
-        for name in ["journal", "syslog", "webhook"] {
+        for name in ["encoding", "journal", "multiline", "syslog", "webhook"] {
             files.push(shipped().join(format!("examples/{name}.yaml")));
         }
     }

@@ -541,4 +541,111 @@ mod tests {
         assert_eq!(parts.len(), 1);
         assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
     }
+
+    /// The events of a chunk, read back.
+    fn events(chunk: &Chunk) -> Vec<serde_json::Value> {
+        let parts = worker().parse(chunk).unwrap();
+        let [Parsed { events: Events::Text { text, .. }, coverage, .. }] = &parts[..] else {
+            panic!("one part of few events")
+        };
+        let events: Vec<serde_json::Value> = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        for event in &events {
+            let offset = event["origin"]["offset"].as_u64().unwrap();
+            assert!((coverage.from.get()..coverage.to.get()).contains(&offset));
+        }
+        events
+    }
+
+    #[test]
+    fn records_of_several_lines_are_one_event_each_at_their_first_byte() {
+        let mut chunk = chunk(b"\n\n{\"a\":1,\n \"who\":\"eva\"}\r\n\n2\n 3\n".to_vec());
+        chunk.framing = Framing::Spans;
+        chunk.spans = vec![
+            Span { begin: 2, text_end: 23, end: 26 },
+            Span { begin: 26, text_end: 30, end: 31 },
+        ];
+        let events = events(&chunk);
+        let places: Vec<(u64, &str)> = events
+            .iter()
+            .map(|event| {
+                let origin = &event["origin"];
+                (origin["offset"].as_u64().unwrap(), origin["raw"].as_str().unwrap())
+            })
+            .collect();
+        let expected = [(10_002, "{\"a\":1,\n \"who\":\"eva\"}"), (10_026, "2\n 3")];
+        assert_eq!(places, expected);
+        assert!(events[0]["origin"].get("encoding").is_none());
+    }
+
+    #[test]
+    fn an_events_text_and_encoding_give_back_the_bytes_that_its_hash_is_over() {
+        for (encoding, text) in [
+            (Encoding::Utf16Le, "gr\u{fc}n \u{1f980} {\"who\":\"eva\"}"),
+            (Encoding::Utf16Be, "gr\u{fc}n \u{1f980}"),
+            (Encoding::Latin1, "gr\u{fc}n \u{85}"),
+            (Encoding::Windows1252, "gr\u{fc}n \u{20ac}"),
+        ] {
+            let bytes = encoding.encode(text).unwrap();
+            let mut chunk = chunk([bytes.clone(), encoding.encode("\n").unwrap()].concat());
+            chunk.encoding = encoding;
+            chunk.framing = Framing::Spans;
+            chunk.spans = vec![Span { begin: 0, text_end: bytes.len(), end: chunk.bytes.len() }];
+            let [event] = &events(&chunk)[..] else { panic!("one") };
+            let origin = &event["origin"];
+            assert_eq!(origin["raw"], text);
+            assert_eq!(origin["encoding"], encoding.name());
+            let hash = custody_event::Digest::of(&bytes).to_hex();
+            assert_eq!(origin["raw_sha256"], hash);
+        }
+        // Half a surrogate pair is no text: the bytes are kept.
+        let mut broken = chunk(vec![b'a', 0, 0x3e, 0xd8, b'\n', 0]);
+        (broken.encoding, broken.framing) = (Encoding::Utf16Le, Framing::Spans);
+        broken.spans = vec![Span { begin: 0, text_end: 4, end: 6 }];
+        let [event] = &events(&broken)[..] else { panic!("one") };
+        assert_eq!(event["origin"]["raw_base64"], "YQA+2A==");
+        assert!(event["origin"].get("raw").is_none());
+        let hash = custody_event::Digest::of(&broken.bytes[..4]).to_hex();
+        assert_eq!(event["origin"]["raw_sha256"], hash);
+    }
+
+    #[test]
+    fn the_longest_record_of_every_encoding_is_kept_whole() {
+        for (encoding, character) in [
+            (Encoding::Utf16Le, '\u{4e00}'),
+            (Encoding::Latin1, '\u{fc}'),
+            (Encoding::Windows1252, '\u{20ac}'),
+        ] {
+            let unit = encoding.encode(&character.to_string()).unwrap();
+            let count = encoding.most_bytes() / unit.len();
+            let mut chunk = chunk(unit.repeat(count));
+            (chunk.encoding, chunk.framing) = (encoding, Framing::Segment { number: 0 });
+            let [event] = &events(&chunk)[..] else { panic!("one") };
+            assert_eq!(event["origin"]["raw"].as_str().unwrap().chars().count(), count);
+        }
+    }
+
+    #[test]
+    fn the_mark_at_a_files_beginning_is_no_part_of_its_first_record() {
+        for (encoding, framing) in [
+            (Encoding::Utf8, Framing::Lines),
+            (Encoding::Utf16Le, Framing::Spans),
+            (Encoding::Utf16Be, Framing::Unterminated),
+        ] {
+            let text = "\u{feff}{\"who\":\"eva\"}";
+            let end = if framing == Framing::Unterminated { "" } else { "\n" };
+            let mut first = chunk(encoding.encode(&format!("{text}{end}")).unwrap());
+            first.from = Offset(0);
+            first.after.offset = Offset(len_u64(first.bytes.len()));
+            (first.encoding, first.framing) = (encoding, framing);
+            let text_end = first.bytes.len() - end.len() * encoding.unit();
+            first.spans = vec![Span { begin: 0, text_end, end: first.bytes.len() }];
+            let [event] = &events(&first)[..] else { panic!("one") };
+            assert_eq!(event["origin"]["raw"], text.trim_start_matches('\u{feff}'));
+            assert_eq!(event["origin"]["offset"], encoding.mark().len());
+        }
+    }
 }

@@ -91,7 +91,11 @@ impl Encoding {
             Self::Utf16Le => b"\r\0",
             Self::Utf16Be => b"\0\r",
         };
-        if line.len() % self.unit() == 0 { line.strip_suffix(mark).unwrap_or(line) } else { line }
+        if line.len().is_multiple_of(self.unit()) {
+            line.strip_suffix(mark).unwrap_or(line)
+        } else {
+            line
+        }
     }
 
     /// The mark that a text in this encoding may begin with (U+FEFF).

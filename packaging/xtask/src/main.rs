@@ -3,7 +3,7 @@
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
 //! - `dist`: the Debian packages.
-//! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
+//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the

@@ -166,15 +166,8 @@ impl Tailer {
         }
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
         let stat = stat_file(file)?;
-        if reader.known.is_none() && stat.size < reader.largest {
-            let seen = reader.largest;
-            let text = format!(
-                "{} was emptied before its first line was complete; at least {seen} bytes were seen there and not found again",
-                reader.path.display()
-            );
-            let notice = self.notice("truncated_unread", &reader.path, text);
-            self.owed.push(Notice { from: Some(Offset(0)), bytes: Some(seen), ..notice });
-            reader.largest = 0;
+        if reader.known.is_none() && stat.size < reader.largest.max(reader.unbegun) {
+            self.emptied_unbegun(reader);
         }
         reader.see(&stat);
         let seen = Some((stat.size, stat.modified_ns));
@@ -195,7 +188,10 @@ impl Tailer {
                     reader.largest = stat.size;
                     return Ok(Look::Idle);
                 }
-                Named::AskAgain => return Ok(Look::Idle),
+                Named::AskAgain => {
+                    reader.unbegun = if reader.held { 0 } else { stat.size };
+                    return Ok(Look::Idle);
+                }
             }
         }
         self.learn_order_of_file(reader)?;
@@ -207,6 +203,29 @@ impl Tailer {
             reader.largest = stat.size.max(reader.offset + len64(len - before));
         }
         Ok(look)
+    }
+
+    /// A file that had no name yet was emptied: by whoever copied it, perhaps, and then the copy is
+    /// read as a file of its own.
+    fn emptied_unbegun(&mut self, reader: &mut Reader) {
+        let path = reader.path.display();
+        let (code, text, bytes) = match reader.largest {
+            0 => {
+                let text = format!(
+                    "{path} was emptied before it was begun; what no copy holds of it, if anything, was not seen"
+                );
+                ("emptied", text, None)
+            }
+            seen => {
+                let text = format!(
+                    "{path} was emptied before its first line was complete; at least {seen} bytes were seen there and not found again"
+                );
+                ("truncated_unread", text, Some(seen))
+            }
+        };
+        let notice = self.notice(code, &reader.path, text);
+        self.owed.push(Notice { from: Some(Offset(0)), bytes, ..notice });
+        (reader.largest, reader.unbegun) = (0, 0);
     }
 
     pub(crate) fn learn_order_of_file(&self, reader: &mut Reader) -> io::Result<()> {

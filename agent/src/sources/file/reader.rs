@@ -82,6 +82,8 @@ pub(crate) struct Reader {
     pub(crate) recheck: bool,
     /// Round of the last growth, for closing the longest quiet files.
     pub(crate) used: u64,
+    /// How much of it was seen while it had to wait for its name.
+    pub(crate) unbegun: u64,
     /// Its file was emptied in place when so much of it had been seen.
     pub(crate) emptied: Option<u64>,
     /// Since when whole lines wait for what comes after them, on the monotonic clock.
@@ -119,6 +121,7 @@ impl Reader {
             hunted: false,
             recheck: false,
             used: 0,
+            unbegun: 0,
             emptied: None,
             pending: None,
             order: None,

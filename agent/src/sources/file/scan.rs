@@ -17,6 +17,10 @@ use super::walk::{Found, is_absent};
 use super::{Start, trouble};
 use crate::sources::{Encoding, Item, Outlet, Stopped};
 
+/// So many files that nothing was read of may be open whatever the limit is: a closed file that is
+/// renamed before it has a name is harder to find again.
+const UNREAD_OPEN_FILES: usize = 64;
+
 impl Tailer {
     pub(crate) fn scan(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         self.begin(outlet)?;
@@ -216,7 +220,7 @@ impl Tailer {
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
             open += 1;
-            if open > self.options.max_open_files {
+            if open > self.options.max_open_files.max(UNREAD_OPEN_FILES) {
                 // It is opened again when its turn comes.
                 open -= usize::from(self.close_unread(id));
             }

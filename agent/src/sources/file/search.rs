@@ -118,10 +118,17 @@ impl Tailer {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         let outcome = self.search(&reader);
+        let is_emptied = match &outcome {
+            Ok(Search::Plain(_, _, stat)) if stat.inode == home(&reader) => false,
+            Ok(Search::Plain(..) | Search::Packed(_) | Search::Damaged(_)) => {
+                self.lives_on(&reader)
+            }
+            _ => false,
+        };
         let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
         missing.tries += 1;
         let tries = missing.tries;
-        if missing.truncated || missing.not_at_home {
+        if missing.truncated || missing.not_at_home || is_emptied {
             reader.emptied = Some(reader.largest);
         }
         match outcome {
@@ -146,6 +153,13 @@ impl Tailer {
             }
         }
         Ok(())
+    }
+
+    /// Does the inode stand there that a content was born in, which was found elsewhere?
+    fn lives_on(&self, reader: &Reader) -> bool {
+        let home = home(reader);
+        let beside = |near: Vec<Sibling>| near.iter().any(|sibling| sibling.stat.inode == home);
+        self.by_inode.contains_key(&home) || siblings(&reader.path).is_ok_and(beside)
     }
 
     fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {

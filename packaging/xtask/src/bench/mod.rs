@@ -3,6 +3,7 @@
 
 mod agent;
 mod collector;
+mod files;
 mod latency;
 mod load;
 mod queries;
@@ -21,6 +22,8 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Blocks → evidence → index → queries.
     Collector(collector::Args),
+    /// Thousands of files tailed at once, few of them written to.
+    Files(files::Args),
 }
 
 /// Where and how.
@@ -53,6 +56,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
+        Command::Files(args) => files::run(args),
     }
 }
 
