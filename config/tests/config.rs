@@ -52,7 +52,7 @@ fn examples(prefix: &str) -> Vec<PathBuf> {
         .collect();
     files.push(shipped().join(format!("{prefix}.yaml")));
     if prefix == "agent" {
-        for name in ["journal", "syslog", "webhook"] {
+        for name in ["encoding", "journal", "multiline", "syslog", "webhook"] {
             files.push(shipped().join(format!("examples/{name}.yaml")));
         }
     }
@@ -287,10 +287,6 @@ fn what_comes_later_is_told_apart_from_a_slip() {
             "outputs: [{ id: o, type: otlp, url: x }]\n",
             "agent.yaml:1:26: type `otlp` is not built into this version yet (hint: this version knows: custody)",
         ),
-        (
-            "sources: [{ id: j, type: file, paths: [/x], multiline: { start: x } }]\n",
-            "agent.yaml:1:45: `multiline` is not built into this version yet (hint: remove it)",
-        ),
     ] {
         let message = refused(agent(text));
         assert!(message.lines().any(|line| line == expected), "wanted {expected}\ngot {message}");
@@ -306,6 +302,33 @@ fn what_comes_later_is_told_apart_from_a_slip() {
         message,
         "collector.yaml:1:17: type `s3` is not built into this version yet (hint: this version knows: local)"
     );
+}
+
+#[test]
+fn lines_that_belong_together_are_told_in_one_way() {
+    let file = |keys: &str| {
+        format!("sources: [{{ id: a, type: file, paths: [/x], {keys} }}]\n{GOOD_OUTPUT}")
+    };
+    for (keys, expected) in [
+        ("multiline: { max_bytes: 4KiB }", "does not say which lines belong together"),
+        ("multiline: { indent: false }", "does not say which lines belong together"),
+        ("multiline: { indent: true, start: x }", "says in several ways which lines"),
+        (
+            "multiline: { start: '^(a' }",
+            "agent.yaml:1:65: `sources[].multiline.start`: `^(a` is not a pattern: unclosed group",
+        ),
+        ("multiline: { begin: x, start: x }", "unknown key `sources[].multiline.begin`"),
+        ("multiline: { end: x, max_bytes: 1MiB }", "outside its limits"),
+        ("encoding: utf16", "did you mean `utf-16`?"),
+        ("max_open_files: 0", "outside its limits"),
+    ] {
+        let message = refused(agent(&file(keys)));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+    let good = file("multiline: { continue: '^\\s', flush: 2s }, encoding: utf-16le, poll: true");
+    let loaded = agent(&good).expect("loads");
+    let printed = loaded.value.render();
+    assert_eq!(agent(&printed).expect("loads again").value.sources, loaded.value.sources);
 }
 
 #[test]

@@ -43,8 +43,8 @@ pub use error::{PackError, PackErrors};
 pub use load::PackSource;
 pub use packtest::TestReport;
 pub use parser::{
-    DropReason, Envelope, Fanned, Given, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Run, Said, Scratch,
-    Settings, UNMATCHED, Verdict, raw_pieces,
+    DropReason, Envelope, Fanned, Given, MAX_FAN_OUT, MAX_FANNED_BYTES, Original, Parser, Run,
+    Said, Scratch, Settings, UNMATCHED, Verdict, raw_pieces,
 };
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

@@ -112,10 +112,23 @@ pub struct Given<'a> {
     pub name: Option<(FileKey, Offset)>,
     /// Where the source stands at the record.
     pub cursor: Option<&'a str>,
+    /// The record's bytes, where it is the text of something else than UTF-8.
+    pub original: Option<Original<'a>>,
     /// The envelope that the source took off already. The record is then not searched for one:
     /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
     /// record.
     pub said: Option<Said<'a>>,
+}
+
+/// A record's bytes as the source has them, where the parser is given their text.
+#[derive(Debug, Clone, Copy)]
+pub struct Original<'a> {
+    /// As they are: what `raw_sha256` and the id are derived from.
+    pub bytes: &'a [u8],
+    /// What turns the text back into them, for `origin.encoding`.
+    pub encoding: &'a str,
+    /// Does it, byte for byte?
+    pub exact: bool,
 }
 
 /// What an envelope says, taken off by the source (a journal's entry has it in fields).
@@ -607,7 +620,10 @@ impl Place<'_> {
             draft.int(Field::OriginSegment, i64::from(segment));
         }
         draft.raw_sha256(&self.hash.0);
-        if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
+        if let Some(original) = self.given.original {
+            draft.text(Field::OriginEncoding, original.encoding);
+            draft.raw_decoded(self.text, original.bytes, original.exact);
+        } else if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
             draft.raw_text(&self.text[..kept_len(self.record)]);
         } else {
             draft.raw(&self.record[..kept_len(self.record)]);

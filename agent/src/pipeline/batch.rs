@@ -115,7 +115,12 @@ impl Parts<'_> {
             let key = delivery_key(&self.source.host_id, &self.source.id, delivery);
             (key, Offset(*number))
         });
-        Given { name, cursor: known.cursor.as_deref(), said: known.said.as_ref().map(said) }
+        Given {
+            name,
+            cursor: known.cursor.as_deref(),
+            said: known.said.as_ref().map(said),
+            ..Given::default()
+        }
     }
 
     /// Makes a part of what was parsed since the last one.

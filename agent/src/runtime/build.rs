@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use custody_config::agent::{
-    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
-    Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
+    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, MultilineConfig,
+    OutputConfig, Packs, Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
+    TextEncoding,
 };
 use custody_config::{AgentConfig, Located, SecretFile};
 use custody_event::Clock;
@@ -17,10 +18,10 @@ use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
 use super::Shared;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{OwnAct, SourceContext, random_secret};
-use crate::sources::SourceIndex;
-use crate::sources::file::{FileOptions, FileSource};
+use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
 use crate::sources::journal::{JournalOptions, JournalSource};
 use crate::sources::tls::server_config;
+use crate::sources::{Encoding, SourceIndex};
 use crate::sources::{syslog, webhook};
 
 /// The built-in packs, and over them those of the configured folders.
@@ -166,10 +167,31 @@ pub(super) fn file_source(
         },
         max_line_bytes: file.max_line_bytes.as_usize(),
         scan_interval: file.scan_interval.duration(),
-        ..FileOptions::default()
+        max_open_files: usize::try_from(file.max_open_files)?,
+        notifications: !file.poll,
+        encoding: match file.encoding {
+            TextEncoding::Utf8 => FileEncoding::Fixed(Encoding::Utf8),
+            TextEncoding::Utf16Le => FileEncoding::Fixed(Encoding::Utf16Le),
+            TextEncoding::Utf16Be => FileEncoding::Fixed(Encoding::Utf16Be),
+            TextEncoding::Utf16 => FileEncoding::Utf16,
+            TextEncoding::Latin1 => FileEncoding::Fixed(Encoding::Latin1),
+            TextEncoding::Windows1252 => FileEncoding::Fixed(Encoding::Windows1252),
+        },
+        multiline: file.multiline.as_ref().map(multiline),
     };
     FileSource::new(options, index, clock)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", file.id.get()))
+}
+
+fn multiline(config: &MultilineConfig) -> Multiline {
+    let rule = match (&config.start, &config.goes_on, &config.end) {
+        (Some(pattern), _, _) => MultilineRule::Start(pattern.get().clone()),
+        (None, Some(pattern), _) => MultilineRule::Continue(pattern.get().clone()),
+        (None, None, Some(pattern)) => MultilineRule::End(pattern.get().clone()),
+        (None, None, None) if config.indent => MultilineRule::Indent,
+        (None, None, None) => MultilineRule::BlankLine,
+    };
+    Multiline { rule, max_bytes: config.max_bytes.as_usize(), flush: config.flush.duration() }
 }
 
 /// The settings of a syslog source.

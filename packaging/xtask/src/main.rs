@@ -3,7 +3,7 @@
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
 //! - `dist`: the Debian packages.
-//! - `bench agent`, `bench collector`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.

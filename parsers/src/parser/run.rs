@@ -92,7 +92,7 @@ impl Run<'_> {
         let Self { parser, envelope, room } = self;
         let Room { lossy, tapes, record: number, work, memo, choice, chosen, bases } = &mut **room;
         *number += 1;
-        let hash = Digest::of(record);
+        let hash = Digest::of(given.original.map_or(record, |original| original.bytes));
         let text = as_text(record, lossy);
         let place = Place { record, text, offset, segment, hash: &hash, index: 0, given };
         let mut decoded = Decoded::new(text, *number, given.said);

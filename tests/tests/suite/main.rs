@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `ship` | nothing out of the ordinary: stop, reload, odd bytes, endpoints, tokens, TLS |
 //! | `rotate` | each kind of rotation, with the agent up and down |
+//! | `logrotate` | the real logrotate: create, compress, delaycompress, dateext, copytruncate |
 //! | `crash` | both programs killed at random while the log grows and rotates |
 //! | `memory_loss` | the agent's data directory deleted, or put back from a backup |
 //! | `spool_full` | the collector away until the spool is full |
@@ -47,6 +48,7 @@ mod bad_input;
 mod crash;
 mod disk_full;
 mod fork;
+mod logrotate;
 mod memory_loss;
 mod rotate;
 mod ship;

@@ -3,6 +3,7 @@
 
 mod agent;
 mod collector;
+mod files;
 mod latency;
 mod load;
 mod packs;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     /// What `packs` counts.
     #[command(hide = true)]
     PackReading(packs::Reading),
+    /// Thousands of files tailed at once, few of them written to.
+    Files(files::Args),
 }
 
 /// Where and how.
@@ -61,6 +64,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Collector(args) => collector::run(args),
         Command::Packs(args) => packs::run(args),
         Command::PackReading(args) => packs::read(args),
+        Command::Files(args) => files::run(args),
     }
 }
 
