@@ -7,6 +7,7 @@ mod file;
 mod journal;
 mod push;
 mod read;
+mod redact;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use push::{
     Encoding, Protocol, Scheme, SyslogSourceConfig, VerifyConfig, WebhookConfig,
     WebhookSourceConfig,
 };
+pub use redact::{GeoipConfig, Join, RedactConfig, RedactRuleConfig};
 
 use crate::common::{Log, LogLevel};
 use crate::endpoint::Endpoint;
@@ -48,6 +50,11 @@ pub struct AgentConfig {
     pub pack_dirs: Vec<Located<PathBuf>>,
     /// Threads that parse.
     pub parse_workers: u32,
+    /// The key of pseudonyms, where a rule of redaction asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pseudonym_key_file: Option<SecretFile>,
+    /// Databases that say where addresses are.
+    pub geoip: GeoipConfig,
     /// The durable buffer.
     pub spool: SpoolConfig,
     /// Where events go; at least one.
@@ -109,6 +116,16 @@ impl SourceConfig {
             Self::Journal(journal) => &journal.packs,
             Self::Syslog(syslog) => &syslog.packs,
             Self::Webhook(webhook) => &webhook.packs,
+        }
+    }
+
+    /// What is redacted, beside what is by default.
+    pub fn redact(&self) -> &RedactConfig {
+        match self {
+            Self::File(file) => &file.redact,
+            Self::Journal(journal) => &journal.redact,
+            Self::Syslog(syslog) => &syslog.redact,
+            Self::Webhook(webhook) => &webhook.redact,
         }
     }
 
@@ -327,6 +344,8 @@ impl Default for AgentConfig {
             webhook: WebhookConfig::default(),
             pack_dirs: vec![Located::default_of(PathBuf::from("/etc/custody/packs"))],
             parse_workers: default_parse_workers(),
+            pseudonym_key_file: None,
+            geoip: GeoipConfig::default(),
             spool: SpoolConfig::default(),
             outputs: Vec::new(),
             admin: AdminConfig::default(),
@@ -375,7 +394,7 @@ impl AgentConfig {
     /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
     pub fn keys() -> Vec<String> {
         // Reading a file with one of each section asks for every key.
-        let every = "sources: [{ type: file, multiline: {} }, { type: journal }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
+        let every = "sources: [{ type: file, multiline: {}, redact: [{ action: mask }] }, { type: journal }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
         let source = Source::of_text(Path::new("agent.yaml"), every);
         let (_, collected) =
             source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));

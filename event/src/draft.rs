@@ -10,6 +10,7 @@
 //! always stays, so nothing is lost.
 
 mod base;
+mod edit;
 
 use std::borrow::Cow;
 
@@ -115,7 +116,7 @@ impl Default for Draft<'_> {
     }
 }
 
-fn bit(field: Field) -> u128 {
+const fn bit(field: Field) -> u128 {
     1 << field.index()
 }
 

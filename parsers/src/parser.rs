@@ -21,11 +21,15 @@ use jiff::tz::TimeZone;
 use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
+use crate::atlas::{self, Atlas};
 use crate::fill;
+use crate::hostnames::HostNames;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
 use crate::pack::Pack;
 use crate::prose;
 use crate::time::{Basis, Moment, ZoneMemo, forms, resolve};
+use crate::redact::late::{self, Swap};
+use crate::redact::{FieldRule, Names, Redaction};
 use crate::user_agent;
 use crate::value::{Facts, Scene};
 use choice::Choice;
@@ -42,12 +46,23 @@ pub const UNMATCHED: &str = "record.unmatched";
 pub struct Settings {
     /// Zone of times that name none.
     pub zone: TimeZone,
+    /// What is taken out of its records.
+    pub redaction: Redaction,
+    /// Names and numbers of the host, for decoders that meet numbers alone.
+    pub host: Arc<HostNames>,
+    /// Where addresses are.
+    pub atlas: Option<Arc<dyn Atlas>>,
 }
 
 impl Default for Settings {
-    /// UTC.
+    /// UTC; nothing is redacted, no numbers are named and no addresses looked up.
     fn default() -> Self {
-        Self { zone: TimeZone::UTC }
+        Self {
+            zone: TimeZone::UTC,
+            redaction: Redaction::off(),
+            host: Arc::default(),
+            atlas: None,
+        }
     }
 }
 
@@ -118,6 +133,8 @@ pub struct Given<'a> {
     /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
     /// record.
     pub said: Option<Said<'a>>,
+    /// The record has been redacted by [`Run::redact`], which found these.
+    pub redacted: Option<&'a Names>,
 }
 
 /// A record's bytes as the source has them, where the parser is given their text.
@@ -209,6 +226,9 @@ pub struct Parser {
     /// The source names its packs: their tests of path and endpoint are passed.
     by_name: bool,
     zone: TimeZone,
+    redaction: Redaction,
+    host: Arc<HostNames>,
+    atlas: Option<Arc<dyn Atlas>>,
 }
 
 /// Packs in a row that decode alike.
@@ -241,6 +261,11 @@ const MAX_ROOMS: usize = 64;
 #[derive(Debug, Default)]
 struct Room {
     lossy: String,
+    /// The record without its secrets, where it has any, and the names of what was found.
+    clean: Vec<u8>,
+    names: Names,
+    /// What went from the record when its events were filled.
+    swaps: Vec<Swap>,
     /// One for each of the parser's readers.
     tapes: Vec<Tape>,
     /// Counts the records, so that a tape is known to be of this one.
@@ -295,8 +320,12 @@ impl Parser {
             caches: 0,
             by_name,
             zone: settings.zone,
+            redaction: settings.redaction,
+            host: settings.host,
+            atlas: settings.atlas,
         };
         for pack in packs {
+            pack.redact.iter().for_each(|rule| parser.redaction.add_of_pack(rule));
             parser.add(pack);
         }
         parser.compile();
@@ -376,6 +405,12 @@ impl Parser {
         self.packs.iter().map(|pack| pack.pack.name.as_str()).collect()
     }
 
+    /// What is taken out of its records.
+    #[must_use]
+    pub fn redaction(&self) -> &Redaction {
+        &self.redaction
+    }
+
     /// The rules that leave records out; [`Verdict::Filtered`] counts in this list.
     #[must_use]
     pub fn drop_reasons(&self) -> &[DropReason] {
@@ -388,10 +423,11 @@ impl Parser {
         known: Known<'_>,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        memo: &mut ZoneMemo,
+        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
         let Known { pack, rule, common } = known;
+        let mut last = Last::default();
         let mut draft = common.draft(|| run::common(pack, rule, scene));
         let own = rule.time.as_ref().and_then(|time| {
             fill::own_time(time, scene, &self.zone, memo, scene.facts.envelope.observed)
@@ -406,8 +442,36 @@ impl Parser {
         }
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
-        place.finish(time, basis, scene, &mut draft, out);
+        if let Some(atlas) = &self.atlas {
+            atlas::locate(&**atlas, &mut draft);
+        }
+        self.redact(&pack.redact_fields, place, &mut draft, swaps, &mut last);
+        place.finish(time, basis, scene, &last, &mut draft, out);
         time
+    }
+
+    /// Redacts what can be redacted only now.
+    fn redact(
+        &self,
+        of_pack: &[FieldRule],
+        place: &Place<'_>,
+        draft: &mut Draft<'_>,
+        swaps: &mut Vec<Swap>,
+        last: &mut Last,
+    ) {
+        if self.redaction.is_off() {
+            return;
+        }
+        let said = place.given.said.map_or("", |said| said.message);
+        let known = late::Known { texts: [place.whole, said], record: place.record, of_pack };
+        let raw = late::redact(&self.redaction, &known, draft, swaps, &mut last.names);
+        last.hash = match &raw {
+            late::Raw::Kept => None,
+            late::Raw::Changed(record) => Some(Digest::of(record)),
+            // Where it stands tells it from others.
+            late::Raw::Gone => Some(Digest::of(b"")),
+        };
+        last.raw = raw;
     }
 
     fn drop_reason(&self, at: RuleAt) -> Option<usize> {
@@ -422,9 +486,10 @@ impl Parser {
         reason: &'static str,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        memo: &mut ZoneMemo,
+        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
+        let mut last = Last::default();
         let mut draft = Draft::new();
         let (time, basis) = self.time_of(scene, memo);
         draft.text(Field::Action, UNMATCHED);
@@ -437,7 +502,8 @@ impl Parser {
         run::surroundings(scene.facts.envelope, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
-        place.finish(time, basis, scene, &mut draft, out);
+        self.redact(&[], place, &mut draft, swaps, &mut last);
+        place.finish(time, basis, scene, &last, &mut draft, out);
         time
     }
 
@@ -585,12 +651,25 @@ struct Place<'a> {
     record: &'a [u8],
     /// The record as text: itself where it is UTF-8.
     text: &'a str,
+    /// The text of the whole record, where this is an element of it.
+    whole: &'a str,
+    /// What was redacted in it before it was decoded.
+    names: &'a Names,
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
     /// The event's number in the record.
     index: u32,
     given: Given<'a>,
+}
+
+/// What the last step before writing has found.
+#[derive(Default)]
+struct Last {
+    raw: late::Raw,
+    /// Of the raw record, where it is another now.
+    hash: Option<Digest>,
+    names: Names,
 }
 
 impl Place<'_> {
@@ -600,12 +679,14 @@ impl Place<'_> {
         time: Timestamp,
         basis: Basis,
         scene: &Scene<'a>,
+        last: &'a Last,
         draft: &mut Draft<'a>,
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
+        let hash = last.hash.as_ref().unwrap_or(self.hash);
         let (key, number) = self.given.name.unwrap_or((envelope.file, self.offset));
-        draft.id(event_id(key, number, self.index, self.hash));
+        draft.id(event_id(key, number, self.index, hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
         if !draft.has(Field::Host) {
@@ -619,14 +700,27 @@ impl Place<'_> {
         if let Some(segment) = self.segment {
             draft.int(Field::OriginSegment, i64::from(segment));
         }
-        draft.raw_sha256(&self.hash.0);
-        if let Some(original) = self.given.original {
-            draft.text(Field::OriginEncoding, original.encoding);
-            draft.raw_decoded(self.text, original.bytes, original.exact);
-        } else if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
-            draft.raw_text(&self.text[..kept_len(self.record)]);
-        } else {
-            draft.raw(&self.record[..kept_len(self.record)]);
+        let known = self.names.iter().filter(|name| !last.names.contains(name));
+        for name in known.chain(&last.names) {
+            draft.tag(format!("redacted:{name}"));
+        }
+        match &last.raw {
+            late::Raw::Gone => {}
+            late::Raw::Changed(record) => {
+                draft.raw_sha256(&hash.0);
+                draft.raw(&record[..kept_len(record)]);
+            }
+            late::Raw::Kept => {
+                draft.raw_sha256(&hash.0);
+                if let Some(original) = self.given.original {
+                    draft.text(Field::OriginEncoding, original.encoding);
+                    draft.raw_decoded(self.text, original.bytes, original.exact);
+                } else if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
+                    draft.raw_text(&self.text[..kept_len(self.record)]);
+                } else {
+                    draft.raw(&self.record[..kept_len(self.record)]);
+                }
+            }
         }
         draft.finish(out);
     }

@@ -147,12 +147,24 @@ pub(crate) struct RawPack {
     pub(crate) user_agent: Option<Text>,
     pub(crate) sentence: Option<Text>,
     #[serde(default)]
+    pub(crate) redact: Vec<RawRedact>,
+    #[serde(default)]
     pub(crate) networks: Pairs<Spanned<Raw>>,
     pub(crate) time: Option<RawTime>,
     #[serde(default)]
     pub(crate) maps: Pairs<Pairs<Spanned<Raw>>>,
     pub(crate) test_now: Option<Text>,
     pub(crate) rules: Spanned<Vec<RawRule>>,
+}
+
+/// One of `redact:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRedact {
+    pub(crate) fields: Option<Spanned<Raw>>,
+    pub(crate) regex: Option<Text>,
+    pub(crate) name: Option<Text>,
+    pub(crate) action: Text,
 }
 
 /// `kv:`

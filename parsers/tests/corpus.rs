@@ -30,7 +30,7 @@ fn parser(zone: &str) -> Parser {
         "-02:00" => TimeZone::fixed(jiff::tz::offset(-2)),
         other => TimeZone::get(other).unwrap(),
     };
-    PackSet::builtin().select(&Select::Auto, Settings { zone }).unwrap()
+    PackSet::builtin().select(&Select::Auto, Settings { zone, ..Settings::default() }).unwrap()
 }
 
 fn text(value: &Value) -> String {
@@ -127,7 +127,7 @@ fn read_time(raw: &str, zone: &str, now: &str) -> Option<String> {
     );
     let source = PackSource { name: "t.yaml".to_owned(), text: pack };
     let set = PackSet::load(&[source]).unwrap_or_else(|errors| panic!("{errors}"));
-    let settings = Settings { zone: TimeZone::get(zone).unwrap() };
+    let settings = Settings { zone: TimeZone::get(zone).unwrap(), ..Settings::default() };
     let parser = set.select(&Select::Auto, settings).unwrap();
     let now = Timestamp::parse(&format!("{}.000000Z", now.trim_end_matches('Z'))).unwrap();
     let mut out = Vec::new();

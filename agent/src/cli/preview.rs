@@ -10,7 +10,8 @@ use custody_config::shell::{Exit, Failure, SystemClock};
 use custody_event::position::Fingerprint;
 use custody_event::{Clock, EventView, FileIdentity, FileKey, MAX_RAW_BYTES, Offset};
 use custody_parsers::{
-    Envelope, MAX_DRAFT_LINES, PackSet, Parser, Scratch, Select, Settings, Verdict, sentences,
+    Envelope, MAX_DRAFT_LINES, PackSet, Parser, Redaction, Scratch, Select, Settings, Verdict,
+    sentences,
 };
 
 use super::{difference, follow, print};
@@ -85,6 +86,9 @@ pub(super) struct PackArgs {
     /// The zone of times without one, as an IANA name (default: this machine's).
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
+    /// Show secrets and card numbers that an agent would mask.
+    #[arg(long)]
+    show_secrets: bool,
 }
 
 /// Turns lines into events.
@@ -175,8 +179,12 @@ impl Reader {
         let zone = zone
             .time_zone()
             .map_err(|error| Failure::because(Exit::Usage, "unknown time zone", error))?;
+        let redaction = match args.show_secrets {
+            true => Redaction::off(),
+            false => Redaction::default(),
+        };
         let parser = packs
-            .select(&select, Settings { zone })
+            .select(&select, Settings { zone, redaction, ..Settings::default() })
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
         let identity = FileIdentity {
             born_ns: 0,
@@ -196,6 +204,12 @@ impl Reader {
             clock: SystemClock::new(),
             events: Vec::new(),
         })
+    }
+
+    /// A line as people may see it.
+    pub(super) fn clean(&self, line: &[u8]) -> String {
+        let line = String::from_utf8_lossy(line);
+        self.parser.redaction().clean_text(line.trim_end()).into_owned()
     }
 
     /// What becomes of a line, and its events with a newline between any two.

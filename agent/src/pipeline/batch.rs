@@ -5,7 +5,9 @@
 //! the mark of its last record. Whoever waits for the batch waits for its last part.
 
 use custody_event::position::delivery_key;
-use custody_event::{Coverage, FileKey, MAX_BLOCK_EVENTS, Offset, Sealer, Timestamp};
+use custody_event::{
+    Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_RAW_BYTES, Offset, Sealer, Timestamp,
+};
 use custody_parsers::{Envelope, Given, Run, Said, Scratch, Verdict, raw_pieces};
 
 use super::worker::{After, PART_BYTES, Parsed, SourceContext, Tally, len_u64};
@@ -85,7 +87,16 @@ impl Parts<'_> {
         let begin = number.checked_sub(1).map_or(0, |before| self.batch.records[before].end);
         let RecordAt { end, offset, segment, ref known, .. } = self.batch.records[number];
         let record = &self.batch.bytes[begin..end];
-        let given = self.given(known.as_deref());
+        let mut given = self.given(known.as_deref());
+        // A secret may stand where a long record is cut: it goes before.
+        let redacted = (record.len() > MAX_RAW_BYTES).then(|| run.redact(record)).flatten();
+        let record = match &redacted {
+            Some((clean, names)) => {
+                given.redacted = Some(names);
+                clean
+            }
+            None => record,
+        };
         let mut pieces = raw_pieces(record).skip(1).peekable();
         let segment = segment.or_else(|| pieces.peek().map(|_| 0));
         let before = self.text.len();

@@ -7,15 +7,19 @@ use anyhow::Context;
 use crossbeam_channel::Sender;
 use custody_config::agent::{
     CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, MultilineConfig,
-    OutputConfig, Packs, Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
-    TextEncoding,
+    OutputConfig, Packs, Protocol, RedactConfig, ServerTls, SourceConfig, Start,
+    SyslogSourceConfig, TextEncoding,
 };
 use custody_config::{AgentConfig, Located, SecretFile};
 use custody_event::Clock;
 use custody_journal::{Access, ChildOptions, Filter, FollowerOptions, Target};
-use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
+use custody_parsers::{
+    Atlas, HostNames, PackSet, PackSource, Parser, PseudonymKey, RedactAction, RedactError,
+    RedactRule, RedactWhat, Redaction, SecretPattern, Select, Settings,
+};
 
 use super::Shared;
+use crate::geoip::Geoip;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{OwnAct, SourceContext, random_secret};
 use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
@@ -55,11 +59,94 @@ fn packs_in(folder: &Located<std::path::PathBuf>) -> anyhow::Result<Vec<PackSour
     Ok(packs)
 }
 
+/// What all sources' parsers have in common.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    key: Option<PseudonymKey>,
+    host: Arc<HostNames>,
+    atlas: Option<Arc<dyn Atlas>>,
+}
+
+/// The users of this host. Where it cannot be read numbers stay numbers.
+const PASSWD: &str = "/etc/passwd";
+
+impl Surroundings {
+    /// What a configuration names.
+    ///
+    /// # Errors
+    /// The key of pseudonyms or a database of addresses cannot be read.
+    pub fn of(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
+        let atlas = Geoip::open(&config.geoip, clock)?;
+        Ok(Self {
+            key: config.pseudonym_key_file.as_ref().map(pseudonym_key).transpose()?,
+            host: Arc::new(HostNames::from_passwd(&passwd)),
+            atlas: atlas.map(|atlas| atlas as Arc<dyn Atlas>),
+        })
+    }
+}
+
+fn pseudonym_key(file: &SecretFile) -> anyhow::Result<PseudonymKey> {
+    let secret = file.read()?;
+    PseudonymKey::new(secret.expose().as_bytes()).ok_or_else(|| {
+        let what = format!("{} holds fewer than 16 bytes", file.path().display());
+        file.located().problem(what, "make one: head -c 32 /dev/urandom | base64").into()
+    })
+}
+
+/// What is redacted in a source's records.
+///
+/// # Errors
+/// A rule names what there is not, at its place.
+fn redaction_of(source: &SourceConfig, key: Option<&PseudonymKey>) -> anyhow::Result<Redaction> {
+    let RedactConfig::Rules(rules) = source.redact() else { return Ok(Redaction::off()) };
+    let mut known = Vec::new();
+    for rule in rules {
+        let action = rule.action.get();
+        let action = RedactAction::from_name(action).ok_or_else(|| {
+            let hint = format!("one of: {}", RedactAction::NAMES.join(", "));
+            rule.action.problem(format!("`{}` is no action", action.escape_debug()), hint)
+        })?;
+        let mut add = |at: &Located<String>, what: RedactWhat| -> anyhow::Result<()> {
+            known.push(RedactRule { what, action });
+            Redaction::new(&known, key.cloned()).map(drop).map_err(|error| {
+                let hint = match error {
+                    RedactError::NoKey => "add `pseudonym_key_file: /etc/custody/pseudonym.key`",
+                    RedactError::Field(_) => "such as actor.name, source.ip, targets.name, details.KEY, changes.FIELD, origin.raw",
+                    RedactError::NoText(_) => "write `action: remove`",
+                    _ => "see the guide on redaction",
+                };
+                at.problem(error.to_string(), hint).into()
+            })
+        };
+        for field in &rule.fields {
+            add(field, RedactWhat::Field(field.get().clone()))?;
+        }
+        for pattern in &rule.patterns {
+            let found = SecretPattern::from_name(pattern.get()).ok_or_else(|| {
+                let names: Vec<_> = SecretPattern::ALL.iter().map(|one| one.name()).collect();
+                let what = format!("`{}` is no pattern", pattern.get().escape_debug());
+                pattern.problem(what, format!("one of: {}", names.join(", ")))
+            })?;
+            add(pattern, RedactWhat::Pattern(found))?;
+        }
+        if let (Some(name), Some(regex)) = (&rule.name, &rule.regex) {
+            let what = RedactWhat::Own { name: name.get().clone(), regex: regex.get().clone() };
+            add(regex, what)?;
+        }
+    }
+    Ok(Redaction::new(&known, key.cloned())?)
+}
+
 /// The parser of one source.
 ///
 /// # Errors
-/// A pack that it names does not exist, or its zone cannot be found.
-pub fn parser_of(packs: &PackSet, source: &SourceConfig) -> anyhow::Result<Parser> {
+/// A pack that it names does not exist, its zone cannot be found, or a rule of redaction is wrong.
+pub fn parser_of(
+    packs: &PackSet,
+    source: &SourceConfig,
+    around: &Surroundings,
+) -> anyhow::Result<Parser> {
     let select = match source.packs() {
         Packs::Auto => Select::Auto,
         Packs::Named(names) => Select::Names(names.iter().map(|name| name.get().clone()).collect()),
@@ -68,8 +155,14 @@ pub fn parser_of(packs: &PackSet, source: &SourceConfig) -> anyhow::Result<Parse
         .timezone()
         .time_zone()
         .with_context(|| format!("source {}: the time zone cannot be found", source.id()))?;
+    let settings = Settings {
+        zone,
+        redaction: redaction_of(source, around.key.as_ref())?,
+        host: Arc::clone(&around.host),
+        atlas: around.atlas.clone(),
+    };
     packs
-        .select(&select, Settings { zone })
+        .select(&select, settings)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", source.id()))
 }
 
@@ -79,13 +172,14 @@ pub(super) fn contexts(
     shared: &Shared,
 ) -> anyhow::Result<Vec<SourceContext>> {
     let packs = load_packs(config)?;
+    let around = Surroundings::of(config, &shared.clock)?;
     config
         .sources
         .iter()
         .map(|source| {
             Ok(SourceContext {
                 id: source.id().to_owned(),
-                parser: parser_of(&packs, source)?,
+                parser: parser_of(&packs, source, &around)?,
                 tenant: config.tenant.clone(),
                 host: config.host.clone(),
                 host_id: shared.identity.host_id.clone(),
@@ -346,14 +440,36 @@ pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
     }
 }
 
+/// The surroundings as far as they are here: a file may be checked on another machine than the one
+/// that it is for.
+fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surroundings> {
+    let mut config = config.clone();
+    let is_here = |path: &Path| {
+        let is_here = matches!(path.try_exists(), Ok(true));
+        if !is_here {
+            log::warn!("{} is not here: it was not checked", path.display());
+        }
+        is_here
+    };
+    let key = config.pseudonym_key_file.take_if(|file| !is_here(file.path()));
+    config.geoip.city_file.take_if(|file| !is_here(file.get()));
+    config.geoip.asn_file.take_if(|file| !is_here(file.get()));
+    let mut around = Surroundings::of(&config, clock)?;
+    if key.is_some() {
+        around.key = PseudonymKey::new(&[0; 32]);
+    }
+    Ok(around)
+}
+
 /// Builds everything that can be built without being at work: packs, parsers, sources, clients.
 ///
 /// # Errors
 /// The first thing that would keep an agent with this configuration from starting.
 pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let packs = load_packs(config)?;
+    let around = here(config, clock)?;
     for source in &config.sources {
-        parser_of(&packs, source)?;
+        parser_of(&packs, source, &around)?;
         match source {
             SourceConfig::File(file) => {
                 file_source(file, SourceIndex(0), Arc::clone(clock))?;

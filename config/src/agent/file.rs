@@ -4,7 +4,7 @@ use regex::bytes::Regex;
 use serde::Serialize;
 
 use super::read::{need_id, packs, zone};
-use super::{Packs, Start, Zone};
+use super::{Join, Packs, RedactConfig, Start, Zone, redact};
 use crate::common;
 use crate::place::Located;
 use crate::section::Section;
@@ -38,6 +38,12 @@ pub struct FileSourceConfig {
     pub poll: bool,
     /// Files that are held open while nothing happens in them.
     pub max_open_files: u32,
+    /// Which records are joined to one event.
+    pub join: Join,
+    /// How long a joined event may wait for its last records.
+    pub join_timeout: Period,
+    /// What is redacted, beside what is by default.
+    pub redact: RedactConfig,
 }
 
 impl Default for FileSourceConfig {
@@ -55,6 +61,9 @@ impl Default for FileSourceConfig {
             scan_interval: Period::seconds(1),
             poll: false,
             max_open_files: 512,
+            join: Join::None,
+            join_timeout: redact::JOIN_TIMEOUT,
+            redact: RedactConfig::default(),
         }
     }
 }
@@ -144,7 +153,8 @@ fn most_bytes() -> ByteSize {
 
 pub(super) fn read(item: &mut Section<'_>) -> FileSourceConfig {
     let base = FileSourceConfig::default();
-    FileSourceConfig {
+    let (join, join_timeout) = redact::join(item);
+    let config = FileSourceConfig {
         id: need_id(item).unwrap_or(base.id),
         paths: paths(item),
         exclude: item.texts("exclude").unwrap_or(base.exclude),
@@ -163,7 +173,18 @@ pub(super) fn read(item: &mut Section<'_>) -> FileSourceConfig {
             .unwrap_or(base.scan_interval),
         poll: item.boolean("poll").unwrap_or(base.poll),
         max_open_files: item.number("max_open_files", 1..=1_000_000).unwrap_or(base.max_open_files),
+        join,
+        join_timeout,
+        redact: redact::redact(item),
+    };
+    let is_text = matches!(config.encoding, TextEncoding::Utf8 | TextEncoding::Latin1);
+    if config.join != Join::None && (config.multiline.is_some() || !is_text) {
+        item.reader().problem(config.id.problem(
+            "`join` goes with neither `multiline` nor UTF-16",
+            "keep one; auditd writes a record a line",
+        ));
     }
+    config
 }
 
 fn multiline(mut section: Section<'_>) -> MultilineConfig {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::push;
+use super::redact;
 use super::{
     AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
     OutputConfig, Packs, SourceConfig, SpoolConfig, WhenFull, Zone,
@@ -36,6 +37,8 @@ pub(super) fn agent(
         webhook: push::webhook(top.section("webhook"), credentials),
         pack_dirs: pack_dirs(top).unwrap_or(base.pack_dirs),
         parse_workers: top.number("parse_workers", 1..=64).unwrap_or(base.parse_workers),
+        pseudonym_key_file: secret_file(top, "pseudonym_key_file", credentials),
+        geoip: redact::geoip(top.section("geoip"), credentials),
         spool: spool(top.section("spool")),
         outputs: outputs(top, credentials),
         admin: admin(top.section("admin")),
