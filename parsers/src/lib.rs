@@ -13,6 +13,7 @@
 //! The language of packs is described in `docs/pack-language.md`.
 
 mod atlas;
+pub mod audit;
 pub mod bench_support;
 mod builtin;
 mod changes;

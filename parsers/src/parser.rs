@@ -133,6 +133,8 @@ pub struct Given<'a> {
     /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
     /// record.
     pub said: Option<Said<'a>>,
+    /// The event's number among those that are made of the same place.
+    pub index: u32,
     /// The record has been redacted by [`Run::redact`], which found these.
     pub redacted: Option<&'a Names>,
 }
@@ -590,7 +592,13 @@ impl<'t> Decoded<'t> {
     }
 
     /// Runs a chain; `None` if the record is not of its form.
-    fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
+    fn run(
+        &mut self,
+        group: &Group,
+        tapes: &mut [Tape],
+        readers: &[Reader],
+        host: &HostNames,
+    ) -> Option<&'t str> {
         let mut message = self.said.unwrap_or(self.text);
         for (place, step) in group.chain.iter().enumerate() {
             // A source's record is its envelope too, unless the message itself is the program's JSON.
@@ -603,7 +611,7 @@ impl<'t> Decoded<'t> {
                     let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
                     line.map(|line| message = line.inner)
                 }
-                (_, Some(at)) => readers[at].read(message, self.number, &mut tapes[at]),
+                (_, Some(at)) => readers[at].read(message, self.number, host, &mut tapes[at]),
                 (_, None) => Ok(()),
             };
             if let Err(reason) = done

@@ -5,11 +5,10 @@
 //! the mark of its last record. Whoever waits for the batch waits for its last part.
 
 use custody_event::position::delivery_key;
-use custody_event::{
-    Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_RAW_BYTES, Offset, Sealer, Timestamp,
-};
-use custody_parsers::{Envelope, Given, Run, Said, Scratch, Verdict, raw_pieces};
+use custody_event::{Coverage, FileKey, MAX_BLOCK_EVENTS, Offset, Sealer, Timestamp};
+use custody_parsers::{Envelope, Given, Run, Said, Scratch};
 
+use super::append::append;
 use super::worker::{After, PART_BYTES, Parsed, SourceContext, Tally, len_u64};
 use crate::sources::batch::RecordAt;
 use crate::sources::{Known, Mark, RecordBatch, SaidBy, Way};
@@ -87,37 +86,8 @@ impl Parts<'_> {
         let begin = number.checked_sub(1).map_or(0, |before| self.batch.records[before].end);
         let RecordAt { end, offset, segment, ref known, .. } = self.batch.records[number];
         let record = &self.batch.bytes[begin..end];
-        let mut given = self.given(known.as_deref());
-        // A secret may stand where a long record is cut: it goes before.
-        let redacted = (record.len() > MAX_RAW_BYTES).then(|| run.redact(record)).flatten();
-        let record = match &redacted {
-            Some((clean, names)) => {
-                given.redacted = Some(names);
-                clean
-            }
-            None => record,
-        };
-        let mut pieces = raw_pieces(record).skip(1).peekable();
-        let segment = segment.or_else(|| pieces.peek().map(|_| 0));
-        let before = self.text.len();
-        let verdict = run.parse_given(record, offset, segment, given, self.text);
-        self.end_line(before);
-        tally.note(&verdict);
-        if matches!(verdict, Verdict::Filtered { .. }) {
-            return;
-        }
-        for (number, piece) in (1_u32..).zip(pieces) {
-            let before = self.text.len();
-            let verdict = run.rest(piece, offset, number, given, self.text);
-            self.end_line(before);
-            tally.note_segment(&verdict);
-        }
-    }
-
-    fn end_line(&mut self, before: usize) {
-        if self.text.len() > before {
-            self.text.push(b'\n');
-        }
+        let given = self.given(known.as_deref());
+        append(run, record, offset, segment, given, self.text, tally);
     }
 
     fn given<'k>(&self, known: Option<&'k Known>) -> Given<'k> {

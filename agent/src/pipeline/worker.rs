@@ -19,6 +19,7 @@ use custody_parsers::{Envelope, Given, MAX_FAN_OUT, Original, Parser, Run, Scrat
 
 use super::OwnAct;
 use super::batch;
+use super::join::{self, Join};
 use super::intake::{Entry, Ticketed};
 use crate::sources::{
     Chunk, Encoding, FilePosition, Framing, Item, Mark, Promise, RecordBatch, Span, TAIL_BYTES,
@@ -45,6 +46,8 @@ pub struct SourceContext {
     pub agent: String,
     /// Words that every event carries: `key:value`.
     pub labels: Vec<String>,
+    /// Which records become one event.
+    pub join: Join,
 }
 
 /// An item, worked.
@@ -300,7 +303,10 @@ impl Parts<'_> {
             Framing::Spans => {
                 let mut from = 0;
                 for span in &chunk.spans {
-                    self.record(&mut run, *span, from)?;
+                    match self.source.join {
+                        Join::None => self.record(&mut run, *span, from)?,
+                        join => self.joined(&mut run, join, *span, from)?,
+                    }
                     from = span.end;
                 }
             }
@@ -336,13 +342,37 @@ impl Parts<'_> {
             Verdict::Stored { .. } | Verdict::Unmatched { .. } => 1,
             Verdict::Many(many) => u64::from(many.stored),
         };
-        let full = stored + more > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
+        self.make_room(stored + more, length, at)?;
+        self.tally.note(&verdict);
+        Ok(())
+    }
+
+    /// The same of a run of records that come apart into joined events.
+    fn joined(
+        &mut self,
+        run: &mut Run<'_>,
+        join: Join,
+        span: Span,
+        at: usize,
+    ) -> anyhow::Result<()> {
+        let (length, stored) = (self.text.len(), self.tally.book.stored);
+        let mut tally = Tally::new();
+        let bytes = &self.chunk.bytes[span.begin..span.text_end];
+        let from = self.chunk.from.plus(len_u64(span.begin));
+        join::run_of(run, join, bytes, from, self.text, &mut tally);
+        self.make_room(stored + tally.book.stored, length, at)?;
+        self.tally.add(&tally);
+        Ok(())
+    }
+
+    /// Ends the part at `at` if what was appended since `length` makes it too large.
+    fn make_room(&mut self, events: u64, length: usize, at: usize) -> anyhow::Result<()> {
+        let full = events > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
         if full && let Some(position) = self.position(at) {
             let events = self.text.split_off(length);
             self.end(position)?;
             *self.text = events;
         }
-        self.tally.note(&verdict);
         Ok(())
     }
 
@@ -430,7 +460,7 @@ pub(super) fn len_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-fn strip_return(line: &[u8]) -> &[u8] {
+pub(super) fn strip_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
@@ -471,6 +501,7 @@ mod tests {
             host_id: "h".into(),
             agent: "a".into(),
             labels: Vec::new(),
+            join: Join::None,
         };
         Worker::new(Arc::new(vec![source])).unwrap()
     }

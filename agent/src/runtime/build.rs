@@ -21,11 +21,11 @@ use custody_parsers::{
 use super::Shared;
 use crate::geoip::Geoip;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
-use crate::pipeline::{OwnAct, SourceContext, random_secret};
+use crate::pipeline::{Join, OwnAct, SourceContext, random_secret};
 use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
 use crate::sources::journal::{JournalOptions, JournalSource};
 use crate::sources::tls::server_config;
-use crate::sources::{Encoding, SourceIndex};
+use crate::sources::{Encoding, MAX_CHUNK_BYTES, SourceIndex};
 use crate::sources::{syslog, webhook};
 
 /// The built-in packs, and over them those of the configured folders.
@@ -185,9 +185,21 @@ pub(super) fn contexts(
                 host_id: shared.identity.host_id.clone(),
                 agent: shared.identity.agent.to_hex(),
                 labels: config.labels.iter().map(|(key, value)| format!("{key}:{value}")).collect(),
+                join: join_of(source),
             })
         })
         .collect()
+}
+
+fn join_of(source: &SourceConfig) -> Join {
+    match source {
+        SourceConfig::File(file) => match file.join {
+            custody_config::agent::Join::None => Join::None,
+            custody_config::agent::Join::Auditd => Join::Joined,
+            custody_config::agent::Join::AuditdBoth => Join::Both,
+        },
+        SourceConfig::Journal(_) | SourceConfig::Syslog(_) | SourceConfig::Webhook(_) => Join::None,
+    }
 }
 
 /// Sources that can be read again from their beginning.
@@ -271,10 +283,19 @@ pub(super) fn file_source(
             TextEncoding::Latin1 => FileEncoding::Fixed(Encoding::Latin1),
             TextEncoding::Windows1252 => FileEncoding::Fixed(Encoding::Windows1252),
         },
-        multiline: file.multiline.as_ref().map(multiline),
+        multiline: joined(file).or_else(|| file.multiline.as_ref().map(multiline)),
     };
     FileSource::new(options, index, clock)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", file.id.get()))
+}
+
+/// Records that are joined are cut as records of several lines are.
+fn joined(file: &FileSourceConfig) -> Option<Multiline> {
+    (file.join != custody_config::agent::Join::None).then(|| Multiline {
+        rule: MultilineRule::Auditd,
+        max_bytes: MAX_CHUNK_BYTES / 2,
+        flush: file.join_timeout.duration(),
+    })
 }
 
 fn multiline(config: &MultilineConfig) -> Multiline {

@@ -177,10 +177,10 @@ pub(super) fn read(item: &mut Section<'_>) -> FileSourceConfig {
         join_timeout,
         redact: redact::redact(item),
     };
-    let is_text = matches!(config.encoding, TextEncoding::Utf8 | TextEncoding::Latin1);
-    if config.join != Join::None && (config.multiline.is_some() || !is_text) {
+    let is_plain = config.multiline.is_none() && config.encoding == TextEncoding::Utf8;
+    if config.join != Join::None && !is_plain {
         item.reader().problem(config.id.problem(
-            "`join` goes with neither `multiline` nor UTF-16",
+            "`join` goes with neither `multiline` nor `encoding`",
             "keep one; auditd writes a record a line",
         ));
     }

@@ -24,9 +24,11 @@ pub(crate) mod kv;
 pub(crate) mod leef;
 pub(crate) mod logfmt;
 pub(crate) mod syslog;
+mod syscalls;
 pub(crate) mod xml;
 
 use crate::prose;
+use crate::hostnames::HostNames;
 use json::Tape;
 
 /// One link of a pack's chain.
@@ -115,9 +117,14 @@ impl Decoder {
 
     /// Writes the fields of a text (see [`Decoder::part`]) to the tape; an error says why the text
     /// is not of its form.
-    pub(crate) fn read(&self, text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+    pub(crate) fn read(
+        &self,
+        text: &str,
+        host: &HostNames,
+        tape: &mut Tape,
+    ) -> Result<(), &'static str> {
         match self {
-            Self::Auditd => auditd::read(text, tape),
+            Self::Auditd => auditd::read(text, host, tape),
             Self::Cef => cef::read(text, tape),
             Self::Csv(settings) => csv::read(text, settings, tape),
             Self::Json => tape.read(text),

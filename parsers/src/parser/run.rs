@@ -116,7 +116,7 @@ impl Run<'_> {
             offset,
             segment,
             hash: &hash,
-            index: 0,
+            index: given.index,
             given,
         };
         let mut decoded = Decoded::new(text, *number, given.said);
@@ -125,7 +125,7 @@ impl Run<'_> {
                 if !choice.concerns(*turn, group) {
                     continue;
                 }
-                let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
+                let Some(message) = decoded.run(group, tapes, &parser.readers, &parser.host) else { continue };
                 if let Some(list) = group.list(tapes, *number) {
                     let at = Fan { group, message, place: &place, envelope, list };
                     let hands = Hands { work, memo, swaps, choice, turn: *turn, before, bases };

@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 
+use custody_parsers::audit;
 use regex::bytes::Regex;
 
 use super::cut::{Cut, Piece};
@@ -30,6 +31,8 @@ pub enum MultilineRule {
     Indent,
     /// Blank lines stand between records.
     BlankLine,
+    /// Records of one event of the Linux audit system belong together.
+    Auditd,
 }
 
 /// Records of several lines.
@@ -51,6 +54,7 @@ pub(crate) enum Rule {
     End(Regex),
     Indent,
     BlankLine,
+    Auditd,
 }
 
 /// What may come after the bytes that are there.
@@ -137,6 +141,40 @@ impl View<'_> {
         at
     }
 
+    /// The run of audit records that begins here, in which every event is complete. A line that is
+    /// too long is by itself.
+    fn audit_run(&self, begin: usize, goes_on: bool) -> One {
+        let mut ends: Vec<(usize, usize)> = Vec::new();
+        let mut is_over = self.ending != Ending::Open;
+        let mut at = begin;
+        let lines = std::iter::from_fn(|| {
+            let line = self.line(at);
+            let is_long = line.text_end - line.begin > self.max;
+            is_over |= is_long || (goes_on && !ends.is_empty());
+            if at >= self.data.len() || !line.is_whole || is_long || (goes_on && !ends.is_empty()) {
+                return None;
+            }
+            ends.push((line.text_end, line.end));
+            at = line.end;
+            Some(&self.data[line.begin..line.text_end])
+        });
+        let lines: Vec<&[u8]> = lines.take(audit::MAX_RUN_LINES + 1).collect();
+        match audit::run_end(lines.into_iter(), is_over) {
+            audit::RunEnd::Behind(count) => {
+                let (text_end, end) = ends[count.min(ends.len()) - 1];
+                One::Whole(Span { begin, text_end, end })
+            }
+            audit::RunEnd::Open if ends.is_empty() && is_over && begin < self.data.len() => {
+                let line = self.line(begin);
+                match line.text_end - begin > self.max {
+                    true => One::Long(self.piece(begin, None)),
+                    false => One::Open,
+                }
+            }
+            audit::RunEnd::Open => One::Open,
+        }
+    }
+
     /// The next piece of a record that is too long: its whole lines, or as much as may be.
     fn piece(&self, begin: usize, lines: Option<(usize, usize)>) -> Piece {
         let lines = lines.filter(|(text_end, _)| *text_end > begin);
@@ -153,6 +191,7 @@ impl Rule {
             MultilineRule::End(pattern) => Self::End(Regex::new(pattern)?),
             MultilineRule::Indent => Self::Indent,
             MultilineRule::BlankLine => Self::BlankLine,
+            MultilineRule::Auditd => Self::Auditd,
         })
     }
 
@@ -193,6 +232,9 @@ impl Rule {
     /// The record that begins at `from`. `goes_on`: it is the rest of an over-long one. A piece is
     /// cut only where more of its record is known to follow, so that the first line belongs to it.
     fn one(&self, view: &View<'_>, from: usize, goes_on: bool) -> One {
+        if matches!(self, Self::Auditd) {
+            return view.audit_run(from, goes_on);
+        }
         let is_by_blanks = matches!(self, Self::BlankLine);
         let begin = if is_by_blanks && !goes_on { view.after_blanks(from) } else { from };
         if begin > from
@@ -241,7 +283,7 @@ impl Rule {
         let is_known = line.is_whole || line.text_end - at > view.max;
         let found = |pattern: &Regex| pattern.is_match(&view.head(at, line.text_end));
         match self {
-            Self::End(_) => Some(true),
+            Self::End(_) | Self::Auditd => Some(true),
             Self::BlankLine => (is_known || !view.is_blank(at, line.text_end)).then_some(true),
             Self::Start(pattern) => is_known.then(|| !found(pattern)),
             Self::Continue(pattern) => is_known.then(|| found(pattern)),
