@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use custody_config::agent::{OutputConfig, Packs, SourceConfig, Start, WhenFull, Zone};
+use custody_config::agent::{
+    OutputConfig, Packs, RedactConfig, SourceConfig, Start, WhenFull, Zone,
+};
 use custody_config::collector::{BlocksConfig, IndexConfig};
 use custody_config::{
     AgentConfig, AgentOverrides, ByteSize, CollectorConfig, CollectorOverrides, Env, LoadError,
@@ -272,6 +274,35 @@ fn what_is_pushed_to_is_guarded() {
         ),
     ] {
         let message = refused(agent(text));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+}
+
+#[test]
+fn rules_of_redaction_are_read_printed_and_checked() {
+    let good = format!(
+        "sources: [{{ id: a, type: file, paths: [/x], join: auditd, redact: [{{ fields: [actor.name], patterns: [jwt], action: pseudonym }}, {{ name: n, regex: 'a(?<secret>b)', action: mask }}] }}, {{ id: j, type: journal, redact: 'off' }}, {{ id: s, type: syslog, listen: '127.0.0.1:1', redact: off }}]\n{GOOD_OUTPUT}"
+    );
+    let loaded = agent(&good).expect("good").value;
+    let RedactConfig::Rules(rules) = loaded.sources[0].redact() else { panic!("rules") };
+    assert_eq!((rules.len(), rules[0].fields[0].get().as_str()), (2, "actor.name"));
+    assert_eq!(rules[1].regex.as_ref().unwrap().get(), "a(?<secret>b)");
+    for source in &loaded.sources[1..] {
+        assert_eq!(source.redact(), &RedactConfig::Off);
+    }
+    let again = agent(&loaded.render()).expect("it loads as the same").value;
+    assert_eq!(again.render(), loaded.render());
+    for (text, expected) in [
+        ("redact: yes please", "`sources[].redact` must be `off` or a list"),
+        ("redact: [{ action: mask }]", "names nothing (hint: add `fields"),
+        ("redact: [{ fields: [a] }]", "`sources[].redact[].action` is missing"),
+        ("redact: [{ regex: x, action: mask }]", "go together"),
+        ("redact: [{ feilds: [x], action: mask }]", "did you mean `fields`?"),
+        ("join: audit", "did you mean `auditd`?"),
+    ] {
+        let text =
+            format!("sources: [{{ id: a, type: file, paths: [/x], {text} }}]\n{GOOD_OUTPUT}");
+        let message = refused(agent(&text));
         assert!(message.contains(expected), "wanted {expected}\ngot {message}");
     }
 }

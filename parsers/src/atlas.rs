@@ -30,8 +30,7 @@ pub trait Atlas: Debug + Send + Sync {
 /// Fills `source.location` (and of the network `details.source_asn`, `details.source_organisation`)
 /// from `source.ip`, where the record itself says nothing of it.
 pub(crate) fn locate(atlas: &dyn Atlas, draft: &mut Draft<'_>) {
-    let fields =
-        [Field::LocationCountry, Field::LocationRegion, Field::LocationCity];
+    let fields = [Field::LocationCountry, Field::LocationRegion, Field::LocationCity];
     if fields.iter().any(|field| draft.has(*field)) {
         return;
     }

@@ -35,9 +35,28 @@ struct Head<'t> {
 
 /// Beginnings of the types that programs write: one record each.
 const SINGLE: &[&str] = &[
-    "ACCT_", "ADD_", "CHGRP_", "CHUSER_", "CRED_", "CRYPTO_", "DAEMON_", "DEL_", "DEV_", "FS_",
-    "GRP_", "LABEL_", "RESP_", "ROLE_", "SERVICE_", "SOFTWARE_", "SYSTEM_", "TEST", "TRUSTED_",
-    "USER", "USYS_", "VIRT_",
+    "ACCT_",
+    "ADD_",
+    "CHGRP_",
+    "CHUSER_",
+    "CRED_",
+    "CRYPTO_",
+    "DAEMON_",
+    "DEL_",
+    "DEV_",
+    "FS_",
+    "GRP_",
+    "LABEL_",
+    "RESP_",
+    "ROLE_",
+    "SERVICE_",
+    "SOFTWARE_",
+    "SYSTEM_",
+    "TEST",
+    "TRUSTED_",
+    "USER",
+    "USYS_",
+    "VIRT_",
 ];
 
 impl<'t> Head<'t> {
@@ -248,10 +267,7 @@ mod tests {
         assert_eq!(end(&lines[..5], false), RunEnd::Open);
         assert_eq!(end(&lines, false), RunEnd::Behind(8));
         let bytes: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
-        assert_eq!(
-            super::events(&bytes),
-            [vec![0, 2, 5], vec![1, 3, 4], vec![6], vec![7]]
-        );
+        assert_eq!(super::events(&bytes), [vec![0, 2, 5], vec![1, 3, 4], vec![6], vec![7]]);
         let nodes = [format!("node=a {}", line("PATH", 1, 7)), line("PATH", 1, 7)];
         let bytes: Vec<&[u8]> = nodes.iter().map(String::as_bytes).collect();
         assert_eq!(super::events(&bytes).len(), 2, "another node's event of the same number");

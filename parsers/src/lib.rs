@@ -53,7 +53,8 @@ pub use parser::{
     Said, Scratch, Settings, UNMATCHED, Verdict, raw_pieces,
 };
 pub use redact::{
-    Names, PseudonymKey, RedactAction, RedactError, RedactRule, RedactWhat, Redaction, SecretPattern,
+    Names, PseudonymKey, RedactAction, RedactError, RedactRule, RedactWhat, Redaction,
+    SecretPattern,
 };
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

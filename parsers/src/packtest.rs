@@ -10,8 +10,8 @@ use serde_yaml::Spanned;
 use crate::error::PackError;
 use crate::load::default_now;
 use crate::pack::{Pack, Rule, Test};
-use crate::redact::Redaction;
 use crate::parser::{Envelope, Parser, Scratch, Settings, Verdict};
+use crate::redact::Redaction;
 use crate::time::{ZoneMemo, forms, resolve};
 use crate::yaml::Raw;
 

@@ -18,10 +18,10 @@ use custody_event::position::event_id;
 use custody_event::{Digest, Draft, Field, FileKey, MAX_RAW_BYTES, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
+use crate::atlas::{self, Atlas};
 use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
-use crate::atlas::{self, Atlas};
 use crate::fill;
 use crate::hostnames::HostNames;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
@@ -57,12 +57,7 @@ pub struct Settings {
 impl Default for Settings {
     /// UTC; nothing is redacted, no numbers are named and no addresses looked up.
     fn default() -> Self {
-        Self {
-            zone: TimeZone::UTC,
-            redaction: Redaction::off(),
-            host: Arc::default(),
-            atlas: None,
-        }
+        Self { zone: TimeZone::UTC, redaction: Redaction::off(), host: Arc::default(), atlas: None }
     }
 }
 

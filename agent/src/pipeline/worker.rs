@@ -19,8 +19,8 @@ use custody_parsers::{Envelope, Given, MAX_FAN_OUT, Original, Parser, Run, Scrat
 
 use super::OwnAct;
 use super::batch;
-use super::join::{self, Join};
 use super::intake::{Entry, Ticketed};
+use super::join::{self, Join};
 use crate::sources::{
     Chunk, Encoding, FilePosition, Framing, Item, Mark, Promise, RecordBatch, Span, TAIL_BYTES,
 };

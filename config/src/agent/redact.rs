@@ -143,8 +143,7 @@ pub(super) fn geoip(mut section: Section<'_>, credentials: Option<&Path>) -> Geo
 }
 
 pub(super) fn join(item: &mut Section<'_>) -> (Join, Period) {
-    let words =
-        [("none", Join::None), ("auditd", Join::Auditd), ("auditd_both", Join::AuditdBoth)];
+    let words = [("none", Join::None), ("auditd", Join::Auditd), ("auditd_both", Join::AuditdBoth)];
     (
         item.choice("join", &words).unwrap_or_default(),
         item.period("join_timeout", Period::from_millis(100)..=Period::seconds(60))

@@ -23,8 +23,8 @@ pub(crate) mod json;
 pub(crate) mod kv;
 pub(crate) mod leef;
 pub(crate) mod logfmt;
-pub(crate) mod syslog;
 mod syscalls;
+pub(crate) mod syslog;
 pub(crate) mod xml;
 
 use crate::prose;

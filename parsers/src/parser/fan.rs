@@ -14,8 +14,8 @@ use custody_event::Timestamp;
 
 use crate::decode::json::{At, Tape};
 use crate::matcher::Work;
-use crate::redact::late::Swap;
 use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
+use crate::redact::late::Swap;
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 

@@ -125,7 +125,9 @@ impl Run<'_> {
                 if !choice.concerns(*turn, group) {
                     continue;
                 }
-                let Some(message) = decoded.run(group, tapes, &parser.readers, &parser.host) else { continue };
+                let Some(message) = decoded.run(group, tapes, &parser.readers, &parser.host) else {
+                    continue;
+                };
                 if let Some(list) = group.list(tapes, *number) {
                     let at = Fan { group, message, place: &place, envelope, list };
                     let hands = Hands { work, memo, swaps, choice, turn: *turn, before, bases };

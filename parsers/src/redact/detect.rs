@@ -280,9 +280,7 @@ fn pem(text: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
     label.starts_with(b"BEGIN").then_some(())?;
     let from = after + 5;
     let length = memchr::memmem::find(&text[from..], b"-----END");
-    let could_be = |byte: u8| {
-        byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n:,.-".contains(&byte)
-    };
+    let could_be = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=\\ \t\r\n:,.-".contains(&byte);
     let reach = run(text, from, could_be);
     let to = length.map(|length| from + length).filter(|to| *to <= reach).unwrap_or(reach);
     (!text[from..to].iter().all(|byte| b"\\nr \r\n".contains(byte))).then_some((from, to))

@@ -98,7 +98,9 @@ impl Selector {
                 }
                 change.masked = true;
             }),
-            Self::Detail(path) => draft.edit_details(&mut |key, value| under(key, value, path, edit)),
+            Self::Detail(path) => {
+                draft.edit_details(&mut |key, value| under(key, value, path, edit))
+            }
             Self::Raw => {}
         }
     }

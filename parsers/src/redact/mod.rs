@@ -461,8 +461,7 @@ pub(crate) fn note(names: &mut Names, name: &str) {
 
 /// A field's rule.
 pub(crate) fn field_rule(name: &str, action: RedactAction) -> Result<FieldRule, RedactError> {
-    let selector =
-        Selector::from_name(name).ok_or_else(|| RedactError::Field(name.to_owned()))?;
+    let selector = Selector::from_name(name).ok_or_else(|| RedactError::Field(name.to_owned()))?;
     if !selector.is_text() && !matches!(action, RedactAction::Remove | RedactAction::Keep) {
         return Err(RedactError::NoText(name.to_owned()));
     }

@@ -2,7 +2,9 @@ use custody_event::{Digest, Offset, Timestamp};
 use serde_json::Value;
 
 use super::*;
-use crate::{Envelope, Given, PackSet, PackSource, Parser, Said, Scratch, Select, Settings, Verdict};
+use crate::{
+    Envelope, Given, PackSet, PackSource, Parser, Said, Scratch, Select, Settings, Verdict,
+};
 
 const PACK: &str = "
 pack: own
@@ -38,13 +40,8 @@ fn run(parser: &Parser, record: &[u8], given: Given<'_>) -> (Vec<Value>, String)
     let mut scratch = Scratch::new();
     let envelope = Envelope::bare(Timestamp::from_micros(0));
     let mut out = Vec::new();
-    let verdict = parser.run(&mut scratch, &envelope).parse_given(
-        record,
-        Offset(7),
-        None,
-        given,
-        &mut out,
-    );
+    let verdict =
+        parser.run(&mut scratch, &envelope).parse_given(record, Offset(7), None, given, &mut out);
     assert!(!matches!(verdict, Verdict::Filtered { .. }));
     let text = String::from_utf8(out).unwrap();
     (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), text)
@@ -108,7 +105,10 @@ fn a_raw_record_that_hides_the_value_in_a_form_of_its_own_is_left_out() {
     let (events, text) = run(&parser, br#"{"who":"ZXZhLW1hcmlh"}"#, Given::default());
     assert_eq!(events[0]["actor"]["name"], "***");
     assert!(!text.contains("ZXZhLW1hcmlh") && !text.contains("raw_sha256"), "{text}");
-    assert_eq!(events[0]["tags"], serde_json::json!(["redacted:actor.name", "redacted:origin.raw"]));
+    assert_eq!(
+        events[0]["tags"],
+        serde_json::json!(["redacted:actor.name", "redacted:origin.raw"])
+    );
 }
 
 #[test]
@@ -133,7 +133,8 @@ fn values_under_the_names_of_secrets_go_whatever_the_records_form_is() {
     let (events, text) = run(&parser(pack, &[]), record.as_bytes(), Given::default());
     assert!(!text.contains("hunter2"), "{text}");
     assert_eq!(events[0]["tags"], serde_json::json!(["redacted:secret_values"]));
-    let (event, text) = one(&[], r#"{"changes":[{"field":"api_key","before":"abc1","after":"def2"}]}"#);
+    let (event, text) =
+        one(&[], r#"{"changes":[{"field":"api_key","before":"abc1","after":"def2"}]}"#);
     assert!(!text.contains("abc1") && !text.contains("def2"), "{text}");
     assert_eq!(event["changes"][0]["masked"], true);
 }
@@ -201,9 +202,22 @@ mod properties {
     use super::*;
 
     const PIECES: &[&[u8]] = &[
-        b"password=\"", b"://a:b@", b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----",
-        b"eyJ", b"Bearer ", b"\\\"", b"4111-1111-1111-1111", b"authorization: ", b" ", b"\xff",
-        b"abcdefghijklmnop1234", b".", b"\"", b":", b"\n",
+        b"password=\"",
+        b"://a:b@",
+        b"-----BEGIN PRIVATE KEY-----",
+        b"-----END PRIVATE KEY-----",
+        b"eyJ",
+        b"Bearer ",
+        b"\\\"",
+        b"4111-1111-1111-1111",
+        b"authorization: ",
+        b" ",
+        b"\xff",
+        b"abcdefghijklmnop1234",
+        b".",
+        b"\"",
+        b":",
+        b"\n",
     ];
 
     proptest! {
@@ -228,10 +242,24 @@ mod properties {
     fn a_record_that_is_made_to_be_slow_is_not() {
         // A megabyte of each beginning: a reading to the end for each would take minutes.
         for piece in [
-            "password=\"", "password=", "://", "://a:", "-----BEGIN PRIVATE KEY-----",
-            "-----END PRIVATE KEY-----", "PRIVATE KEY-----", "eyJ", "eyJaaaaaaaaaaaa.", "Bearer ",
-            "Bearer a", "authorization:", "4111 ", "4111-1111-", "ghp_", "\\\"password\\\":\\\"",
-            "token", "--password ",
+            "password=\"",
+            "password=",
+            "://",
+            "://a:",
+            "-----BEGIN PRIVATE KEY-----",
+            "-----END PRIVATE KEY-----",
+            "PRIVATE KEY-----",
+            "eyJ",
+            "eyJaaaaaaaaaaaa.",
+            "Bearer ",
+            "Bearer a",
+            "authorization:",
+            "4111 ",
+            "4111-1111-",
+            "ghp_",
+            "\\\"password\\\":\\\"",
+            "token",
+            "--password ",
         ] {
             let text = piece.repeat((1 << 20) / piece.len());
             let redaction = Redaction::default();

@@ -401,6 +401,41 @@ mod tests {
     }
 
     #[test]
+    fn audit_records_are_cut_where_every_event_is_complete() {
+        let cut =
+            |data: &str, ending| Rule::Auditd.cut(data.as_bytes(), 0, Encoding::Utf8, 4096, ending);
+        let line = |kind: &str, serial: u32| format!("type={kind} msg=audit(1.2:{serial}): a=b\n");
+        let spans = |ends: &[usize]| {
+            let mut begin = 0;
+            let spans = ends.iter().map(|end| {
+                let span = Span { begin, text_end: end - 1, end: *end };
+                begin = *end;
+                span
+            });
+            Cut::Spans(spans.collect())
+        };
+        let one = [line("SYSCALL", 7), line("CWD", 7)].concat();
+        assert_eq!(cut(&one, Ending::Open), Cut::Wait);
+        assert_eq!(cut(&one, Ending::Silent), spans(&[one.len()]));
+        let whole = one.clone() + &line("PROCTITLE", 7);
+        assert_eq!(cut(&whole, Ending::Open), spans(&[whole.len()]));
+        let login = whole.clone() + &line("USER_LOGIN", 8);
+        assert_eq!(cut(&login, Ending::Open), spans(&[whole.len(), login.len()]));
+        let begun = login.clone() + &line("SYSCALL", 9) + "type=CW";
+        assert_eq!(cut(&begun, Ending::Open), spans(&[whole.len(), login.len()]));
+        let mixed =
+            [line("SYSCALL", 1), line("SYSCALL", 2), line("PROCTITLE", 2), line("PROCTITLE", 1)]
+                .concat();
+        assert_eq!(cut(&mixed, Ending::Open), spans(&[mixed.len()]));
+        assert_eq!(cut("no record at all\n", Ending::Open), spans(&[17]));
+        let long = "x".repeat(5_000);
+        let Cut::Piece(piece) = cut(&long, Ending::Open) else { panic!("a piece") };
+        assert_eq!((piece.begin, piece.len, piece.ends), (0, 4096, false));
+        let before = whole.clone() + &long;
+        assert_eq!(cut(&before, Ending::Open), spans(&[whole.len()]));
+    }
+
+    #[test]
     fn an_over_long_record_is_cut_behind_a_line_and_its_pieces_are_numbered() {
         let start = &rules()[0];
         let data = b"1 34567\n abcdef\n abcdef\n 0123456789abcdefghij\n x\n2\n";

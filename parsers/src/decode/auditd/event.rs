@@ -15,9 +15,27 @@ use super::{Pairs, Place, header, record};
 
 /// Types that only say more of a system call.
 const BESIDE: &[&str] = &[
-    "BPRM_FCAPS", "CAPSET", "CWD", "EOE", "EXECVE", "FD_PAIR", "IPC", "IPC_SET_PERM", "MMAP",
-    "MQ_GETSETATTR", "MQ_NOTIFY", "MQ_OPEN", "MQ_SENDRECV", "OBJ_PID", "OPENAT2", "PATH",
-    "PROCTITLE", "SOCKADDR", "SOCKETCALL", "SYSCALL", "URINGOP",
+    "BPRM_FCAPS",
+    "CAPSET",
+    "CWD",
+    "EOE",
+    "EXECVE",
+    "FD_PAIR",
+    "IPC",
+    "IPC_SET_PERM",
+    "MMAP",
+    "MQ_GETSETATTR",
+    "MQ_NOTIFY",
+    "MQ_OPEN",
+    "MQ_SENDRECV",
+    "OBJ_PID",
+    "OPENAT2",
+    "PATH",
+    "PROCTITLE",
+    "SOCKADDR",
+    "SOCKETCALL",
+    "SYSCALL",
+    "URINGOP",
 ];
 /// Of the files of an event the one that was acted on, the first of these.
 const ACTED_ON: &[&str] = &["CREATE", "DELETE", "NORMAL", "UNKNOWN", "PARENT"];
@@ -138,5 +156,100 @@ fn files(paths: &[&Line<'_>], out: &mut Builder<'_>) -> Result<(), &'static str>
     match out.inner(&format!("path{number}"), "name") {
         Some(name) => out.put_apart("path_", "name", &name),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use crate::decode::json::Tape;
+    use crate::decode::testing::fields;
+    use crate::hostnames::HostNames;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn of(records: &[&str]) -> Value {
+        let lines: Vec<String> = records
+            .iter()
+            .map(|record| {
+                let (kind, rest) = record.split_once(' ').unwrap();
+                format!("type={kind} msg=audit(1704492707.193:421): {rest}")
+            })
+            .collect();
+        let host = HostNames::from_passwd("root:x:0:0::/:/bin/sh\neva:x:1000:1000::/:/bin/sh\n");
+        let read = |text: &str, tape: &mut Tape| read(text, &host, tape);
+        fields(&lines.join("\n"), read).unwrap()
+    }
+
+    #[test]
+    fn all_records_of_an_event_become_one_whatever_their_order_is() {
+        let records = [
+            "SYSCALL arch=c000003e syscall=257 success=yes exit=3 a0=1 auid=1000 uid=0 comm=\"vi\"",
+            "CWD cwd=\"/root\"",
+            "PATH item=0 name=\"/etc/\" inode=5 nametype=PARENT",
+            "PATH item=1 name=\"/etc/x\" inode=7 ouid=1000 nametype=CREATE",
+            "PROCTITLE proctitle=7669002F6574632F78",
+        ];
+        let found = of(&records);
+        assert_eq!(found["type"], "SYSCALL");
+        assert_eq!((&found["serial"], &found["time"]), (&json!("421"), &json!("1704492707.193")));
+        assert_eq!((&found["AUID"], &found["UID"]), (&json!("eva"), &json!("root")));
+        assert_eq!((&found["SYSCALL"], &found["ARCH"]), (&json!("openat"), &json!("x86_64")));
+        assert_eq!((&found["name"], &found["nametype"]), (&json!("/etc/x"), &json!("CREATE")));
+        assert_eq!(found["path0"]["inode"], "5");
+        assert_eq!(found["cwd"], "/root");
+        assert_eq!(found["proctitle"], "vi /etc/x");
+        assert_eq!(found["records"], "SYSCALL CWD PATH PATH PROCTITLE");
+        let mut other = records;
+        other.reverse();
+        let other = of(&other);
+        for key in ["type", "name", "SYSCALL", "proctitle", "cwd"] {
+            assert_eq!(other[key], found[key], "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_system_call_says_what_happened() {
+        let found = of(&[
+            "AVC avc:  denied  { read } for  pid=7 comm=\"httpd\" name=\"shadow\"",
+            "SYSCALL arch=c000003e syscall=2 success=no exit=-13 pid=7 auid=1000 comm=\"httpd\" exe=\"/usr/sbin/httpd\"",
+            "SOCKADDR saddr=020001BBCB0071090000000000000000",
+            "BPF prog-id=5 op=LOAD",
+        ]);
+        assert_eq!(found["type"], "AVC");
+        assert_eq!((&found["seresult"], &found["seperms"]), (&json!("denied"), &json!("read")));
+        assert_eq!(found["exe"], "/usr/sbin/httpd");
+        assert_eq!(found["syscall_pid"], Value::Null, "said twice, kept once");
+        assert_eq!((&found["addr"], &found["port"]), (&json!("203.0.113.9"), &json!("443")));
+        assert_eq!(found["bpf"]["op"], "LOAD");
+    }
+
+    #[test]
+    fn words_of_a_command_do_not_hide_the_calls_own_numbers() {
+        let found = of(&[
+            "SYSCALL arch=c00000b7 syscall=221 a0=aa a1=bb auid=4294967295 uid=7",
+            "EXECVE argc=2 a0=\"echo\" a1=612062",
+        ]);
+        assert_eq!((&found["a0"], &found["a1"]), (&json!("aa"), &json!("bb")));
+        assert_eq!(found["command"], "echo a b");
+        assert_eq!((&found["argv"]["a0"], &found["argv"]["a1"]), (&json!("echo"), &json!("a b")));
+        assert_eq!(
+            (&found["SYSCALL"], &found["AUID"], &found["UID"]),
+            (&json!("execve"), &Value::Null, &Value::Null)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_lines_are_read_without_panic(
+            lines in prop::collection::vec(("[A-Z_]{1,9}|PATH|EXECVE|SYSCALL|EOE", "\\PC{0,60}"), 1..12)
+        ) {
+            let lines: Vec<String> = lines
+                .iter()
+                .map(|(kind, rest)| format!("type={kind} msg=audit(1.2:3): {rest}"))
+                .collect();
+            let read = |text: &str, tape: &mut Tape| read(text, &HostNames::default(), tape);
+            let _found = fields(&lines.join("\n"), read);
+        }
     }
 }
