@@ -128,8 +128,6 @@ pub struct Given<'a> {
     /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
     /// record.
     pub said: Option<Said<'a>>,
-    /// The event's number among those that are made of the same place.
-    pub index: u32,
     /// The record has been redacted by [`Run::redact`], which found these.
     pub redacted: Option<&'a Names>,
 }
@@ -465,8 +463,15 @@ impl Parser {
         last.hash = match &raw {
             late::Raw::Kept => None,
             late::Raw::Changed(record) => Some(Digest::of(record)),
-            // Where it stands tells it from others.
-            late::Raw::Gone => Some(Digest::of(b"")),
+            // What is left of it tells it from others.
+            late::Raw::Gone => {
+                let mut texts = Vec::new();
+                draft.each_text(&mut |text| {
+                    texts.extend_from_slice(text.as_bytes());
+                    texts.push(0);
+                });
+                Some(Digest::of(&texts))
+            }
         };
         last.raw = raw;
     }
@@ -661,6 +666,8 @@ struct Place<'a> {
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
+    /// Of the whole record as its first event keeps it, where something was redacted in an element.
+    whole_hash: Option<&'a Digest>,
     /// The event's number in the record.
     index: u32,
     given: Given<'a>,
@@ -687,7 +694,10 @@ impl Place<'_> {
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
-        let hash = last.hash.as_ref().unwrap_or(self.hash);
+        let hash = match (&last.raw, self.whole_hash, &last.hash) {
+            (late::Raw::Kept | late::Raw::Changed(_), Some(hash), _) | (_, _, Some(hash)) => hash,
+            _ => self.hash,
+        };
         let (key, number) = self.given.name.unwrap_or((envelope.file, self.offset));
         draft.id(event_id(key, number, self.index, hash));
         draft.time(Field::Time, time);
@@ -707,14 +717,13 @@ impl Place<'_> {
         for name in known.chain(&last.names) {
             draft.tag(format!("redacted:{name}"));
         }
+        draft.raw_sha256(&hash.0);
         match &last.raw {
             late::Raw::Gone => {}
             late::Raw::Changed(record) => {
-                draft.raw_sha256(&hash.0);
                 draft.raw(&record[..kept_len(record)]);
             }
             late::Raw::Kept => {
-                draft.raw_sha256(&hash.0);
                 if let Some(original) = self.given.original {
                     draft.text(Field::OriginEncoding, original.encoding);
                     draft.raw_decoded(self.text, original.bytes, original.exact);

@@ -11,18 +11,15 @@ pub(super) fn append(
     record: &[u8],
     offset: Offset,
     segment: Option<u32>,
-    mut given: Given<'_>,
+    given: Given<'_>,
     text: &mut Vec<u8>,
     tally: &mut Tally,
 ) {
     // A secret may stand where a long record is cut: it goes before.
     let redacted = (record.len() > MAX_RAW_BYTES).then(|| run.redact(record)).flatten();
-    let record = match &redacted {
-        Some((clean, names)) => {
-            given.redacted = Some(names);
-            clean
-        }
-        None => record,
+    let (record, given) = match &redacted {
+        Some((clean, names)) => (clean.as_slice(), Given { redacted: Some(names), ..given }),
+        None => (record, given),
     };
     let mut pieces = raw_pieces(record).skip(1).peekable();
     let segment = segment.or_else(|| pieces.peek().map(|_| 0));

@@ -25,9 +25,6 @@ pub enum Join {
     Both,
 }
 
-/// The number of a joined event at its first record's offset; the record itself is 0 there.
-const JOINED_INDEX: u32 = 1;
-
 /// Appends the events of a run whose first byte stands at `from`.
 pub(super) fn run_of(
     run: &mut Run<'_>,
@@ -62,8 +59,7 @@ pub(super) fn run_of(
             }
             joined.extend_from_slice(line);
         }
-        let given = Given { index: JOINED_INDEX, ..Given::default() };
-        append(run, &joined, offset, None, given, text, tally);
+        append(run, &joined, offset, None, Given::default(), text, tally);
     }
 }
 

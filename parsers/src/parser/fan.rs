@@ -10,12 +10,12 @@
 //! has more stays one event, whole, with that for a reason. The limits look at nothing but the
 //! record: the same record gives the same events whenever it is read.
 
-use custody_event::Timestamp;
+use custody_event::{Digest, Timestamp};
 
 use crate::decode::json::{At, Tape};
 use crate::matcher::Work;
 use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
-use crate::redact::late::Swap;
+use crate::redact::late::{self, Swap};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 
@@ -100,7 +100,11 @@ impl Parser {
             return Ok(done);
         }
         out.truncate(start);
-        self.fan_once(fan, decoded, tapes, &mut hands, out)
+        // All events of a record have one hash: that of what is kept of it.
+        let left = Digest::of(&late::of_piece(fan.place.record, hands.swaps));
+        let place = Place { whole_hash: Some(&left), ..*fan.place };
+        let fan = Fan { place: &place, ..*fan };
+        self.fan_once(&fan, decoded, tapes, &mut hands, out)
     }
 
     fn fan_once(

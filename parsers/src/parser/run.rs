@@ -13,7 +13,7 @@ use crate::fill;
 use crate::matcher::{Later, PackAt, RuleAt};
 use crate::pack::{Pack, Rule};
 use crate::redact::late::{self, Swap};
-use crate::redact::{Names, Redaction};
+use crate::redact::{self, Names, Redaction};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 use crate::value::Scene;
@@ -41,6 +41,8 @@ pub struct Run<'p> {
     parser: &'p Parser,
     envelope: &'p Envelope<'p>,
     room: &'p mut Room,
+    /// A private key has begun in a record before and goes on.
+    in_key: bool,
 }
 
 impl Parser {
@@ -51,7 +53,7 @@ impl Parser {
         room.chosen.resize_with(self.groups.len(), Default::default);
         room.bases.clear();
         room.bases.resize_with(self.caches, Common::default);
-        Run { parser: self, envelope, room }
+        Run { parser: self, envelope, room, in_key: false }
     }
 
     /// One record by itself: see [`Run::parse`].
@@ -95,13 +97,24 @@ impl Run<'_> {
         given: Given<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Self { parser, envelope, room } = self;
+        let Self { parser, envelope, room, in_key } = self;
         let room = &mut **room;
+        let key_line = match given.redacted {
+            Some(_) => None,
+            None => parser.redaction.key_line(record, in_key),
+        };
         let Room { lossy, clean, names, swaps, tapes, record: number, .. } = room;
         let Room { work, memo, choice, chosen, bases, .. } = room;
         *number += 1;
         swaps.clear();
         let (record, message) = redacted(&parser.redaction, record, &given, clean, names);
+        let record = match &key_line {
+            Some(left) => {
+                redact::note(names, redact::SecretPattern::PrivateKeys.name());
+                left.as_bytes()
+            }
+            None => record,
+        };
         let said = given.said.map(|said| Said { message: &message, ..said });
         // What was redacted is kept as its text: the original has the secret.
         let original = given.original.filter(|_| names.is_empty());
@@ -116,7 +129,8 @@ impl Run<'_> {
             offset,
             segment,
             hash: &hash,
-            index: given.index,
+            whole_hash: None,
+            index: 0,
             given,
         };
         let mut decoded = Decoded::new(text, *number, given.said);
@@ -176,7 +190,7 @@ impl Run<'_> {
         given: Given<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Self { parser, envelope, room } = self;
+        let Self { parser, envelope, room, .. } = self;
         let Room { lossy, record, memo, clean, names, swaps, .. } = &mut **room;
         let (piece, message) = redacted(&parser.redaction, piece, &given, clean, names);
         let piece = late::of_piece(piece, swaps);
@@ -192,6 +206,7 @@ impl Run<'_> {
             offset,
             segment: Some(number),
             hash: &hash,
+            whole_hash: None,
             index: number,
             given,
         };

@@ -286,6 +286,18 @@ fn pem(text: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
     (!text[from..to].iter().all(|byte| b"\\nr \r\n".contains(byte))).then_some((from, to))
 }
 
+/// Does a key begin with the line in which these words stand at `at`?
+pub(super) fn begins_key(text: &[u8], at: usize) -> bool {
+    let front = &text[at.saturating_sub(MAX_PEM_LABEL_BYTES)..at];
+    front.windows(11).any(|part| part == b"-----BEGIN ")
+}
+
+/// A line of a key's body (RFC 7468, RFC 1421), and no word.
+pub(super) fn is_key_line(line: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    line.iter().all(plain) || line.starts_with(b"Proc-Type:") || line.starts_with(b"DEK-Info:")
+}
+
 /// The rest of a key whose beginning stood in a record before.
 fn ending(text: &[u8], at: usize) -> Option<(usize, usize)> {
     let dashes = text[..at].windows(5).rposition(|five| five == b"-----")?;
@@ -361,6 +373,8 @@ fn value(text: &[u8], from: usize, to: usize, is_option: bool) -> Option<(usize,
         _ => return None,
     };
     at = run(text, at, |byte| byte == b' ');
+    // What is in an object or a list has names of its own.
+    (!(quoted && matches!(text.get(at), Some(b'{' | b'[')))).then_some(())?;
     let escapes = run(text, at, |byte| byte == b'\\') - at;
     let (begin, end) = match text.get(at + escapes) {
         Some(quote @ (b'"' | b'\'')) => inside(text, at + escapes + 1, *quote, escapes),
@@ -484,6 +498,7 @@ mod tests {
             "tokenizer=fast broken=7 secretary=eva keyboard",
             "Authorization: failed for eva",
             r#"{"password":"[FILTERED]","pwd":"/home/eva","secret":"<hidden>"}"#,
+            r#"{"change":{"password":{"user":{"name":"ana"}},"token":[1,2]}}"#,
             "reason.code: { NT_STATUS_WRONG_PASSWORD: invalid_credentials }",
             "the key eyJhbGci is short",
         ] {

@@ -36,6 +36,7 @@ mod tests;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use smallvec::SmallVec;
 
@@ -238,6 +239,8 @@ pub struct Redaction {
     fields: Vec<FieldRule>,
     key: Option<PseudonymKey>,
     is_off: bool,
+    /// Finds the lines that begin and end a private key.
+    key_lines: Finder<'static>,
 }
 
 /// A pattern of one's own compiles to at most this much.
@@ -254,6 +257,7 @@ impl Default for Redaction {
             fields: Vec::new(),
             key: None,
             is_off: false,
+            key_lines: Finder::new("PRIVATE KEY"),
         }
     }
 }
@@ -352,6 +356,22 @@ impl Redaction {
         self.replace(record, &hits, buffer);
         self.name(&hits, names);
         buffer
+    }
+
+    /// A record that is a line of a private key, where `inside` says that one has begun in a record
+    /// before it: what is left of it. Notes whether a key goes on behind it.
+    pub(crate) fn key_line(&self, record: &[u8], inside: &mut bool) -> Option<Cow<'static, str>> {
+        if !self.hides(SecretPattern::PrivateKeys) {
+            return None;
+        }
+        let line = record.trim_ascii();
+        if *inside && (line.is_empty() || detect::is_key_line(line)) {
+            let action = self.action_of(SecretPattern::PrivateKeys);
+            return (!line.is_empty()).then(|| self.act(action, line));
+        }
+        let last = self.key_lines.find_iter(record).last();
+        *inside = last.is_some_and(|at| detect::begins_key(record, at));
+        None
     }
 
     /// A text without secrets, for people and programs that look on.

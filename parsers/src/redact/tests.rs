@@ -104,7 +104,9 @@ fn a_raw_record_that_hides_the_value_in_a_form_of_its_own_is_left_out() {
     let parser = parser(pack, &[field("actor.name", RedactAction::Mask)]);
     let (events, text) = run(&parser, br#"{"who":"ZXZhLW1hcmlh"}"#, Given::default());
     assert_eq!(events[0]["actor"]["name"], "***");
-    assert!(!text.contains("ZXZhLW1hcmlh") && !text.contains("raw_sha256"), "{text}");
+    assert!(!text.contains("ZXZhLW1hcmlh") && !text.contains("\"raw\""), "{text}");
+    let hash = events[0]["origin"]["raw_sha256"].as_str().unwrap();
+    assert_ne!(hash, Digest::of(br#"{"who":"ZXZhLW1hcmlh"}"#).to_string(), "it could be tried out");
     assert_eq!(
         events[0]["tags"],
         serde_json::json!(["redacted:actor.name", "redacted:origin.raw"])
@@ -171,7 +173,66 @@ fn an_element_is_redacted_in_the_whole_record_that_the_first_event_keeps() {
     assert_eq!(events.len(), 3);
     assert!(!text.contains("eva-maria") && !text.contains("otto-hugo"), "{text}");
     assert_eq!(events[0]["actor"]["name"], events[2]["actor"]["name"]);
+    let whole = Digest::of(events[0]["origin"]["raw"].as_str().unwrap().as_bytes()).to_string();
+    for event in &events {
+        assert_eq!(
+            event["origin"]["raw_sha256"], whole,
+            "one hash for all, as the collector expects"
+        );
+    }
     assert!(events[0]["origin"]["raw"].as_str().unwrap().starts_with(r#"{"list":[{"who":"p_"#));
+}
+
+#[test]
+fn a_key_whose_lines_are_records_of_their_own_is_redacted_line_by_line() {
+    let parser = parser(PACK, &[]);
+    let mut scratch = Scratch::new();
+    let envelope = Envelope::bare(Timestamp::from_micros(0));
+    let mut run = parser.run(&mut scratch, &envelope);
+    let text = "started\nMIIEword\n-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEvQIBADANBgkq\nhkiG9w0BAQ==\n-----END RSA PRIVATE KEY-----\nMIIEafter\n-----BEGIN CERTIFICATE-----\nMIICcert\n";
+    let mut raw = Vec::new();
+    for (at, line) in (0..).zip(text.lines()) {
+        let mut out = Vec::new();
+        run.parse(line.as_bytes(), Offset(at), None, &mut out);
+        let event: Value = serde_json::from_slice(&out).unwrap();
+        raw.push(event["origin"]["raw"].as_str().unwrap_or_default().to_owned());
+    }
+    assert_eq!(
+        raw,
+        [
+            "started",
+            "MIIEword",
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "***",
+            "",
+            "***",
+            "***",
+            "-----END RSA PRIVATE KEY-----",
+            "MIIEafter",
+            "-----BEGIN CERTIFICATE-----",
+            "MIICcert"
+        ]
+    );
+}
+
+#[test]
+fn two_states_of_a_thing_become_the_changes_between_them() {
+    let pack = "pack: own\nversion: 1\ndecode: json\nrules:\n  - id: it\n    event: { action: a.b, changes.before: $json.old, changes.after: $json.new }\n";
+    let record = r#"{"old":{"name":"a","address":{"city":"Ulm","zip":1},"pin":"1","api_key":"k1"},"new":{"name":"a","address":{"city":"Bonn","zip":1},"tel":"2","api_key":"k2"}}"#;
+    let (events, text) = run(&parser(pack, &[]), record.as_bytes(), Given::default());
+    let changes = serde_json::json!([
+        { "field": "address.city", "before": "Ulm", "after": "Bonn" },
+        { "field": "pin", "before": "1" },
+        { "field": "api_key", "before": "***", "after": "***", "masked": true },
+        { "field": "tel", "after": "2" },
+    ]);
+    let mut found = events[0]["changes"].as_array().unwrap().clone();
+    // A mask on both sides is no change of text any more; the record itself says that there was one.
+    found.retain(|change| change["field"] != "api_key");
+    let mut wanted = changes.as_array().unwrap().clone();
+    wanted.retain(|change| change["field"] != "api_key");
+    assert_eq!(found, wanted, "{text}");
+    assert!(!text.contains("k1") && !text.contains("k2"), "{text}");
 }
 
 #[test]
