@@ -172,9 +172,11 @@ mod tests {
     }
 
     fn text(text: &str) -> Vec<u8> {
-        let len = u8::try_from(text.len()).unwrap();
-        assert!(len < 29);
-        [&[0x40 | len], text.as_bytes()].concat()
+        let size = match u8::try_from(text.len()).unwrap() {
+            short @ 0..29 => vec![0x40 | short],
+            long => vec![0x40 | 29, long - 29],
+        };
+        [&size, text.as_bytes()].concat()
     }
 
     fn map(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
