@@ -417,13 +417,10 @@ pub(super) fn is_secret(value: &[u8], plain: bool) -> bool {
     let stands_for = stands_for
         && value.iter().filter(|byte| !byte.is_ascii_alphabetic()).count() <= 4
         && value.iter().any(|byte| byte.is_ascii_alphabetic());
-    !value.is_empty()
-        && !is_word
-        && !is_masked
-        && !is_redacted
-        && !is_hashed
-        && !(stands_for && value.len() < 24)
-        && (plain || mixed)
+    if value.is_empty() || is_word || is_masked || is_redacted || is_hashed {
+        return false;
+    }
+    (plain || mixed) && (!stands_for || value.len() >= 24)
 }
 
 #[cfg(test)]
