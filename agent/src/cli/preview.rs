@@ -13,7 +13,6 @@ use custody_parsers::{
     Envelope, MAX_DRAFT_LINES, PackSet, Parser, Redaction, Scratch, Select, Settings, Verdict,
     sentences,
 };
-use custody_parsers::{Envelope, PackSet, Parser, Redaction, Scratch, Select, Settings, Verdict};
 
 use super::{difference, follow, print};
 

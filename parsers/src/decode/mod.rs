@@ -27,8 +27,8 @@ mod syscalls;
 pub(crate) mod syslog;
 pub(crate) mod xml;
 
-use crate::prose;
 use crate::hostnames::HostNames;
+use crate::prose;
 use json::Tape;
 
 /// One link of a pack's chain.

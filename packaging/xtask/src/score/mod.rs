@@ -127,7 +127,7 @@ impl Readers {
     fn read(&mut self, stream: &str, labelled: &Labelled) -> anyhow::Result<Vec<Value>> {
         let zone = &labelled.zone;
         if !self.parsers.contains_key(zone) {
-            let settings = Settings { zone: streams::zone(zone)? };
+            let settings = Settings { zone: streams::zone(zone)?, ..Settings::default() };
             self.parsers.insert(zone.clone(), self.packs.select(&Select::Auto, settings)?);
         }
         let parser = self.parsers.get(zone).context("just made")?;
