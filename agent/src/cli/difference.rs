@@ -65,6 +65,11 @@ fn values(reader: &mut Reader, line: &[u8], offset: u64) -> anyhow::Result<Value
         let event: Value = serde_json::from_slice(event)?;
         let path = if number == 0 { String::new() } else { format!("[{number}]") };
         flatten(&path, &event, &mut all);
+        // A record without a time has that of its reading.
+        if event["time_basis"] == "received" {
+            let time = if number == 0 { "time".to_owned() } else { format!("{path}.time") };
+            all.remove(&time);
+        }
     }
     all.retain(|path, _| !path.ends_with("observed") && !path.ends_with("pack_version"));
     Ok(all)
