@@ -138,10 +138,8 @@ impl Walk<'_> {
             Ok(Entry::Block(signed)) => signed.body,
             _ => return Ok(writer.entry(place, bytes)?),
         };
-        let beyond = self.filter.from.is_some_and(|from| header.last_time < from)
-            || self.filter.to.is_some_and(|to| header.first_time >= to);
         let block = self.block((header.agent, header.stream, header.seq))?;
-        let Some(stored) = block.filter(|_| !beyond) else {
+        let Some(stored) = block else {
             return Ok(writer.entry(place, bytes)?);
         };
         let filtered = self.filtered(&stored)?;

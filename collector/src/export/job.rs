@@ -206,11 +206,12 @@ struct Stand {
 fn rows(job: &mut Job<'_>) -> Result<Totals, ExportError> {
     let (path, max_bytes) = (job.part_path(), job.desk.options.max_bytes);
     let mut resumed = None;
-    let mut form = form(&job.row.spec, job.heading())?;
+    let group_rows = job.desk.options.group_rows;
+    let mut form = form(&job.row.spec, job.heading(), group_rows)?;
     if let Some(progress) = job.take_progress() {
         resumed = stand_of(&progress, &path, max_bytes)?;
         if resumed.is_some() && form.resume(progress.state).is_err() {
-            (form, resumed) = (super::form(&job.row.spec, job.heading())?, None);
+            (form, resumed) = (super::form(&job.row.spec, job.heading(), group_rows)?, None);
         }
     }
     let mut stand = match resumed {

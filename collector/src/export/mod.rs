@@ -269,12 +269,12 @@ trait Form: Send {
     fn end(&mut self, totals: &Totals, out: &mut Part) -> Result<(), ExportError>;
 }
 
-fn form(spec: &Spec, heading: Heading) -> Result<Box<dyn Form>, ExportError> {
+fn form(spec: &Spec, heading: Heading, group_rows: u32) -> Result<Box<dyn Form>, ExportError> {
     Ok(match spec.format {
         Format::Csv => Box::new(csv::Csv::new(spec.bom)),
         Format::Json => Box::new(json::Json::default()),
         Format::Ndjson => Box::new(json::Ndjson),
-        Format::Parquet => Box::new(parquet::Parquet::new(&heading)?),
+        Format::Parquet => Box::new(parquet::Parquet::new(&heading, group_rows)),
         Format::Pdf => Box::new(pdf::Pdf::new(heading)?),
         Format::Bundle => return Err(ExportError::Unavailable("a bundle is made of the log")),
     })

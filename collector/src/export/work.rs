@@ -43,6 +43,7 @@ pub struct Options {
     /// Workers.
     pub at_once: u32,
     pub(super) pause_every: Duration,
+    pub(super) group_rows: u32,
 }
 
 impl From<&ExportsConfig> for Options {
@@ -54,6 +55,7 @@ impl From<&ExportsConfig> for Options {
             max_age: config.max_age,
             at_once: config.at_once,
             pause_every: PAUSE_EVERY,
+            group_rows: super::parquet::GROUP_ROWS,
         }
     }
 }

@@ -21,7 +21,8 @@ use column::{Chunk, Gathered, Physical};
 use thrift::{ELEMENT_I32, ELEMENT_TEXT, STRUCT, Writer};
 
 const MAGIC: &[u8] = b"PAR1";
-const GROUP_ROWS: u32 = 20_000;
+/// Rows of a group, at most.
+pub(super) const GROUP_ROWS: u32 = 20_000;
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 const ZSTD: i32 = 6;
 const OPTIONAL: i32 = 1;
@@ -38,6 +39,7 @@ struct Group {
 /// See the module.
 pub(super) struct Parquet {
     columns: Vec<Gathered>,
+    group_rows: u32,
     rows: u32,
     bytes: usize,
     groups: Vec<Group>,
@@ -45,7 +47,7 @@ pub(super) struct Parquet {
 }
 
 impl Parquet {
-    pub(super) fn new(heading: &Heading) -> Result<Self, ExportError> {
+    pub(super) fn new(heading: &Heading, group_rows: u32) -> Self {
         let about = vec![
             ("custody.name", heading.name.clone()),
             ("custody.query", heading.query.clone()),
@@ -55,7 +57,7 @@ impl Parquet {
             ("custody.checkpoint", heading.checkpoint.clone()),
         ];
         let columns = Column::all().into_iter().map(Gathered::new).collect();
-        Ok(Self { columns, rows: 0, bytes: 0, groups: Vec::new(), about })
+        Self { columns, group_rows, rows: 0, bytes: 0, groups: Vec::new(), about }
     }
 
     fn end_group(&mut self, out: &mut Part) -> Result<(), ExportError> {
@@ -178,7 +180,7 @@ impl Form for Parquet {
         let event = cells::read(event)?;
         self.bytes += self.columns.iter_mut().map(|column| column.take(&event)).sum::<usize>();
         self.rows += 1;
-        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
+        if self.rows >= self.group_rows || self.bytes >= GROUP_BYTES {
             self.end_group(out)?;
         }
         Ok(())
