@@ -62,6 +62,7 @@ pub(super) fn run(
 ) -> Result<(), ExportError> {
     let filter = row.filter().map_err(|problem| ExportError::Event(problem.detail))?;
     let mut job = Job { desk, row, filter, progress, watch };
+    desk.room()?;
     job.prepare()?;
     match job.row.spec.format {
         Format::Bundle => bundle::run(&mut job)?,

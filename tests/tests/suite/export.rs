@@ -18,7 +18,7 @@ struct Scene {
 }
 
 /// A collector that holds so many lines, all of them found.
-fn scene(name: &str, lines: u64) -> Scene {
+fn scene(name: &'static str, lines: u64) -> Scene {
     let world = World::new(name);
     let collector = Collector::started(&world, "collector");
     let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, world.rng());
