@@ -12,7 +12,7 @@
 //!
 //! An export holds raw records and values that a pack has marked as sensitive, byte for byte as
 //! they are proved: whoever asks needs the permissions `export`, `view_raw` and `view_sensitive`.
-//! Everybody sees their own; whoever may `administer` sees all.
+//! Everybody sees their own, bounded by their scope; whoever may `administer`, without a scope, sees all.
 
 use std::sync::Arc;
 
@@ -202,7 +202,12 @@ impl ApiState {
 }
 
 fn sees(who: &Principal, whose: &str) -> bool {
-    who.name == whose || who.may(Permission::Administer)
+    who.name == whose || sees_everything(who)
+}
+
+/// Whoever administers, and is bounded by nothing.
+fn sees_everything(who: &Principal) -> bool {
+    who.may(Permission::Administer) && who.sees_all()
 }
 
 async fn create(
@@ -214,7 +219,8 @@ async fn create(
     let asked: ask::Asked = ask::body(&body)?;
     let row = state
         .ask(move |desk| {
-            let spec = asked.spec(desk.source.clock.now(), &desk.options, desk.log().is_some())?;
+            let spec =
+                asked.spec(desk.source.clock.now(), &desk.options, desk.log().is_some(), &who)?;
             if !desk.has_place()? {
                 return Err(Problem::too_many("too many exports wait; ask again later"));
             }
@@ -247,7 +253,7 @@ async fn list(
     }
     let rows = state
         .ask(move |desk| {
-            let whose = (!who.may(Permission::Administer)).then_some(who.name.as_str());
+            let whose = (!sees_everything(&who)).then_some(who.name.as_str());
             let before = before.as_ref().map(|(time, id)| (*time, id.as_str()));
             Ok(desk.table.list(whose, before, limit + 1)?)
         })
@@ -362,7 +368,7 @@ async fn create_schedule(
     let schedule = state
         .ask(move |desk| {
             let now = desk.source.clock.now();
-            let next = plan.check(now, &desk.options, desk.log().is_some())?;
+            let next = plan.check(now, &desk.options, desk.log().is_some(), &who)?;
             if desk.table.schedules()?.len() >= MAX_SCHEDULES {
                 return Err(Problem::too_many("there are 200 schedules; delete one"));
             }

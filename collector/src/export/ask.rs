@@ -4,6 +4,7 @@ use custody_event::Timestamp;
 use serde::Deserialize;
 
 use super::{Format, Options, Row, Spec};
+use crate::access::{Principal, Scope};
 use crate::query::filter::{Expr, Filter};
 use crate::query::params;
 use crate::query::problem::Problem;
@@ -51,6 +52,7 @@ impl Asked {
         now: Timestamp,
         options: &Options,
         has_log: bool,
+        who: &Principal,
     ) -> Result<Spec, Problem> {
         let mut spec = Spec {
             name: name(&self.name)?,
@@ -59,13 +61,10 @@ impl Asked {
             from: None,
             to: None,
             bom: self.bom,
-            scope: String::new(),
+            scopes: who.scopes.to_vec(),
             schedule: None,
         };
-        if spec.format == Format::Bundle && !has_log {
-            let what = "this collector keeps no transparency log, of which a bundle is made";
-            return Err(Problem::refused("format", what));
-        }
+        may_bundle(spec.format, has_log, who)?;
         let pairs = [("q", &self.q), ("from", &self.from), ("to", &self.to)];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value.clone()));
         let filter = params::search(&pairs, now)?.filter;
@@ -73,6 +72,22 @@ impl Asked {
         quotas(&mut spec, now, options)?;
         Ok(spec)
     }
+}
+
+/// A bundle shows the headers of the whole log: every host's and tenant's.
+pub(super) fn may_bundle(format: Format, has_log: bool, who: &Principal) -> Result<(), Problem> {
+    if format != Format::Bundle {
+        return Ok(());
+    }
+    if !has_log {
+        let what = "this collector keeps no transparency log, of which a bundle is made";
+        return Err(Problem::refused("format", what));
+    }
+    if !who.sees_all() {
+        let what = "a bundle shows the headers of the whole log: only those who see all events may have one";
+        return Err(Problem::refused("format", what));
+    }
+    Ok(())
 }
 
 /// Refuses what reaches too far; where a range is bounded, an open end is now.
@@ -116,10 +131,10 @@ impl Row {
             ("to".to_owned(), text(self.spec.to)),
         ];
         let mut filter = params::search(&pairs, self.created)?.filter;
-        if !self.spec.scope.is_empty() {
-            let scope = [("q".to_owned(), self.spec.scope.clone())];
-            let scope = params::search(&scope, self.created)?.filter.expr;
-            filter.expr = Expr::All(vec![scope, filter.expr]);
+        let mut all: Vec<Expr> = self.spec.scopes.iter().filter_map(Scope::expr).collect();
+        if !all.is_empty() {
+            all.push(filter.expr);
+            filter.expr = Expr::All(all);
         }
         Ok(filter)
     }

@@ -48,6 +48,7 @@ use std::time::Duration;
 use custody_event::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::access::Scope;
 use crate::index::IndexError;
 use crate::store::{LogCursor, StoreError};
 use crate::tlog::TlogError;
@@ -177,9 +178,9 @@ struct Spec {
     to: Option<Timestamp>,
     /// CSV: begin with a byte order mark.
     bom: bool,
-    /// A search line that bounds what its maker may see; empty for everything.
+    /// What its maker may see: an event must be within all of these.
     #[serde(default)]
-    scope: String,
+    scopes: Vec<Scope>,
     /// The schedule that it is a run of.
     #[serde(default)]
     schedule: Option<String>,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::work::{Desk, act_of, new_id};
 use super::{ExportError, Format, Options, Row, Spec, Status, Told, ask};
+use crate::access::{Principal, Scope};
 use crate::query::params;
 use crate::query::problem::Problem;
 
@@ -35,14 +36,16 @@ pub(super) enum Every {
 
 /// Which time a run is about, counted from the day on which it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub(super) enum Span {
     /// The day before.
-    PreviousDay,
+    #[serde(rename = "previous_day")]
+    Day,
     /// Monday to Sunday of the week before.
-    PreviousWeek,
+    #[serde(rename = "previous_week")]
+    Week,
     /// The month before.
-    PreviousMonth,
+    #[serde(rename = "previous_month")]
+    Month,
 }
 
 /// What is scheduled.
@@ -62,8 +65,9 @@ pub(super) struct Plan {
     pub(super) period: Span,
     #[serde(default)]
     pub(super) bom: bool,
+    /// What its maker may see; never read from a request.
     #[serde(default)]
-    pub(super) scope: String,
+    pub(super) scopes: Vec<Scope>,
 }
 
 fn utc() -> String {
@@ -132,9 +136,9 @@ impl Plan {
         let zone = self.zone()?;
         let today = zoned(&zone, due)?.date();
         let (end, step) = match self.period {
-            Span::PreviousDay => (today, 1.day()),
-            Span::PreviousWeek => (monday(today)?, 1.week()),
-            Span::PreviousMonth => (today.first_of_month(), 1.month()),
+            Span::Day => (today, 1.day()),
+            Span::Week => (monday(today)?, 1.week()),
+            Span::Month => (today.first_of_month(), 1.month()),
         };
         let first = end.checked_sub(step).ok()?;
         let midnight = Time::midnight();
@@ -152,7 +156,7 @@ impl Plan {
             from: Some(from),
             to: Some(to),
             bom: self.bom,
-            scope: self.scope.clone(),
+            scopes: self.scopes.clone(),
             schedule: Some(id.to_owned()),
         })
     }
@@ -163,6 +167,7 @@ impl Plan {
         now: Timestamp,
         options: &Options,
         has_log: bool,
+        who: &Principal,
     ) -> Result<Timestamp, Problem> {
         self.name = ask::name(&self.name)?;
         if self.zone().is_none() {
@@ -172,10 +177,8 @@ impl Plan {
         if self.at().is_none() {
             return Err(Problem::bad("at", "write a time of day as 02:00"));
         }
-        if self.format == Format::Bundle && !has_log {
-            return Err(Problem::refused("format", "this collector keeps no transparency log"));
-        }
-        self.scope.clear();
+        ask::may_bundle(self.format, has_log, who)?;
+        self.scopes = who.scopes.to_vec();
         params::search(&[("q".to_owned(), self.q.clone())], now)?;
         let due = self.next_after(now);
         let spec = due.and_then(|due| self.spec("", due));
@@ -258,7 +261,7 @@ mod tests {
             q: String::new(),
             period,
             bom: false,
-            scope: String::new(),
+            scopes: Vec::new(),
         }
     }
 
@@ -269,17 +272,16 @@ mod tests {
     #[test]
     fn runs_are_due_on_time_and_about_whole_periods() {
         use Every::{Day, Month, Week};
-        use Span::{PreviousDay, PreviousMonth, PreviousWeek};
         for (plan, after, due, from, to) in [
             (
-                plan(Day, "02:00", "UTC", PreviousDay),
+                plan(Day, "02:00", "UTC", Span::Day),
                 "2026-11-05T01:59",
                 "2026-11-05T02:00",
                 "2026-11-04T00:00",
                 "2026-11-05T00:00",
             ),
             (
-                plan(Day, "02:00", "UTC", PreviousDay),
+                plan(Day, "02:00", "UTC", Span::Day),
                 "2026-11-05T02:00",
                 "2026-11-06T02:00",
                 "2026-11-05T00:00",
@@ -287,14 +289,14 @@ mod tests {
             ),
             // 5 November 2026 is a Thursday.
             (
-                plan(Week, "06:30", "UTC", PreviousWeek),
+                plan(Week, "06:30", "UTC", Span::Week),
                 "2026-11-05T12:00",
                 "2026-11-09T06:30",
                 "2026-11-02T00:00",
                 "2026-11-09T00:00",
             ),
             (
-                plan(Month, "00:00", "UTC", PreviousMonth),
+                plan(Month, "00:00", "UTC", Span::Month),
                 "2026-12-31T23:59",
                 "2027-01-01T00:00",
                 "2026-12-01T00:00",
@@ -303,14 +305,14 @@ mod tests {
             // In Berlin the clocks go forward on 29 March 2026, from 2 to 3: 02:30 is 03:30 there,
             // and the day has 23 hours.
             (
-                plan(Day, "02:30", "Europe/Berlin", PreviousDay),
+                plan(Day, "02:30", "Europe/Berlin", Span::Day),
                 "2026-03-28T12:00",
                 "2026-03-29T01:30",
                 "2026-03-27T23:00",
                 "2026-03-28T23:00",
             ),
             (
-                plan(Day, "02:30", "Europe/Berlin", PreviousDay),
+                plan(Day, "02:30", "Europe/Berlin", Span::Day),
                 "2026-03-29T12:00",
                 "2026-03-30T00:30",
                 "2026-03-28T23:00",
@@ -327,7 +329,7 @@ mod tests {
     fn what_can_never_be_due_is_refused() {
         for (at, timezone) in [("2:00", "UTC"), ("24:00", "UTC"), ("x", "UTC"), ("02:00", "Mars/X")]
         {
-            let plan = plan(Every::Day, at, timezone, Span::PreviousDay);
+            let plan = plan(Every::Day, at, timezone, Span::Day);
             assert_eq!(plan.next_after(Timestamp::Y2020), None, "{at} {timezone}");
         }
     }

@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use super::schedule::{Every, Plan, Span};
 use super::work::Desk;
 use super::*;
-use crate::access::{Access, Authenticator, Permission, Permissions, Principal};
+use crate::access::{Access, Authenticator, Permission, Permissions, Principal, Scope};
 use crate::index::tests::{Spec as EventSpec, event};
 use crate::index::{IndexOptions, Indexer};
 use crate::query::api::QueryState;
@@ -164,7 +164,7 @@ fn wanted(format: Format, q: &str) -> Spec {
         from: None,
         to: None,
         bom: false,
-        scope: String::new(),
+        scopes: Vec::new(),
         schedule: None,
     }
 }
@@ -375,17 +375,34 @@ fn csv_is_as_it_always_was() {
     assert!(csv == std::fs::read(&golden).unwrap(), "{}", String::from_utf8_lossy(&csv));
 }
 
+fn ann() -> Principal {
+    Principal::new("ann", Permissions::ALL)
+}
+
 #[test]
 fn scope_bounds_what_an_export_holds() {
     let house = House::with(0..100);
     let desk = house.desk(options());
-    let spec = Spec {
-        scope: "actor:root".to_owned(),
-        ..wanted(Format::Ndjson, "actor:admin OR actor:root")
-    };
-    let row = desk.queue(spec, "ann").unwrap();
-    assert!(desk.work().unwrap());
-    assert_eq!(desk.table.get(&row.id).unwrap().unwrap().told.rows, 25);
+    let scope = Scope { hosts: vec!["web1".to_owned()], ..Scope::ALL };
+    let bounded = Principal { scopes: vec![scope].into(), ..ann() };
+    for q in ["", "-host:web1", "host:web1 OR host:web-2.example.org"] {
+        let asked = |format: &str| super::ask::Asked {
+            name: "x".to_owned(),
+            format: format.to_owned(),
+            q: q.to_owned(),
+            ..Default::default()
+        };
+        let now = house.source.clock.now();
+        let spec = asked("ndjson").spec(now, &desk.options, true, &bounded).unwrap();
+        let row = desk.queue(spec, "ann").unwrap();
+        assert!(desk.work().unwrap());
+        let row = desk.table.get(&row.id).unwrap().unwrap();
+        assert_eq!(row.told.rows, if q == "-host:web1" { 0 } else { 50 }, "{q}");
+        let text = std::fs::read_to_string(desk.file_path(&row)).unwrap();
+        assert!(!text.contains("web-2"), "{q}");
+        let refused = asked("bundle").spec(now, &desk.options, true, &bounded).unwrap_err();
+        assert_eq!((refused.status, refused.parameter), (422, Some("format")));
+    }
 }
 
 #[test]
@@ -412,7 +429,7 @@ fn quotas_refuse_what_reaches_too_far() {
         let (from, to) = (from.to_owned(), to.to_owned());
         let (name, format) = ("x".to_owned(), "csv".to_owned());
         super::ask::Asked { name, format, from, to, ..Default::default() }
-            .spec(now, &options, true)
+            .spec(now, &options, true, &ann())
             .map_err(|problem| (problem.status, problem.parameter))
     };
     assert_eq!(ask("30d", "").unwrap().to, Some(now), "an open end is now");
@@ -434,7 +451,7 @@ fn quotas_refuse_what_reaches_too_far() {
             q: q.to_owned(),
             ..Default::default()
         };
-        let problem = asked.spec(now, &open, true).unwrap_err();
+        let problem = asked.spec(now, &open, true, &ann()).unwrap_err();
         assert_eq!((problem.status, problem.parameter), (400, Some(parameter)), "{name:?} {q:?}");
     }
 }
@@ -451,12 +468,12 @@ fn scheduled_runs_are_made_once_each_however_late() {
         timezone: "UTC".to_owned(),
         format: Format::Ndjson,
         q: String::new(),
-        period: Span::PreviousDay,
+        period: Span::Day,
         bom: false,
-        scope: String::new(),
+        scopes: Vec::new(),
     };
     let now = house.source.clock.now();
-    let next = plan.check(now, &desk.options, true).unwrap();
+    let next = plan.check(now, &desk.options, true, &ann()).unwrap();
     let schedule = super::schedule::Schedule {
         id: super::work::new_id().unwrap(),
         created: now,
@@ -529,7 +546,7 @@ impl Authenticator for Doors {
             "blind" => Permissions::of(&[Search, Export]),
             _ => return None,
         };
-        Some(Principal { name: bearer.to_owned(), permissions })
+        Some(Principal::new(bearer, permissions))
     }
 }
 

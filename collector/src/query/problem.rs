@@ -141,11 +141,6 @@ impl Problem {
         Self { parameter: Some(parameter), ..problem }
     }
 
-    /// 409: not in this state.
-    pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "/problems/conflict", "Not now", detail)
-    }
-
     /// 410: it was here.
     pub fn gone(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "/problems/gone", "Gone", detail)
