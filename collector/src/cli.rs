@@ -6,8 +6,8 @@ use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AgentCommand, ConfigArgs, RoleCommand, SearchArgs, TokenCommand,
-    UserCommand,
+    self, AcceptForkArgs, AgentCommand, ConfigArgs, ExportArgs, RoleCommand, SearchArgs,
+    TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -26,6 +26,8 @@ enum Command {
     Check(ConfigArgs),
     /// Search for events
     Search(SearchArgs),
+    /// Export what a search finds to a file: CSV, JSON, NDJSON, Parquet, PDF, or a bundle
+    Export(ExportArgs),
     /// Throw the index away; the next start makes it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
@@ -81,6 +83,7 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Run(config) => command::run(config),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
+        Command::Export(args) => command::export(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),

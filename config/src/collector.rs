@@ -40,6 +40,8 @@ pub struct CollectorConfig {
     pub blocks: BlocksConfig,
     /// For how long events are kept.
     pub retention: RetentionConfig,
+    /// What exports may take, and for how long they are kept.
+    pub exports: ExportsConfig,
     /// What is refused because it is too large.
     pub limits: LimitsConfig,
     /// What the collector says about itself.
@@ -121,6 +123,35 @@ pub struct LimitsConfig {
     pub max_event_bytes: ByteSize,
 }
 
+/// What exports may take, and for how long they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportsConfig {
+    /// A finished export's file is removed after this time; its entry in the history stays.
+    pub keep: Period,
+    /// The longest file.
+    pub max_bytes: ByteSize,
+    /// The longest time range of one export; any where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_range: Option<Period>,
+    /// How far back an export may reach; any time where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
+    /// Exports that are made at once; more wait.
+    pub at_once: u32,
+}
+
+impl Default for ExportsConfig {
+    fn default() -> Self {
+        Self {
+            keep: Period::days(7),
+            max_bytes: ByteSize::mib(10 * 1024),
+            max_range: None,
+            max_age: None,
+            at_once: 1,
+        }
+    }
+}
+
 impl Default for BlocksConfig {
     fn default() -> Self {
         Self::Local { segment_bytes: ByteSize::mib(256) }
@@ -154,6 +185,7 @@ impl CollectorConfig {
             index: IndexConfig::Embedded,
             blocks: BlocksConfig::default(),
             retention: RetentionConfig::default(),
+            exports: ExportsConfig::default(),
             limits: LimitsConfig::default(),
             log: Log::default(),
         }

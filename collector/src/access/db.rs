@@ -90,6 +90,27 @@ ALTER TABLE tokens ADD COLUMN owner TEXT;
 ALTER TABLE acts ADD COLUMN who TEXT;
 PRAGMA user_version = 3;
 ",
+    // Exports and their schedules; what they mean is written in the room `export`.
+    "
+CREATE TABLE exports (
+    id TEXT PRIMARY KEY NOT NULL,
+    created INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    status TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    told TEXT NOT NULL,
+    progress TEXT
+) STRICT;
+CREATE INDEX exports_by_time ON exports (created, id);
+CREATE TABLE schedules (
+    id TEXT PRIMARY KEY NOT NULL,
+    created INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    next INTEGER NOT NULL,
+    spec TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 4;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;
@@ -145,6 +166,15 @@ pub struct ForkRow {
     pub accepted: Option<(Timestamp, String)>,
 }
 
+/// A connection as every room of the collector uses the database.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
 pub(super) struct Db {
     path: PathBuf,
     connection: Connection,
@@ -153,15 +183,11 @@ pub(super) struct Db {
 impl Db {
     pub(super) fn open(path: &Path) -> Result<Self, AccessError> {
         let failed = |source| AccessError::Database { path: path.to_owned(), source };
-        let connection = Connection::open(path).map_err(failed)?;
+        let connection = connect(path).map_err(failed)?;
         let db = Self { path: path.to_owned(), connection };
-        let set_up = || -> rusqlite::Result<i64> {
-            db.connection.busy_timeout(Duration::from_secs(5))?;
-            db.connection.pragma_update(None, "journal_mode", "WAL")?;
-            db.connection.pragma_update(None, "synchronous", "FULL")?;
-            db.connection.pragma_query_value(None, "user_version", |row| row.get(0))
-        };
-        let found = set_up().map_err(failed)?;
+        let version = |row: &Row<'_>| row.get(0);
+        let found: i64 =
+            db.connection.pragma_query_value(None, "user_version", version).map_err(failed)?;
         let missing = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
         let Some(missing) = missing else {
             let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);

@@ -22,6 +22,8 @@ enum Need {
     Known,
     /// The permission; a scope narrows what is seen.
     Reads(Permission),
+    /// All that an export shows.
+    Exports,
     /// The permission, and no scope: what is told is of all hosts. Agents too, where said.
     Unbounded { agents: bool },
     /// An agent's token.
@@ -59,7 +61,7 @@ const fn row(
 
 /// The table. Bodies are such that being let in changes nothing.
 fn rows() -> Vec<Row> {
-    use Need::{Agent, Anybody, Enroller, Known, Page, Reads, Unbounded};
+    use Need::{Agent, Anybody, Enroller, Exports, Known, Page, Reads, Unbounded};
     use Permission::{Administer, Search};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
@@ -83,6 +85,15 @@ fn rows() -> Vec<Row> {
         row(GET, "/v1/events", "/v1/events", Reads(Search), 200),
         event("/v1/events/{id}", "/v1/events/EVENT", Reads(Search)),
         row(GET, "/v1/stats", "/v1/stats?group_by=host", Reads(Search), 200),
+        row(GET, "/v1/exports", "/v1/exports", Exports, 200),
+        row(POST, "/v1/exports", "/v1/exports", Exports, 400),
+        row(GET, "/v1/exports/{id}", "/v1/exports/00", Exports, 404),
+        row(DELETE, "/v1/exports/{id}", "/v1/exports/00", Exports, 404),
+        row(GET, "/v1/exports/{id}/download", "/v1/exports/00/download", Exports, 404),
+        row(GET, "/v1/exports/{id}/proof", "/v1/exports/00/proof", Exports, 404),
+        row(GET, "/v1/schedules", "/v1/schedules", Exports, 200),
+        row(POST, "/v1/schedules", "/v1/schedules", Exports, 400),
+        row(DELETE, "/v1/schedules/{id}", "/v1/schedules/00", Exports, 404),
         row(POST, "/v1/login", "/v1/login", Anybody, 400),
         row(POST, "/v1/logout", "/v1/logout", Known, 409),
         row(GET, "/v1/me", "/v1/me", Known, 200),
@@ -123,6 +134,11 @@ fn expected(row: &Row, who: &Subject) -> u16 {
         // Tokens of agents and for enrolment are strangers to those who read.
         Need::Known => or(reader, 401),
         Need::Reads(permission) => or(may(permission), if reader { 403 } else { 401 }),
+        Need::Exports => {
+            use Permission::{Export, ViewRaw, ViewSensitive};
+            let all = [Export, ViewRaw, ViewSensitive].into_iter().all(may);
+            or(all, if reader { 403 } else { 401 })
+        }
         Need::Unbounded { agents } => {
             let all = who.kind == Kind::Unbounded && may(Permission::Search);
             or(all || agents && who.kind == Kind::Agent, if known { 403 } else { 401 })

@@ -48,6 +48,7 @@ use custody_evidence::PublicKey;
 use custody_evidence::tlog::TreeHead;
 
 pub use accounts::{By, NewToken, NewUser, SESSION_LIFE, UserChange, user_name};
+pub(crate) use db::connect;
 pub use db::{ActRow, AgentRow, ForkRow, RoleRow, TokenRow, UserRow};
 pub use gate::{Gate, bearer};
 use known::{Known, Worth};

@@ -3,6 +3,7 @@
 mod accounts;
 mod client;
 pub mod derived;
+mod export;
 mod keys;
 mod run;
 mod search;
@@ -10,6 +11,7 @@ mod token;
 mod verify;
 
 pub use accounts::{RoleCommand, UserCommand, role, user};
+pub use export::{ExportArgs, export};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};

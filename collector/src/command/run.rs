@@ -213,6 +213,7 @@ async fn serve(
         readers: Arc::<Access>::clone(&parts.access),
         logins: Arc::clone(&logins),
         clock: Arc::clone(&parts.clock),
+        log: Some(Arc::clone(&parts.log)),
         prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),

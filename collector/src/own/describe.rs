@@ -60,6 +60,8 @@ pub enum Act {
         /// The user's or token's name.
         who: String,
     },
+    /// What was done with an export.
+    Exported(Box<super::ExportAct>),
     /// A user or an address has failed too often.
     Locked {
         /// The user; `None`: the address.
@@ -146,18 +148,18 @@ pub(super) fn write(
     out.push(b'\n');
 }
 
-struct Say<'a> {
-    action: &'a str,
-    op: &'static str,
-    severity: &'static str,
-    outcome: &'static str,
-    who: Option<&'a str>,
-    target: Option<(&'static str, &'a str)>,
-    message: String,
+pub(super) struct Say<'a> {
+    pub(super) action: &'a str,
+    pub(super) op: &'static str,
+    pub(super) severity: &'static str,
+    pub(super) outcome: &'static str,
+    pub(super) who: Option<&'a str>,
+    pub(super) target: Option<(&'static str, &'a str)>,
+    pub(super) message: String,
 }
 
 impl<'a> Say<'a> {
-    fn new(action: &'a str, op: &'static str, message: String) -> Self {
+    pub(super) fn new(action: &'a str, op: &'static str, message: String) -> Self {
         Self { action, op, severity: "info", outcome: "success", who: None, target: None, message }
     }
 }
@@ -189,6 +191,7 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             let message = format!("{who} logged out.");
             Say { who: Some(who), ..Say::new("authentication.logout", "logout", message) }
         }
+        Act::Exported(export) => super::exports::describe(export, draft),
         Act::Locked { who, from } => {
             draft.text(Field::Category, AUTHENTICATION);
             draft.text(Field::SourceIp, from.to_string());

@@ -134,6 +134,28 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail)
     }
 
+    /// 422: understood, and against a rule of this collector.
+    pub fn refused(parameter: &'static str, detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let problem = Self::new(status, "/problems/refused", "Refused", detail);
+        Self { parameter: Some(parameter), ..problem }
+    }
+
+    /// 410: it was here.
+    pub fn gone(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "/problems/gone", "Gone", detail)
+    }
+
+    /// 416: nothing of it lies in this range.
+    pub fn range(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "/problems/range", "No such range", detail)
+    }
+
+    /// 429.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/too-many", "Too many", detail)
+    }
+
     /// 500.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(

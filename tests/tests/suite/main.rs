@@ -34,6 +34,7 @@
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
+//! | `export` | exports made by the command line, killed in the middle, checked by others |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -47,6 +48,7 @@ mod access;
 mod bad_input;
 mod crash;
 mod disk_full;
+mod export;
 mod fork;
 mod logrotate;
 mod memory_loss;

@@ -193,6 +193,7 @@ impl World {
             readers: Arc::<Access>::clone(&access),
             logins: Arc::clone(&logins),
             clock: Arc::clone(&shared),
+            log: Some(Arc::clone(&log)),
             prover: Some(Arc::<EvidenceLog>::clone(&log)),
             acts: Some(acts.clone()),
             stop: stop.clone(),
