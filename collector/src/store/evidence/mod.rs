@@ -15,6 +15,10 @@
 //! A full disk refuses blocks until there is room. A failed sync closes the segment; if what is on
 //! the disk cannot be made sure of, the log fails for good ([`EvidenceLog::failed`]) and the
 //! process should end. Damage is found at start and never overwritten (`recover`).
+//!
+//! # Removal
+//! Events that have expired or were erased leave their leaves behind (`rewrite`); nothing else ever
+//! changes what is written.
 
 mod frame;
 mod held;
@@ -23,6 +27,7 @@ mod mark;
 mod note;
 mod reader;
 mod recover;
+mod rewrite;
 mod segment;
 mod shown;
 mod submit;
@@ -38,13 +43,16 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError};
 use custody_event::Clock;
+pub(crate) use custody_evidence::segments::Segment;
 use custody_evidence::{Entry, LogReceipt};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use held::DecideError;
 pub(crate) use ledger::{Ledger, Standing, StreamName};
+
 pub use recover::Cut;
-pub(crate) use submit::{Checked, Outcome};
+pub(crate) use rewrite::{Gone, Step, make_sparse};
+pub(crate) use submit::{Checked, Outcome, Snapshot};
 
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};
 use crate::tlog::{self, Enrolment, Tlog, TlogError};
@@ -256,6 +264,61 @@ impl EvidenceLog {
             },
             None => Err((work, "the collector is shutting down", 5)),
         }
+    }
+
+    /// Ends the segment that is being written, so that all there is now can be written anew.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The next segment cannot be begun, or the log is closed.
+    pub(crate) fn close_segment(&self) -> Result<(), StoreError> {
+        self.command(Work::Close)
+    }
+
+    /// One moment of segments and transparency log. Blocks.
+    ///
+    /// # Errors
+    /// The transparency log cannot be written, or the log is closed.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.command(Work::Snapshot)
+    }
+
+    /// Gives the writer something to do, and waits until it is done.
+    fn command<T>(
+        &self,
+        work: impl Fn(oneshot::Sender<Result<T, StoreError>>) -> Work,
+    ) -> Result<T, StoreError> {
+        let gone = || StoreError::Io {
+            path: PathBuf::from("evidence"),
+            source: std::io::Error::other("the evidence log is closed"),
+        };
+        let (answer, outcome) = oneshot::channel();
+        let queue = lock(&self.queue).clone().ok_or_else(gone)?;
+        // It may wait for room in the queue: unlike a sender, nobody asks again.
+        queue.send(work(answer)).map_err(|_| gone())?;
+        drop(queue);
+        outcome.blocking_recv().map_err(|_| gone())?
+    }
+
+    /// The segments that are closed, by their numbers; their lengths are those that the log names.
+    pub(crate) fn closed_segments(&self) -> Vec<Segment> {
+        self.shared.reader.closed()
+    }
+
+    /// Makes the blocks of a closed segment sparse: see [`rewrite`].
+    ///
+    /// # Errors
+    /// A file cannot be read or written; then the segment stands as it was.
+    pub(crate) fn make_sparse(
+        &self,
+        segment: &Segment,
+        gone: &Gone,
+        step: &dyn Fn(Step) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let done = make_sparse(&segment.path, gone, step);
+        // Also after an error: the new file may be there already.
+        self.shared.reader.forget(segment.number);
+        done
     }
 
     /// The transparency log.

@@ -33,7 +33,7 @@ use super::note::{DurableFile, Note, SidecarBuilder};
 use super::reader::read_frame;
 use super::recover::{begin, last_crc, note, open_rw, write_sidecar};
 use super::segment::{HEADER_BYTES, Segment, day_in, day_of};
-use super::submit::{Outcome, Submission, Work};
+use super::submit::{Outcome, Snapshot, Submission, Work};
 use crate::store::{LogCursor, Receipt, StoreError};
 use crate::tlog::SAVE_EVERY;
 
@@ -150,6 +150,18 @@ impl Writer {
     fn work(&mut self, work: Work) {
         match work {
             Work::Block(submission) => self.admit(*submission),
+            Work::Close(answer) => {
+                let done = self.close_segment();
+                if answer.send(done).is_err() {
+                    log::debug!("nobody waits for the end of a segment any more");
+                }
+            }
+            Work::Snapshot(answer) => {
+                let done = self.snapshot();
+                if answer.send(done).is_err() {
+                    log::debug!("nobody waits for a snapshot any more");
+                }
+            }
             Work::Statement(entry, answer) => {
                 // Blocks that came before stand before.
                 self.commit();
@@ -343,6 +355,26 @@ impl Writer {
             self.roll()?;
         }
         Ok(())
+    }
+
+    /// Ends the segment, unless it is empty: what stands in it can be written anew.
+    fn close_segment(&mut self) -> Result<(), StoreError> {
+        self.commit();
+        if self.segment.len > HEADER_BYTES { self.roll() } else { Ok(()) }
+    }
+
+    /// The durable end, and the checkpoint that names exactly what stands before it.
+    fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
+        self.commit();
+        let checkpoint = match &self.shared.tlog {
+            Some(tlog) => {
+                tlog.flush(self.clock.monotonic())?;
+                Some(tlog.checkpoint())
+            }
+            None => None,
+        };
+        let end = LogCursor { segment: self.segment.number, offset: self.segment.len };
+        Ok(Snapshot { end, checkpoint })
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {
