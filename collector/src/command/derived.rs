@@ -11,7 +11,7 @@ use custody_event::Clock;
 
 use super::ConfigArgs;
 use crate::access;
-use crate::index::{IndexOptions, Indexer};
+use crate::index::{EmbeddedStore, IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
 use crate::store::BlockSource;
@@ -42,6 +42,8 @@ pub struct Given<'a> {
 pub struct Derived {
     /// Its routes.
     pub routes: Router,
+    /// The index, with what its routes need.
+    pub index: Option<(Arc<EmbeddedStore>, QueryState)>,
     /// Called after the server has drained: ends what was started.
     pub close: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -58,11 +60,13 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = given.readers;
+    let index = Arc::clone(&store);
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
+    let index = Some((index, state.clone()));
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone()).merge(web::router(state, secure));
-    Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
+    Ok(Derived { routes, index, close: Some(Box::new(move || runner.stop())) })
 }
 
 /// `custody-collector rebuild-index`: throws the index away; the next start makes it again from

@@ -3,12 +3,17 @@
 mod client;
 pub mod derived;
 mod keys;
+mod retain;
 mod run;
 mod search;
 mod token;
 mod verify;
 
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
+pub(crate) use retain::{
+    ArchiveCommand, BackupArgs, EraseArgs, HoldCommand, RetentionCommand, archive, backup, erase,
+    hold, restore, retention,
+};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};
 pub use token::{TokenCommand, token};

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use custody_config::collector::{BlocksConfig, CollectorConfig, ServerTls};
 use custody_config::shell::{
     Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, SystemClock,
     Watchdog, check_clock, logging,
 };
+use custody_event::AgentId;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{ConfigArgs, derived, say};
 use crate::access::{Access, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
+use crate::retain;
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
 use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
@@ -64,14 +67,14 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;
-    let name = config.name.get();
+    let (name, agent) = (config.name.get(), own.agent());
     let (own, acts) = OwnStream::start(Arc::clone(&log), own, name, Arc::clone(&clock))?;
     acts.record(Act::Started { config_sha256: loaded.sha256.clone() });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls, acts };
+    let parts = Parts { clock, access, log, service, tls, acts, agent };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
     own.close();
@@ -88,6 +91,8 @@ struct Parts {
     service: Service,
     tls: Option<TlsAcceptor>,
     acts: Acts,
+    /// The collector among the agents.
+    agent: AgentId,
 }
 
 fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
@@ -210,7 +215,8 @@ async fn serve(
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
-    let router = Arc::new(app).router(derived.routes);
+    let (worker, routes) = retention(config, dir, parts, &derived)?;
+    let router = Arc::new(app).router(derived.routes.merge(routes));
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
     let failed = parts.log.failed();
@@ -233,10 +239,38 @@ async fn serve(
         () = keeper => Ok(Exit::Good),
     };
     stop.stop();
-    if let Some(close) = derived.close {
-        tokio::task::spawn_blocking(close).await.context("ending the index")?;
-    }
+    let close = move || {
+        // It may wait for the index.
+        worker.stop();
+        derived.close.map(|close| close())
+    };
+    tokio::task::spawn_blocking(close).await.context("ending retention and the index")?;
     ended
+}
+
+/// Starts what keeps events for as long as is said, and gives its routes.
+fn retention(
+    config: &CollectorConfig,
+    dir: &Path,
+    parts: &Parts,
+    derived: &derived::Derived,
+) -> anyhow::Result<(retain::Worker, Router)> {
+    let given = retain::Given {
+        config,
+        data_dir: dir,
+        log: Arc::clone(&parts.log),
+        index: derived.index.as_ref().map(|(index, _)| Arc::clone(index)),
+        clock: Arc::clone(&parts.clock),
+        acts: Some(parts.acts.clone()),
+        own: parts.agent,
+    };
+    let retain = retain::Retain::open(given)?;
+    let (worker, wake) = retain::Worker::start(Arc::clone(&retain))?;
+    let routes = match &derived.index {
+        Some((_, state)) => retain::router(state.clone(), retain, wake),
+        None => Router::new(),
+    };
+    Ok((worker, routes))
 }
 
 fn limits(config: &CollectorConfig) -> Limits {

@@ -46,6 +46,8 @@ pub enum Act {
         /// The token's name.
         who: String,
     },
+    /// What was done about retention: holds, erasures, the archive, what has expired.
+    Retained(Box<super::RetainAct>),
     /// Tokens, agents and forks: as it stands in the table of acts.
     Administered {
         /// `token.create` …
@@ -109,18 +111,18 @@ pub(super) fn write(
     out.push(b'\n');
 }
 
-struct Say<'a> {
-    action: &'a str,
-    op: &'static str,
-    severity: &'static str,
-    outcome: &'static str,
-    who: Option<&'a str>,
-    target: Option<(&'static str, &'a str)>,
-    message: String,
+pub(super) struct Say<'a> {
+    pub(super) action: &'a str,
+    pub(super) op: &'static str,
+    pub(super) severity: &'static str,
+    pub(super) outcome: &'static str,
+    pub(super) who: Option<&'a str>,
+    pub(super) target: Option<(&'static str, &'a str)>,
+    pub(super) message: String,
 }
 
 impl<'a> Say<'a> {
-    fn new(action: &'a str, op: &'static str, message: String) -> Self {
+    pub(super) fn new(action: &'a str, op: &'static str, message: String) -> Self {
         Self { action, op, severity: "info", outcome: "success", who: None, target: None, message }
     }
 }
@@ -159,6 +161,7 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             let message = format!("{who} logged out.");
             Say { who: Some(who), ..Say::new("authentication.logout", "logout", message) }
         }
+        Act::Retained(act) => super::retained::describe(act, draft),
         Act::Administered { action, target, reason } => {
             draft.text(Field::ReasonText, reason.as_str());
             let kind = if action.starts_with("token") {

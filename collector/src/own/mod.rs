@@ -17,6 +17,7 @@
 //! (everything about tokens, agents and forks): these are taken out only when they are durable.
 
 mod describe;
+mod retained;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -37,6 +38,7 @@ use crate::store::evidence::{Checked, EvidenceLog, Outcome};
 use crate::tlog::Enrolment;
 
 pub use describe::Act;
+pub use retained::RetainAct;
 
 /// Acts that wait, at most.
 const QUEUE: usize = 4_096;
@@ -75,6 +77,12 @@ impl Identity {
             .parse()
             .map_err(|_| anyhow::anyhow!("32 hex digits are an id"))?;
         Ok(Self { agent, host: digest("custody collector host v1\0"), key })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn agent(&self) -> AgentId {
+        self.agent
     }
 
     /// As the log vouches for it.

@@ -86,6 +86,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail)
     }
 
+    /// 409: not in this state.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "/problems/conflict", "Not now", detail)
+    }
+
     /// 500.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(

@@ -51,8 +51,8 @@ pub(crate) use held::DecideError;
 pub(crate) use ledger::{Ledger, Standing, StreamName};
 
 pub use recover::Cut;
-pub(crate) use rewrite::{Gone, Step, make_sparse};
-pub(crate) use submit::{Checked, Outcome, Snapshot};
+pub(crate) use rewrite::{Gone, Step, begun_of, make_sparse, read_segment};
+pub(crate) use submit::{Checked, Outcome};
 
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};
 use crate::tlog::{self, Enrolment, Tlog, TlogError};
@@ -122,6 +122,7 @@ struct Shared {
     ledger: RwLock<Ledger>,
     end: watch::Sender<LogCursor>,
     failed: watch::Sender<Option<String>>,
+    held_back: watch::Sender<Option<String>>,
     tlog: Option<Tlog>,
     shown: Shown,
 }
@@ -189,6 +190,7 @@ impl EvidenceLog {
             ledger: RwLock::new(found.ledger),
             end: watch::Sender::new(end),
             failed: watch::Sender::new(None),
+            held_back: watch::Sender::new(None),
             tlog,
             shown: Shown::default(),
         });
@@ -275,14 +277,6 @@ impl EvidenceLog {
         self.command(Work::Close)
     }
 
-    /// One moment of segments and transparency log. Blocks.
-    ///
-    /// # Errors
-    /// The transparency log cannot be written, or the log is closed.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.command(Work::Snapshot)
-    }
-
     /// Gives the writer something to do, and waits until it is done.
     fn command<T>(
         &self,
@@ -319,6 +313,36 @@ impl EvidenceLog {
         // Also after an error: the new file may be there already.
         self.shared.reader.forget(segment.number);
         done
+    }
+
+    /// Puts a copy that was archived in the place of a segment that has lost events since.
+    ///
+    /// # Errors
+    /// It is no copy of this segment, or a file cannot be read or written.
+    pub(crate) fn put_back(&self, segment: &Segment, copy: &Path) -> Result<(), StoreError> {
+        let done = rewrite::put_back(&segment.path, copy);
+        self.shared.reader.forget(segment.number);
+        done
+    }
+
+    /// Blocks of agents shall not be taken, for this reason; `None`: they shall.
+    pub(crate) fn hold_back(&self, reason: Option<String>) {
+        self.shared.held_back.send_if_modified(|before| {
+            if before.is_some() != reason.is_some() {
+                match &reason {
+                    Some(reason) => log::error!(reason:% = reason; "blocks are refused for now"),
+                    None => log::info!("blocks are taken again"),
+                }
+            }
+            let changed = *before != reason;
+            *before = reason;
+            changed
+        });
+    }
+
+    /// Why blocks of agents are not taken now, if they are not.
+    pub(crate) fn held_back(&self) -> Option<String> {
+        self.shared.held_back.borrow().clone()
     }
 
     /// The transparency log.

@@ -20,8 +20,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use custody_event::{Block, Coverage};
-use custody_evidence::segments::{self, HEADER_LEN};
+use custody_event::{Block, Timestamp};
+use custody_evidence::segments::HEADER_LEN;
 
 use super::frame::{self, Was};
 use super::note::{Note, SidecarBuilder};
@@ -31,7 +31,7 @@ use super::segment::{
     HEADER_BYTES, Rewritten, Segment, SegmentHeader, damaged, end_of, io_error, read_header,
     sync_folder,
 };
-use crate::store::StoreError;
+use crate::store::{LogCursor, StoreError, StoredBlock};
 
 /// Events that go: the place of the frame as the log names it, and indices in its block.
 pub(crate) type Gone = BTreeMap<u64, BTreeSet<u32>>;
@@ -80,6 +80,74 @@ pub(crate) fn make_sparse(
     let segment = Segment { len, ..old.segment };
     write_sidecar(&segment, &sidecar).map_err(failed)?;
     step(Step::Done).map_err(failed)
+}
+
+/// Puts `copy`, a copy of this segment from before it lost events, in the place of the file at `path`.
+///
+/// # Errors
+/// It is no copy of this segment, or a file cannot be read or written.
+pub(super) fn put_back(path: &Path, copy: &Path) -> Result<(), StoreError> {
+    let live = Old::open(path)?;
+    let header = read_header(copy, &File::open(copy).map_err(|e| io_error(copy, e))?)?;
+    let len = std::fs::metadata(copy).map_err(|e| io_error(copy, e))?.len();
+    let copied = Segment { number: live.segment.number, path: copy.to_owned(), len };
+    if header.map(|header| header.number) != Some(live.segment.number)
+        || end_of(&copied)? != live.end
+    {
+        return Err(damaged(copy, 0, "it is no copy of this segment; nothing has been changed"));
+    }
+    let temporary = path.with_extension("seg.new");
+    let failed = |e| io_error(&temporary, e);
+    std::fs::copy(copy, &temporary).map_err(failed)?;
+    File::open(&temporary).and_then(|file| file.sync_all()).map_err(failed)?;
+    read_back(&temporary, len)?;
+    std::fs::rename(&temporary, path).map_err(failed)?;
+    sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    let mut notes: Vec<&Note> = live.notes.values().collect();
+    notes.sort_by_key(|note| note.at.offset);
+    let mut sidecar = SidecarBuilder::default();
+    notes.into_iter().for_each(|note| sidecar.push(note));
+    write_sidecar(&Segment { len, ..live.segment }, &sidecar).map_err(failed)
+}
+
+/// When the segment was begun.
+pub(crate) fn begun_of(segment: &Segment) -> Result<Timestamp, StoreError> {
+    let path = &segment.path;
+    let file = File::open(path).map_err(|e| io_error(path, e))?;
+    read_header(path, &file)?
+        .map(|header| header.begun)
+        .ok_or_else(|| damaged(path, 0, "the segment has no header"))
+}
+
+/// Gives every block of a closed segment's file, also of one outside the log; `false` ends it.
+pub(crate) fn read_segment(
+    path: &Path,
+    take: &mut dyn FnMut(&StoredBlock) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let file = File::open(path).map_err(|e| io_error(path, e))?;
+    let len = file.metadata().map_err(|e| io_error(path, e))?.len();
+    let number = read_header(path, &file)?
+        .ok_or_else(|| damaged(path, 0, "the segment has no header"))?
+        .number;
+    let mut at = HEADER_BYTES;
+    while at < len {
+        let wrong = |reason: String| damaged(path, at, reason);
+        let frame = read_frame(&file, path, at, len)?.map_err(wrong)?;
+        let block = Block::decode(&frame.block).map_err(|error| wrong(error.to_string()))?;
+        let named = frame.was.as_ref().map_or(at, |was| was.at);
+        let next = LogCursor { segment: number, offset: named + frame.named_len() };
+        let stored = StoredBlock {
+            at: LogCursor { segment: number, offset: named },
+            next,
+            block,
+            receipt: frame.receipt,
+        };
+        if !take(&stored)? {
+            return Ok(());
+        }
+        at += frame.len;
+    }
+    Ok(())
 }
 
 /// Removes what a crash has left unfinished.
@@ -201,15 +269,13 @@ fn sparse(bytes: &[u8], gone: &BTreeSet<u32>) -> Result<Vec<u8>, String> {
     let sparse =
         block.to_sparse(|index, _| !gone.contains(&index)).map_err(|error| error.to_string())?;
     sparse.open().map_err(|error| format!("as a sparse block: {error}"))?;
-    let _covered: Vec<Coverage> = sparse.coverage().map_err(|error| error.to_string())?;
+    sparse.coverage().map_err(|error| error.to_string())?;
     sparse.encode().map_err(|error| format!("as a sparse block: {error}"))
 }
 
 /// What was written is what the disk gives back, frame by frame.
 fn read_back(path: &Path, len: u64) -> Result<(), StoreError> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
-    let segment = Segment { number: 0, path: path.to_owned(), len };
-    segments::end_of(&segment).map_err(|e| io_error(path, e))?;
     let mut at = HEADER_BYTES;
     while at < len {
         at += read_frame(&file, path, at, len)?.map_err(|reason| damaged(path, at, reason))?.len;

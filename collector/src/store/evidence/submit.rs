@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Decision;
 use super::ledger::{Basis, StreamName};
-use crate::store::{LogCursor, StoreError};
+use crate::store::StoreError;
 use crate::tlog::TlogError;
 
 /// A block whose content has been checked. What it may not be is decided by its place in the log.
@@ -44,17 +44,6 @@ pub(super) enum Work {
     Statement(Box<Entry>, oneshot::Sender<Result<u64, TlogError>>),
     /// The segment shall end here.
     Close(oneshot::Sender<Result<(), StoreError>>),
-    /// What is durable now, segments and transparency log at one moment.
-    Snapshot(oneshot::Sender<Result<Snapshot, StoreError>>),
-}
-
-/// One moment of the log.
-#[derive(Debug, Clone)]
-pub(crate) struct Snapshot {
-    /// Segments up to here …
-    pub(crate) end: LogCursor,
-    /// … are what this signed note names; `None` without a transparency log.
-    pub(crate) checkpoint: Option<Arc<str>>,
 }
 
 /// What became of a submission.

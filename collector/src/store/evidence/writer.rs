@@ -33,7 +33,7 @@ use super::note::{DurableFile, Note, SidecarBuilder};
 use super::reader::read_frame;
 use super::recover::{begin, last_crc, note, open_rw, write_sidecar};
 use super::segment::{HEADER_BYTES, Segment, day_in, day_of};
-use super::submit::{Outcome, Snapshot, Submission, Work};
+use super::submit::{Outcome, Submission, Work};
 use crate::store::{LogCursor, Receipt, StoreError};
 use crate::tlog::SAVE_EVERY;
 
@@ -154,12 +154,6 @@ impl Writer {
                 let done = self.close_segment();
                 if answer.send(done).is_err() {
                     log::debug!("nobody waits for the end of a segment any more");
-                }
-            }
-            Work::Snapshot(answer) => {
-                let done = self.snapshot();
-                if answer.send(done).is_err() {
-                    log::debug!("nobody waits for a snapshot any more");
                 }
             }
             Work::Statement(entry, answer) => {
@@ -361,20 +355,6 @@ impl Writer {
     fn close_segment(&mut self) -> Result<(), StoreError> {
         self.commit();
         if self.segment.len > HEADER_BYTES { self.roll() } else { Ok(()) }
-    }
-
-    /// The durable end, and the checkpoint that names exactly what stands before it.
-    fn snapshot(&mut self) -> Result<Snapshot, StoreError> {
-        self.commit();
-        let checkpoint = match &self.shared.tlog {
-            Some(tlog) => {
-                tlog.flush(self.clock.monotonic())?;
-                Some(tlog.checkpoint())
-            }
-            None => None,
-        };
-        let end = LogCursor { segment: self.segment.number, offset: self.segment.len };
-        Ok(Snapshot { end, checkpoint })
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {
