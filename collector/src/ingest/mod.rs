@@ -170,7 +170,7 @@ fn first_look(
         return Ok(known);
     }
     if let Some(reason) = log.held_back() {
-        return Err(Problem::unavailable(reason, 30));
+        return Err(Problem::unavailable(reason, 10));
     }
     let coverage = content::check(&block).map_err(Problem::malformed)?;
     let checked = Arc::new(Checked { block, bytes, coverage, keys_version, _permit: Some(permit) });
