@@ -6,7 +6,8 @@
 //! the database as SQLite copies it (`VACUUM INTO`, one transaction). Segments that lose events
 //! meanwhile are replaced whole, so that each copy is the old one or the new one.
 //!
-//! The index is derived and not copied. The copy holds keys and tokens: keep it as secret as the
+//! The index is derived and not copied; agents' cosignatures may name more than the checkpoint on the
+//! disk does, and are not either: agents send them again. The copy holds keys and tokens: keep it as secret as the
 //! collector itself.
 
 use std::fs::File;
