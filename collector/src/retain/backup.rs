@@ -197,9 +197,12 @@ fn frame_bytes(receipt: &[u8], block: &[u8]) -> Vec<u8> {
 
 fn copy_database(from: &Path, to: &Path) -> Result<(), RetainError> {
     let (path, copy) = (database_in(from), database_in(to));
+    let name = copy.to_str().ok_or_else(|| {
+        RetainError::Conflict(format!("{} is not UTF-8; name another directory", copy.display()))
+    })?;
     let copied = Connection::open(&path).and_then(|connection| {
         connection.busy_timeout(std::time::Duration::from_secs(30))?;
-        connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map(|_| ())
+        connection.execute("VACUUM INTO ?1", [name]).map(|_| ())
     });
     copied.map_err(|source| RetainError::Database { path, source })?;
     File::open(&copy).and_then(|file| file.sync_all()).map_err(io(&copy))
