@@ -6,8 +6,8 @@ use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AgentCommand, ConfigArgs, ExportArgs, RoleCommand, SearchArgs,
-    TokenCommand, UserCommand,
+    self, AcceptForkArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs, EraseArgs,
+    ExportArgs, HoldCommand, RetentionCommand, RoleCommand, SearchArgs, TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -42,6 +42,27 @@ enum Command {
     /// Sign into the log that it does not continue what agents have been shown (after this
     /// collector was put back from an older copy)
     AcceptFork(AcceptForkArgs),
+    /// Take away what has reached its age
+    Retention {
+        #[command(subcommand)]
+        command: RetentionCommand,
+    },
+    /// Put events on hold: they neither expire nor are erased
+    Hold {
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
+    /// Erase a person's events, with a second person's approval
+    Erase(EraseArgs),
+    /// List the archive and restore from it
+    Archive {
+        #[command(subcommand)]
+        command: ArchiveCommand,
+    },
+    /// Copy the data directory, also while the collector runs, and verify the copy
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup
+    Restore(BackupArgs),
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
@@ -88,6 +109,12 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),
         Command::AcceptFork(args) => command::accept_fork(args),
+        Command::Retention { command } => command::retention(command),
+        Command::Hold { command } => command::hold(command),
+        Command::Erase(args) => command::erase(args),
+        Command::Archive { command } => command::archive(command),
+        Command::Backup(args) => command::backup(args),
+        Command::Restore(args) => command::restore(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
         Command::User { config, command } => command::user(&config.load()?.value, command),
         Command::Role { config, command } => command::role(&config.load()?.value, command),

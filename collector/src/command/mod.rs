@@ -5,6 +5,7 @@ mod client;
 pub mod derived;
 mod export;
 mod keys;
+mod retain;
 mod run;
 mod search;
 mod token;
@@ -13,6 +14,10 @@ mod verify;
 pub use accounts::{RoleCommand, UserCommand, role, user};
 pub use export::{ExportArgs, export};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
+pub(crate) use retain::{
+    ArchiveCommand, BackupArgs, EraseArgs, HoldCommand, RetentionCommand, archive, backup, erase,
+    hold, restore, retention,
+};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};
 pub use token::{TokenCommand, token};

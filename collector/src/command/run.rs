@@ -11,6 +11,7 @@ use custody_config::shell::{
     Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, SystemClock,
     Watchdog, check_clock, logging,
 };
+use custody_event::AgentId;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +20,7 @@ use super::{ConfigArgs, derived, say};
 use crate::access::oidc::Oidc;
 use crate::access::{self, Access, Logins, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
+use crate::retain;
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
 use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
@@ -66,14 +68,14 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;
-    let name = config.name.get();
+    let (name, agent) = (config.name.get(), own.agent());
     let (own, acts) = OwnStream::start(Arc::clone(&log), own, name, Arc::clone(&clock))?;
     acts.record(Act::Started { config_sha256: loaded.sha256.clone() });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls, acts };
+    let parts = Parts { clock, access, log, service, tls, acts, agent };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
     own.close();
@@ -90,6 +92,8 @@ struct Parts {
     service: Service,
     tls: Option<TlsAcceptor>,
     acts: Acts,
+    /// The collector among the agents.
+    agent: AgentId,
 }
 
 fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
@@ -218,7 +222,20 @@ async fn serve(
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
-    let router = Arc::new(app).router(derived.routes.merge(access::http::router(logins)));
+    let (worker, routes) = derived::retention(
+        retain::Given {
+            config,
+            data_dir: dir,
+            log: Arc::clone(&parts.log),
+            index: derived.index.as_ref().map(|(index, _)| Arc::clone(index)),
+            clock: Arc::clone(&parts.clock),
+            acts: Some(parts.acts.clone()),
+            own: parts.agent,
+        },
+        &derived,
+    )?;
+    let routes = derived.routes.merge(routes).merge(access::http::router(logins));
+    let router = Arc::new(app).router(routes);
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
     let failed = parts.log.failed();
@@ -241,9 +258,12 @@ async fn serve(
         () = keeper => Ok(Exit::Good),
     };
     stop.stop();
-    if let Some(close) = derived.close {
-        tokio::task::spawn_blocking(close).await.context("ending the index")?;
-    }
+    let close = move || {
+        // It may wait for the index.
+        worker.stop();
+        derived.close.map(|close| close())
+    };
+    tokio::task::spawn_blocking(close).await.context("ending retention and the index")?;
     ended
 }
 

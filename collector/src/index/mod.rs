@@ -21,6 +21,11 @@
 //! cannot be read is counted, warned of, and skipped. A full disk or an I/O error makes the runner
 //! wait and begin again from the last commit. The evidence log is only ever read.
 //!
+//! # Removal
+//! Events that have expired or were erased leave bare leaves in the log. Their days are then made
+//! anew from the log beside those that are searched, and put in their place whole ([`remake`]):
+//! no term of an event that is gone stays on the disk.
+//!
 //! # Order
 //! Newest first by (time, place in the log, index in the block), all descending: total and
 //! stable, so a page's cursor is the last hit's key and new events do not move what comes after.
@@ -36,6 +41,7 @@ mod lower;
 pub mod memory;
 pub mod merge;
 mod partition;
+mod remake;
 pub mod runner;
 pub mod schema;
 mod segments;
@@ -216,6 +222,9 @@ pub enum IndexError {
         /// The lock.
         path: std::path::PathBuf,
     },
+    /// The runner has ended, or could not do what it was asked to do.
+    #[error("the index is not running, or an error in its log kept it from doing this; try again")]
+    Stopped,
     /// The runner's thread could not be started.
     #[error("the index thread cannot be started: {0}")]
     Thread(std::io::Error),

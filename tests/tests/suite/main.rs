@@ -35,6 +35,7 @@
 //! | `fork` | the collector put back from an older copy |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
+//! | `retention` | events erased by two people while the collector is killed; a backup restored |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -52,6 +53,7 @@ mod export;
 mod fork;
 mod logrotate;
 mod memory_loss;
+mod retention;
 mod rotate;
 mod ship;
 mod spool_full;
