@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{self, AcceptForkArgs, AgentCommand, ConfigArgs, SearchArgs, TokenCommand};
@@ -44,6 +44,12 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+}
+
+/// The definition of the command line: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line, does what it says, and says how it went.

@@ -15,7 +15,7 @@ mod test;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use custody_config::shell::{Exit, finish};
 use custody_config::{AgentOverrides, LogLevel};
 
@@ -90,6 +90,12 @@ fn level(word: &str) -> Result<LogLevel, String> {
         .find(|(name, _)| *name == word)
         .map(|(_, level)| *level)
         .ok_or_else(|| "one of: error, warn, info, debug, trace".to_owned())
+}
+
+/// The definition of the command line: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line, does what it says, and says how it went.

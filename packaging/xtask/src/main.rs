@@ -2,12 +2,12 @@
 //!
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
-//! - `dist`: the Debian packages.
+//! - `dist`: packages, archive, bill of materials, checksums.
 //! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector.
+//! admin socket. Nothing here links the agent or the collector, but `papers` (a feature, for `dist` alone).
 
 mod agent;
 mod bench;
@@ -43,8 +43,11 @@ enum Command {
     Demo(demo::Args),
     /// Run what continuous integration runs: format, lints, tests, demo.
     Ci(ci::Args),
-    /// Make the Debian packages.
+    /// Make the packages, the archive, the bill of materials and the checksums.
     Dist(dist::Args),
+    /// Make manual pages and completions (`dist` does).
+    #[cfg(feature = "papers")]
+    Papers(dist::papers::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -57,6 +60,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
+        #[cfg(feature = "papers")]
+        Command::Papers(args) => dist::papers::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::PowerCut(args) => power::run(&args),
     };

@@ -32,6 +32,7 @@
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
+//! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -42,6 +43,7 @@
 )]
 
 mod bad_input;
+mod booted;
 mod crash;
 mod disk_full;
 mod fork;
