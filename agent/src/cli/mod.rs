@@ -2,15 +2,19 @@
 
 mod check;
 mod coverage;
+mod doctor;
 mod draft;
+mod enroll;
 mod follow;
 mod fork;
 mod preview;
 mod print;
 mod run;
+mod service_user;
 mod spool;
 mod status;
 mod test;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +58,12 @@ enum Command {
     Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
     Status(status::StatusArgs),
+    /// Watch the running agent.
+    Top(top::TopArgs),
+    /// Look at all that the agent depends on, and say what is wrong and what mends it.
+    Doctor(doctor::DoctorArgs),
+    /// Enrol at the collectors now, with a token that need not stay here.
+    Enroll(enroll::EnrollArgs),
     /// Accept that a collector's history does not continue what it had shown.
     AcceptFork(fork::AcceptForkArgs),
     /// Look into the spool of an agent that is not running.
@@ -126,6 +136,9 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Draft(args) => draft::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Enroll(args) => enroll::run(&args),
         Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),
     }

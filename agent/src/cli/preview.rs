@@ -111,6 +111,11 @@ impl Reader {
         let parser = packs
             .select(&select, Settings { zone })
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        Ok(Self::of(parser, file))
+    }
+
+    /// With a parser that is made already.
+    pub(super) fn of(parser: Parser, file: &Path) -> Self {
         let identity = FileIdentity {
             born_ns: 0,
             dev: 0,
@@ -120,7 +125,7 @@ impl Reader {
         };
         // Packs choose by the whole path, as the agent sees it.
         let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        Ok(Self {
+        Self {
             parser,
             scratch: Scratch::default(),
             file: identity.key("preview"),
@@ -128,7 +133,7 @@ impl Reader {
             host: custody_config::Env::from_process().hostname,
             clock: SystemClock::new(),
             events: Vec::new(),
-        })
+        }
     }
 
     /// What becomes of a line, and its events with a newline between any two.

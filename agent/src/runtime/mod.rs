@@ -6,11 +6,13 @@
 
 mod build;
 mod delivery;
+mod difference;
 mod pipe;
 mod session;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,8 +20,9 @@ use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
 use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
 use custody_event::Timestamp;
 
-pub use build::{check, load_packs, parser_of};
-use session::{End, Session};
+pub use build::{check, client, enroll, load_packs, parser_of};
+use difference::Facts;
+use session::{End, NotStarted, Session};
 
 use crate::identity::{self, AgentIdentity};
 use crate::pipeline::{OwnAct, StreamState};
@@ -42,6 +45,33 @@ pub(crate) struct Shared {
     pub(crate) rotations: Arc<Rotations>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Timestamp,
+    pub(crate) reloads: Arc<Reloads>,
+}
+
+/// What became of the reloads so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    loads: AtomicU64,
+    refusals: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Reloads {
+    pub(crate) fn loaded(&self) {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn refused(&self, why: &str) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    /// Loaded, refused, and why the newest was refused.
+    pub(crate) fn counts(&self) -> (u64, u64, Option<String>) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.loads.load(Ordering::Relaxed), self.refusals.load(Ordering::Relaxed), trouble)
+    }
 }
 
 /// How the configuration is loaded, at start and again at SIGHUP.
@@ -103,6 +133,7 @@ pub fn run(
         data_dir: data_dir.path().to_owned(),
         clock,
         spool,
+        reloads: Arc::default(),
     };
     let watchdog = start_watchdog(&service, &shared.spool)?;
     let ended = sessions(loader, config, &mut shared, &opened, &mut signals, &service);
@@ -232,6 +263,9 @@ fn sessions(
         after_crash,
     });
     let mut rotate = true;
+    let mut facts = Facts::of(&config.value)?;
+    // What to go back to where a session cannot begin with what has been loaded.
+    let mut before: Option<(Loaded<AgentConfig>, Facts)> = None;
     loop {
         let reread = stream::to_reread(&shared.spool)?;
         if !reread.is_empty() && shared.spool.stats().blocks == 0 {
@@ -245,7 +279,18 @@ fn sessions(
         if std::mem::take(&mut rotate) {
             replace_key(shared, &config.value, &state)?;
         }
-        let session = Session::start(&config, shared, state, std::mem::take(&mut acts), hold)?;
+        let session = match Session::start(&config, shared, state, std::mem::take(&mut acts), hold)
+        {
+            Ok(session) => session,
+            // What could be checked beforehand was; an address may be taken all the same.
+            Err(NotStarted { error, state: Some(at) }) if before.is_some() => {
+                acts.push(session::refused(loader, shared, &error));
+                (state, (config, facts)) = (at, before.take().context("it was there")?);
+                continue;
+            }
+            Err(NotStarted { error, .. }) => return Err(error),
+        };
+        before = None;
         service.ready(&format!(
             "{} sources, {} outputs",
             config.value.sources.len(),
@@ -258,13 +303,19 @@ fn sessions(
                 mark.clear();
                 return Ok(());
             }
-            End::Reload(loaded) => {
+            End::Reload(loaded, new) => {
+                shared.reloads.loaded();
                 acts.push(OwnAct::ConfigLoaded {
                     sha256: loaded.sha256.clone(),
                     previous_sha256: config.sha256.clone(),
+                    packs_sha256: new.packs_sha256.clone(),
+                    previous_packs_sha256: facts.packs_sha256.clone(),
                     path: loader.path.display().to_string(),
+                    changes: facts.against(&new),
                 });
-                config = *loaded;
+                let old =
+                    (std::mem::replace(&mut config, *loaded), std::mem::replace(&mut facts, new));
+                before = Some(old);
             }
             End::Reread => {}
             End::Rotate => rotate = true,

@@ -56,6 +56,18 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+/// The files that patterns mean now, and what could not be looked at.
+///
+/// # Errors
+/// A pattern is none.
+pub(crate) fn look(
+    paths: &[String],
+    exclude: &[String],
+) -> Result<(Vec<std::path::PathBuf>, Vec<(std::path::PathBuf, std::io::Error)>), globset::Error> {
+    let found = walk::Walk::new(paths, exclude)?.look();
+    Ok((found.files.into_keys().collect(), found.errors))
+}
+
 pub use tailer::{Progress, Tailer};
 pub use wake::Waker;
 
