@@ -3,6 +3,7 @@
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
+//! - `booted`: the packages on a booted system.
 //! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
@@ -11,6 +12,7 @@
 
 mod agent;
 mod bench;
+mod booted;
 mod ci;
 mod collector;
 mod daemon;
@@ -48,6 +50,8 @@ enum Command {
     /// Make manual pages and completions (`dist` does).
     #[cfg(feature = "papers")]
     Papers(dist::papers::Args),
+    /// Make packages and try them on a booted system: install, kill, hang, reload, reboot, upgrade, purge (Linux, root).
+    Booted(booted::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Command::Dist(args) => dist::run(&args),
         #[cfg(feature = "papers")]
         Command::Papers(args) => dist::papers::run(&args),
+        Command::Booted(args) => booted::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::PowerCut(args) => power::run(&args),
     };

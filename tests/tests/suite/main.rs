@@ -33,6 +33,7 @@
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
+//! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -49,5 +50,6 @@ mod disk_full;
 mod fork;
 mod memory_loss;
 mod rotate;
+mod service;
 mod ship;
 mod spool_full;

@@ -90,10 +90,10 @@ pub(super) fn journal(config: &AgentConfig, findings: &mut Findings) {
     }
     let all: Vec<PathBuf> =
         kept.into_iter().chain(files_below(Path::new("/run/log/journal"))).collect();
-    let refused = all.iter().filter_map(|path| match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(path),
-        _ => None,
-    });
+    let is_refused = |path: &&PathBuf| {
+        File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let refused = all.iter().filter(is_refused);
     let system =
         all.iter().find(|path| path.file_name().is_some_and(|name| name == "system.journal"));
     match (system, refused.collect::<Vec<_>>().as_slice()) {

@@ -45,12 +45,12 @@ fn files(
     let texts = |list: &[custody_config::Located<String>]| -> Vec<String> {
         list.iter().map(|value| value.get().clone()).collect()
     };
-    let (found, errors) =
-        match crate::sources::file::look(&texts(&file.paths), &texts(&file.exclude)) {
-            Ok(found) => found,
-            Err(error) => return findings.bad(what, error.to_string(), "mend the pattern"),
-        };
-    for (path, error) in errors {
+    let looked = match crate::sources::file::look(&texts(&file.paths), &texts(&file.exclude)) {
+        Ok(looked) => looked,
+        Err(error) => return findings.bad(what, error.to_string(), "mend the pattern"),
+    };
+    let found: Vec<_> = looked.files.into_keys().collect();
+    for (path, error) in looked.errors {
         let remedy = "let the service's user in: a group (adm), or setfacl -m u:custody-agent:rx";
         findings.bad(&*what, format!("{}: {error}", path.display()), remedy);
     }

@@ -56,16 +56,12 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-/// The files that patterns mean now, and what could not be looked at.
+/// Looks which files patterns mean now, and what cannot be looked at.
 ///
 /// # Errors
 /// A pattern is none.
-pub(crate) fn look(
-    paths: &[String],
-    exclude: &[String],
-) -> Result<(Vec<std::path::PathBuf>, Vec<(std::path::PathBuf, std::io::Error)>), globset::Error> {
-    let found = walk::Walk::new(paths, exclude)?.look();
-    Ok((found.files.into_keys().collect(), found.errors))
+pub(crate) fn look(paths: &[String], exclude: &[String]) -> Result<walk::Found, globset::Error> {
+    Ok(walk::Walk::new(paths, exclude)?.look())
 }
 
 pub use tailer::{Progress, Tailer};

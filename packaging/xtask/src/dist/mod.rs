@@ -59,6 +59,13 @@ pub(crate) struct Args {
     deb_only: bool,
 }
 
+/// Debian packages, built fast, to be tried; gives their folder.
+pub(crate) fn for_trying() -> anyhow::Result<PathBuf> {
+    let out = target_folder()?.join("dist");
+    run(&Args { profile: "dev".to_owned(), out: Some(out.clone()), deb_only: true })?;
+    Ok(out)
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !shell::installed("cargo-deb") {
         bail!("cargo-deb is not installed: cargo install cargo-deb --locked");
@@ -147,7 +154,20 @@ fn build(profile: &str, target: &Path, stage: &Path, epoch: &str) -> anyhow::Res
     command.args(["run", "--quiet", "--locked", "--package", "xtask", "--features", "papers"]);
     command.args(["--", "papers", "--out"]).arg(stage.join("papers"));
     command.arg("--programs").arg(stage).env("SOURCE_DATE_EPOCH", epoch);
-    done(command, "cargo xtask papers")
+    done(command, "cargo xtask papers")?;
+    pressed(&stage.join("papers"))
+}
+
+/// Packages carry manual pages pressed, without a name and a time inside.
+fn pressed(papers: &Path) -> anyhow::Result<()> {
+    let folder = fresh(&papers.join("man-gz"))?;
+    for entry in std::fs::read_dir(papers.join("man"))? {
+        let entry = entry?;
+        let to = folder.join(entry.file_name());
+        std::fs::copy(entry.path(), &to)?;
+        shell::run("gzip", &["-9", "--no-name", &to.display().to_string()])?;
+    }
+    Ok(())
 }
 
 /// Compiler flags that keep this machine's folders out of the programs.
@@ -166,7 +186,13 @@ fn unplaced() -> anyhow::Result<String> {
     Ok(flags.join("\u{1f}"))
 }
 
-fn deb(product: Product, profile: &str, stage: &Path, out: &Path, epoch: &str) -> anyhow::Result<()> {
+fn deb(
+    product: Product,
+    profile: &str,
+    stage: &Path,
+    out: &Path,
+    epoch: &str,
+) -> anyhow::Result<()> {
     let mut command = shell::cargo()?;
     command.args(["deb", "--quiet", "--no-build", "--no-strip", "--no-dbgsym", "--locked"]);
     command.args(["--package", product.krate, "--output"]).arg(out);
