@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
-use crate::command::{self, AcceptForkArgs, AgentCommand, ConfigArgs, SearchArgs, TokenCommand};
+use crate::command::{
+    self, AcceptForkArgs, AgentCommand, ConfigArgs, InitArgs, SearchArgs, TokenCommand,
+};
 
 /// Keeps audit events as evidence and finds them again
 #[derive(Debug, Parser)]
@@ -19,6 +21,8 @@ struct Cli {
 enum Command {
     /// Run the collector
     Run(ConfigArgs),
+    /// Make an authority and a server certificate for a first installation
+    Init(InitArgs),
     /// Check the configuration and the files that it names
     Check(ConfigArgs),
     /// Search for events
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => command::run(config),
+        Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),

@@ -45,18 +45,25 @@ Exit codes: 0 good, 1 the answer is no, 64 usage, 66 input missing, 74 I/O, 78 c
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (what the service does).
+    #[command(after_help = "Example:\n  custody-agent run --config /etc/custody/agent.yaml")]
     Run(ConfigArgs),
     /// Check the configuration, the packs and the set-up without starting.
+    #[command(after_help = "Example:\n  custody-agent check --config agent.yaml --print")]
     Check(check::CheckArgs),
     /// Run the tests of all rule packs.
+    #[command(after_help = "Example:\n  custody-agent test /etc/custody/packs/*.yaml")]
     Test(test::TestArgs),
     /// Show what rule packs make of a log file.
+    #[command(after_help = "Example:\n  custody-agent preview --packs sshd,sudo /var/log/auth.log")]
     Preview(preview::PreviewArgs),
     /// Count what rules know of a log, and show what they do not.
+    #[command(after_help = "Example:\n  custody-agent coverage /var/log/app.log")]
     Coverage(coverage::CoverageArgs),
     /// Draft a rule pack, with its tests, from a log that no pack knows.
+    #[command(after_help = "Example:\n  custody-agent draft /var/log/app.log > app.yaml")]
     Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
+    #[command(after_help = "Example:\n  sudo custody-agent status")]
     Status(status::StatusArgs),
     /// Watch the running agent.
     Top(top::TopArgs),
@@ -65,8 +72,12 @@ enum Command {
     /// Enrol at the collectors now, with a token that need not stay here.
     Enroll(enroll::EnrollArgs),
     /// Accept that a collector's history does not continue what it had shown.
+    #[command(
+        after_help = "Example:\n  sudo custody-agent accept-fork --output central --reason 'the collector was put back'"
+    )]
     AcceptFork(fork::AcceptForkArgs),
     /// Look into the spool of an agent that is not running.
+    #[command(after_help = "Example:\n  sudo custody-agent spool ls")]
     Spool(spool::SpoolArgs),
 }
 
@@ -141,5 +152,35 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Enroll(args) => enroll::run(&args),
         Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+        look(command);
+        for below in command.get_subcommands() {
+            each(below, look);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_one_screen_and_those_of_the_program_give_an_example() {
+        let mut command = command();
+        command.build();
+        let mut all = 0;
+        each(&command, &mut |command| {
+            let help = command.clone().render_help().to_string();
+            let lines = help.lines().count();
+            assert!(lines <= 48, "{}: {lines} lines\n{help}", command.get_name());
+            all += 1;
+        });
+        assert!(all > 12);
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let help = below.clone().render_help().to_string();
+            assert!(help.contains("Example"), "{} gives no example\n{help}", below.get_name());
+        }
     }
 }

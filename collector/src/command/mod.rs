@@ -2,12 +2,14 @@
 
 mod client;
 pub mod derived;
+mod init;
 mod keys;
 mod run;
 mod search;
 mod token;
 mod verify;
 
+pub use init::{InitArgs, init};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};

@@ -26,7 +26,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     say("the packages on a booted system …");
     let mut command = shell::cargo()?;
-    command.args(["test", "--locked", "--package", "custody-tests", "--test", "suite"]);
+    // The whole workspace, as all tests are built: for one package alone cargo would build the libraries once more.
+    command.args(["test", "--locked", "--workspace", "--test", "suite"]);
     command.args(["booted::", "--", "--nocapture"]);
     command.env("CUSTODY_PACKAGES", std::path::absolute(&packages)?);
     if !args.short {

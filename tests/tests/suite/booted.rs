@@ -76,7 +76,8 @@ impl Load {
             let mut times: BTreeMap<u32, u32> = BTreeMap::new();
             for event in machine.done(&line).lines() {
                 let event: Value = serde_json::from_str(event).unwrap();
-                *times.entry(number_in(event["origin"]["raw"].as_str().unwrap())).or_default() += 1;
+                let said = event["message"].as_str().unwrap();
+                *times.entry(number_in(said, lot)).or_default() += 1;
             }
             let wrong: Vec<_> = (1..=self.lines_a_lot)
                 .map(|number| (number, times.remove(&number).unwrap_or(0)))
@@ -87,9 +88,11 @@ impl Load {
     }
 }
 
-fn number_in(raw: &str) -> u32 {
-    let after = raw.split_once("x ").unwrap_or_else(|| panic!("{raw}")).1;
-    after.split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{raw}"))
+/// `booted lot3x 17 end` → 17.
+fn number_in(said: &str, lot: u32) -> u32 {
+    let after =
+        said.strip_prefix(&format!("booted lot{lot}x ")).and_then(|rest| rest.split(' ').next());
+    after.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
 /// How often systemd has started it again.

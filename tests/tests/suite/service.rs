@@ -231,7 +231,8 @@ fn certificates_are_read_again_without_a_restart_and_wrong_ones_are_not_taken() 
         status.output()["trouble"].as_str().is_some_and(|why| why.contains("tls.ca_file"))
     });
 
-    let said = |word: &str| std::fs::read_to_string(&collector.stderr).unwrap().contains(word);
+    let stderr = collector.stderr.clone();
+    let said = |word: &str| std::fs::read_to_string(&stderr).unwrap().contains(word);
     std::fs::write(&cert, "no certificate\n").unwrap();
     collector.daemon().signal(Signal::HUP);
     until("the wrong one is refused", world.patience(), || {
@@ -279,6 +280,41 @@ fn an_agent_is_enrolled_by_hand_with_a_token_that_is_kept_nowhere() {
     log.append(100);
     log.flush();
     collector.wait_for_lines(log.written());
+    assert_eq!(agent.stop().code(), Some(0));
+}
+
+/// `init` makes what the guide asks for: with it, an agent delivers; a second call overwrites nothing; a renewal keeps the authority.
+#[test]
+fn an_authority_of_ones_own_is_made_once_and_agents_trust_it() {
+    let world = World::new("service_init");
+    let dir = world.path("keys");
+    let at = dir.display().to_string();
+    let args = ["init", "--name", "test", "--dns", "localhost", "--ip", "127.0.0.1", "--dir", &at];
+    Collector::cli(&args).expect(0, &["agents trust this", "https://localhost:8600"]);
+    let path = |name: &str| dir.join(name).display().to_string();
+    let first = std::fs::read(path("ca.pem")).unwrap();
+    Collector::cli(&args).expect(1, &["is there already", "--renew"]);
+    let cert = std::fs::read(path("collector.pem")).unwrap();
+    let renew: Vec<&str> = args.into_iter().chain(["--renew"]).collect();
+    Collector::cli(&renew).expect(0, &["are new"]);
+    assert_eq!(std::fs::read(path("ca.pem")).unwrap(), first);
+    assert_ne!(std::fs::read(path("collector.pem")).unwrap(), cert);
+
+    let mut collector = Collector::new(&world, "collector");
+    let (cert, key, ca) = (path("collector.pem"), path("collector.key"), path("ca.pem"));
+    collector.configure(&world, &format!("tls: {{ cert_file: {cert}, key_file: {key} }}\n"), true);
+    collector.start();
+    collector.wait_ready();
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(7));
+    let mut spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
+    spec.output_extra = format!("tls: {{ ca_file: {ca} }}");
+    let mut agent = Agent::started(&world, "agent", &spec);
+    log.append(100);
+    log.flush();
+    collector.wait_for_lines(log.written());
+    let (said, found) = doctor(&agent.config);
+    assert_eq!(said.code, Some(0), "{found:#}");
+    assert!(about(&found, "certificate")[0].1.contains("good until"), "{found:#}");
     assert_eq!(agent.stop().code(), Some(0));
 }
 

@@ -140,6 +140,9 @@ fn build(profile: &str, target: &Path, stage: &Path, epoch: &str) -> anyhow::Res
     }
     if profile == "release" {
         command.env("CARGO_ENCODED_RUSTFLAGS", unplaced()?);
+    } else {
+        // In the same breath, so that the libraries are built once.
+        command.args(["--package", "xtask", "--features", "xtask/papers"]);
     }
     done(command, "cargo build")?;
     std::fs::create_dir_all(stage)?;
@@ -150,9 +153,23 @@ fn build(profile: &str, target: &Path, stage: &Path, epoch: &str) -> anyhow::Res
         shell::run("strip", &["--strip-unneeded", &to.display().to_string()])?;
     }
     say("manual pages and completions …");
-    let mut command = shell::cargo()?;
-    command.args(["run", "--quiet", "--locked", "--package", "xtask", "--features", "papers"]);
-    command.args(["--", "papers", "--out"]).arg(stage.join("papers"));
+    let mut command = if profile == "release" {
+        let mut cargo = shell::cargo()?;
+        cargo.args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "xtask",
+            "--features",
+            "papers",
+            "--",
+        ]);
+        cargo
+    } else {
+        Command::new(built.join("xtask"))
+    };
+    command.args(["papers", "--out"]).arg(stage.join("papers"));
     command.arg("--programs").arg(stage).env("SOURCE_DATE_EPOCH", epoch);
     done(command, "cargo xtask papers")?;
     pressed(&stage.join("papers"))
