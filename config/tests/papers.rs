@@ -104,7 +104,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sled", &["agent/src/spool/"]),
     ("linemux", &["agent/src/cli/follow.rs"]),
     ("reqwest", &["agent/src/outputs/", "agent/src/runtime/build.rs", "collector/src/"]),
-    ("ratatui", &["agent/src/cli/top.rs"]),
     ("notify", &["agent/src/sources/"]),
     ("systemd_journal_logger", &["config/src/shell/"]),
     ("sd_notify", &["config/src/shell/"]),

@@ -74,7 +74,7 @@ pub(super) fn ask(socket: &Path) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
+pub(super) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
         "agent    {}  {}  version {}  pid {}",

@@ -19,6 +19,9 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
 use super::say;
 
 const DAY_MICROS: i64 = 24 * 3600 * 1_000_000;
@@ -66,7 +69,11 @@ pub fn init(args: &InitArgs) -> anyhow::Result<Exit> {
     let now = clock.now();
     let files = Files::in_dir(&args.dir);
     std::fs::create_dir_all(&args.dir).with_context(|| args.dir.display().to_string())?;
-    let issuer = if args.renew { files.authority()? } else { files.new_authority(args, now)? };
+    let issuer = if args.renew {
+        files.old_authority(args, now)?
+    } else {
+        files.new_authority(args, now)?
+    };
     let (cert, key) = server(args, &issuer, now)?;
     put(&files.key, &key, 0o600, args.renew)?;
     put(&files.cert, &cert, 0o644, args.renew)?;
@@ -106,30 +113,49 @@ impl Files {
                 return Err(Failure::new(Exit::No, what).into());
             }
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = named(&format!("{} CA", args.name));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        span(&mut params, now, AUTHORITY_DAYS);
+        let params = authority(&args.name, now);
         let key = KeyPair::generate()?;
         put(&self.ca_key, &key.serialize_pem(), 0o600, false)?;
         put(&self.ca, &params.self_signed(&key)?.pem(), 0o644, false)?;
         Ok(Issuer::new(params, key))
     }
 
-    /// The authority that is there.
-    fn authority(&self) -> anyhow::Result<Issuer<'static, KeyPair>> {
-        let read = |path: &Path| {
-            std::fs::read_to_string(path).map_err(|error| {
-                let what = format!("cannot read {}: --renew needs the authority", path.display());
-                Failure::because(Exit::NoInput, what, error)
-            })
+    /// The authority that is there. What it signs names it by `--name`, which must be the one that it was made with.
+    fn old_authority(
+        &self,
+        args: &InitArgs,
+        now: Timestamp,
+    ) -> anyhow::Result<Issuer<'static, KeyPair>> {
+        let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
+            let what = format!("{}: {error} (--renew needs the authority)", path.display());
+            Failure::new(Exit::NoInput, what)
         };
-        let key = KeyPair::from_pem(&read(&self.ca_key)?)
-            .with_context(|| self.ca_key.display().to_string())?;
-        Issuer::from_ca_cert_pem(&read(&self.ca)?, key)
-            .with_context(|| self.ca.display().to_string())
+        let key = std::fs::read_to_string(&self.ca_key)
+            .map_err(|error| unreadable(&self.ca_key, &error))?;
+        let key = KeyPair::from_pem(&key).map_err(|error| unreadable(&self.ca_key, &error))?;
+        let ca = CertificateDer::from_pem_file(&self.ca)
+            .map_err(|error| unreadable(&self.ca, &error))?;
+        let name = authority_name(&args.name);
+        if !ca.windows(name.len()).any(|part| part == name.as_bytes()) {
+            let what =
+                format!("{} is not of {name:?}: --name must be as it was", self.ca.display());
+            return Err(Failure::new(Exit::Usage, what).into());
+        }
+        Ok(Issuer::new(authority(&args.name, now), key))
     }
+}
+
+fn authority_name(name: &str) -> String {
+    format!("{name} CA")
+}
+
+fn authority(name: &str, now: Timestamp) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(&authority_name(name));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    span(&mut params, now, AUTHORITY_DAYS);
+    params
 }
 
 /// Certificate and key, in PEM.
