@@ -49,7 +49,7 @@ fn http_date(text: &str) -> Option<i64> {
     let name = words.next()?;
     let month = MONTHS.iter().position(|month| *month == name)? + 1;
     let (year, time) = (words.next()?, words.next()?);
-    let zulu = format!("{year}-{month:02}-{day}T{time}Z");
+    let zulu = format!("{year}-{month:02}-{day}T{time}.000000Z");
     custody_event::Timestamp::parse(&zulu).ok().map(custody_event::Timestamp::seconds)
 }
 

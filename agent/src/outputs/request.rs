@@ -196,10 +196,14 @@ pub(super) fn explain(error: &reqwest::Error) -> String {
 
 /// What mends it, by the words of the libraries below; what they do not say in these words keeps its own.
 fn remedy(text: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 10] = [
+    const REMEDIES: [(&str, &str); 11] = [
         (
             "UnknownIssuer",
             "name the CA that signed the collector's certificate: outputs[].tls.ca_file",
+        ),
+        (
+            "BadSignature",
+            "another authority of the same name signed the collector's certificate: outputs[].tls.ca_file must name that one",
         ),
         (
             "NotValidForName",

@@ -74,7 +74,7 @@ fn time(bytes: &[u8]) -> Option<(Timestamp, &[u8])> {
     };
     let part = |from: usize, to: usize| full.get(from..to).unwrap_or_default();
     let zulu = format!(
-        "{}-{}-{}T{}:{}:{}Z",
+        "{}-{}-{}T{}:{}:{}.000000Z",
         part(0, 4),
         part(4, 6),
         part(6, 8),
