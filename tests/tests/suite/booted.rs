@@ -301,7 +301,7 @@ fn upgraded(machine: &Booted, load: &mut Load) {
     );
     machine.done(&format!(
         "cd /root && rm -rf newer && dpkg-deb -R {PACKAGES}/custody-agent_*.deb newer && \
-         sed -i 's/^Version: .*/Version: 99.0-1/' newer/DEBIAN/control && dpkg-deb -b newer newer.deb"
+         sed -i 's/^Version: .*/Version: 99.0-1/' newer/DEBIAN/control && dpkg-deb -Zgzip -z1 -b newer newer.deb"
     ));
     let before = pid(machine, AGENT);
     machine.done("dpkg -i /root/newer.deb");
