@@ -270,11 +270,9 @@ fn reloaded(machine: &Booted, load: &mut Load) {
             "sed -i -e '/^labels:/d' -e '1a labels: {{ place: {place} }}' /etc/custody/agent.yaml"
         ));
         machine.done(&format!("systemctl reload {AGENT}"));
-        let line = format!(
-            "test \"$(custody-agent status --json | grep -o '\"config_sha256\":\"[0-9a-f]*\"' | cut -d'\"' -f4)\" \
-             = \"$(sha256sum /etc/custody/agent.yaml | cut -d' ' -f1)\""
-        );
-        let _loaded = machine.until("the new configuration is in force", PATIENCE, &line);
+        let line = "test \"$(custody-agent status --json | grep -o '\"config_sha256\":\"[0-9a-f]*\"' | cut -d'\"' -f4)\" \
+             = \"$(sha256sum /etc/custody/agent.yaml | cut -d' ' -f1)\"";
+        let _loaded = machine.until("the new configuration is in force", PATIENCE, line);
     }
     machine.done(
         "cp /etc/custody/agent.yaml /root/good.yaml; echo 'sourcs: []' >>/etc/custody/agent.yaml",
