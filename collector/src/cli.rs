@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
     self, AcceptForkArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs, EraseArgs,
-    ExportArgs, HoldCommand, RetentionCommand, RoleCommand, SearchArgs, TokenCommand, UserCommand,
+    ExportArgs, HoldCommand, InitArgs, RetentionCommand, RoleCommand, SearchArgs, TokenCommand,
+    UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run the collector
     Run(ConfigArgs),
+    /// Make an authority and a server certificate for a first installation
+    Init(InitArgs),
     /// Check the configuration and the files that it names
     Check(ConfigArgs),
     /// Search for events
@@ -86,6 +89,12 @@ enum Command {
     },
 }
 
+/// The definition of the command line: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line, does what it says, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -102,6 +111,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => command::run(config),
+        Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
         Command::Export(args) => command::export(args),

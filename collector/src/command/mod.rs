@@ -4,6 +4,7 @@ mod accounts;
 mod client;
 pub mod derived;
 mod export;
+mod init;
 mod keys;
 mod retain;
 mod run;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use accounts::{RoleCommand, UserCommand, role, user};
 pub use export::{ExportArgs, export};
+pub use init::{InitArgs, init};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub(crate) use retain::{
     ArchiveCommand, BackupArgs, EraseArgs, HoldCommand, RetentionCommand, archive, backup, erase,

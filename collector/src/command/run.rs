@@ -14,7 +14,6 @@ use custody_config::shell::{
 use custody_event::AgentId;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
 use crate::access::oidc::Oidc;
@@ -62,7 +61,7 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let signals = Signals::install().or_exit(Exit::Io, "signals cannot be taken over")?;
     let service = Service::from_env();
-    let tls = load_tls(config.tls.as_ref())?;
+    let tls = load_tls(config.tls.as_ref())?.map(|tls| Arc::new(tls::Certificates::new(tls)));
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
     let own = own::Identity::load(dir.path())?;
@@ -90,20 +89,20 @@ struct Parts {
     access: Arc<Access>,
     log: Arc<EvidenceLog>,
     service: Service,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<tls::Certificates>>,
     acts: Acts,
     /// The collector among the agents.
     agent: AgentId,
 }
 
-fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
+fn load_tls(config: Option<&ServerTls>) -> Result<Option<ServerConfig>, Failure> {
     let Some(config) = config else { return Ok(None) };
     let key = config.key_file.read()?;
     let ca = config.client_ca_file.as_ref().map(|path| path.get().as_path());
     let server: ServerConfig =
         tls::server_config(config.cert_file.get(), config.key_file.path(), key.expose(), ca)
             .or_exit(Exit::Config, "tls")?;
-    Ok(Some(TlsAcceptor::from(Arc::new(server))))
+    Ok(Some(server))
 }
 
 fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>> {
@@ -235,6 +234,7 @@ async fn serve(
         &derived,
     )?;
     let routes = derived.routes.merge(routes).merge(access::http::router(logins));
+    let counters = app.counters();
     let router = Arc::new(app).router(routes);
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
@@ -249,12 +249,12 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        () = server::serve(listener, parts.tls.clone(), router, stop.clone()) => Ok(Exit::Good),
+        () = server::serve(listener, parts.tls.clone(), router, counters, stop.clone()) => Ok(Exit::Good),
         reason = failure(&parts.log) => Err(Failure::new(Exit::Io, format!(
             "the evidence log has failed: {reason} (hint: check the disk, then start again; \
              nothing acknowledged is lost)"
         )).into()),
-        () = housekeeping(signals, &parts.service) => Ok(Exit::Good),
+        () = housekeeping(signals, config, parts) => Ok(Exit::Good),
         () = keeper => Ok(Exit::Good),
     };
     stop.stop();
@@ -295,16 +295,37 @@ async fn failure(log: &EvidenceLog) -> String {
     }
 }
 
+/// Reads the certificate, its key and the clients' CA again; on any error those before stay. Gives what became of it.
+fn reload(config: &CollectorConfig, certificates: Option<&tls::Certificates>) -> String {
+    let Some(certificates) = certificates else {
+        let said = "nothing to read again: the configuration is read at the start only";
+        log::info!("a reload was asked for; {said}");
+        return said.to_owned();
+    };
+    match load_tls(config.tls.as_ref()) {
+        Ok(Some(new)) => {
+            certificates.replace(new);
+            log::info!("the certificates were read again: new connections get them");
+            "the certificates were read again".to_owned()
+        }
+        Ok(None) => String::new(),
+        Err(error) => {
+            log::error!(error:% = error; "the certificates were not read again, those before stay in force");
+            format!("the certificates before stay in force: {error}")
+        }
+    }
+}
+
 /// Never completes: the server ends by the stop token itself.
-async fn housekeeping(mut signals: Signals, service: &Service) {
+async fn housekeeping(mut signals: Signals, config: &CollectorConfig, parts: &Parts) {
     let stop: StopToken = signals.stop_token();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => logging::tick(),
             signal = signals.recv() => match signal {
                 Signal::Reload => {
-                    log::info!("a reload was asked for; this version reads its configuration at the start only");
-                    service.status("running");
+                    parts.service.reloading();
+                    parts.service.ready(&reload(config, parts.tls.as_deref()));
                 }
                 Signal::Stop => break,
             },
