@@ -180,7 +180,7 @@ impl World {
         });
         let opened = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(&shared));
         let log = Arc::new(opened.unwrap().0);
-        let own_agent = own.enrolment().agent;
+        let own_agent = own.agent();
         let started = OwnStream::start(Arc::clone(&log), own, "collector", Arc::clone(&shared));
         let (own, acts) = started.unwrap();
         let overrides =
