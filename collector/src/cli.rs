@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
-use crate::command::{self, AcceptForkArgs, AgentCommand, ConfigArgs, SearchArgs, TokenCommand};
+use crate::command::{
+    self, AcceptForkArgs, AccessArgs, AgentCommand, ConfigArgs, HistoryArgs, SearchArgs, TailArgs,
+    TimelineArgs, TokenCommand,
+};
 
 /// Keeps audit events as evidence and finds them again
 #[derive(Debug, Parser)]
@@ -23,6 +26,14 @@ enum Command {
     Check(ConfigArgs),
     /// Search for events
     Search(SearchArgs),
+    /// Show events as they come
+    Tail(TailArgs),
+    /// What happened in a session, by an actor or to a target, oldest first
+    Timeline(TimelineArgs),
+    /// Who changed something and when, and what it was at an instant
+    History(HistoryArgs),
+    /// Did this user see or export that?
+    Access(AccessArgs),
     /// Throw the index away; the next start makes it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
@@ -64,6 +75,10 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Run(config) => command::run(config),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
+        Command::Tail(args) => command::tail(args),
+        Command::Timeline(args) => command::timeline(args),
+        Command::History(args) => command::history(args),
+        Command::Access(args) => command::access(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),

@@ -31,6 +31,8 @@ pub struct CollectorConfig {
     pub name: Located<String>,
     /// The search index, derived from the blocks.
     pub index: IndexConfig,
+    /// What one question to the index may cost.
+    pub search: SearchConfig,
     /// Where the blocks lie, which are the truth.
     pub blocks: BlocksConfig,
     /// For how long events are kept.
@@ -72,6 +74,15 @@ pub enum IndexConfig {
     Embedded,
     /// None: blocks are kept as evidence and cannot be searched.
     None,
+}
+
+/// What one question to the index may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SearchConfig {
+    /// When this is over, a search ends and says how far it came.
+    pub max_time: Period,
+    /// Events in one page of an answer.
+    pub max_answer_bytes: ByteSize,
 }
 
 /// Where the blocks lie.
@@ -116,6 +127,12 @@ pub struct LimitsConfig {
     pub max_event_bytes: ByteSize,
 }
 
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self { max_time: Period::seconds(5), max_answer_bytes: ByteSize::mib(16) }
+    }
+}
+
 impl Default for BlocksConfig {
     fn default() -> Self {
         Self::Local { segment_bytes: ByteSize::mib(256) }
@@ -146,6 +163,7 @@ impl CollectorConfig {
             tls: None,
             name: Located::default_of(format!("custody-collector/{hostname}")),
             index: IndexConfig::Embedded,
+            search: SearchConfig::default(),
             blocks: BlocksConfig::default(),
             retention: RetentionConfig::default(),
             limits: LimitsConfig::default(),

@@ -14,6 +14,8 @@ use crate::access;
 use crate::index::{IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
+use crate::query::openapi;
+use crate::query::tail::{self, Tail};
 use crate::store::BlockSource;
 use crate::web;
 
@@ -52,17 +54,30 @@ pub struct Derived {
 /// The index cannot be opened.
 pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     if matches!(given.config.index, IndexConfig::None) {
-        return Ok(Derived::default());
+        return Ok(Derived { routes: openapi::router(), close: None });
     }
-    let options = IndexOptions::new(given.data_dir.join("index"));
+    let options = options(given.config, given.data_dir);
+    let tail = Tail::start(Arc::clone(&given.source), given.stop)?;
     let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
     let runner = indexer.start()?;
     let auth = given.readers;
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
-    let routes = api::router(state.clone()).merge(web::router(state, secure));
+    let routes = api::router(state.clone())
+        .merge(openapi::router())
+        .merge(tail::router(state.clone(), tail))
+        .merge(web::router(state, secure));
     Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
+}
+
+/// The index's bounds, as they are configured.
+fn options(config: &CollectorConfig, data_dir: &Path) -> IndexOptions {
+    IndexOptions {
+        search_limit_ms: config.search.max_time.millis(),
+        page_bytes: config.search.max_answer_bytes.as_usize(),
+        ..IndexOptions::new(data_dir.join("index"))
+    }
 }
 
 /// `custody-collector rebuild-index`: throws the index away; the next start makes it again from

@@ -3,14 +3,18 @@
 mod client;
 pub mod derived;
 mod keys;
+mod questions;
 mod run;
 mod search;
+mod tail;
 mod token;
 mod verify;
 
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
+pub use questions::{AccessArgs, HistoryArgs, TimelineArgs, access, history, timeline};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};
+pub use tail::{TailArgs, tail};
 pub use token::{TokenCommand, token};
 pub use verify::verify;
 

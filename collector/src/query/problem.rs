@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problem details.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
@@ -20,10 +22,13 @@ pub struct Problem {
     pub detail: String,
     /// Which parameter is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parameter: Option<&'static str>,
+    pub parameter: Option<Cow<'static, str>>,
     /// At which character of it, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
+    /// What would be right; it stands in `detail` too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl Problem {
@@ -40,20 +45,36 @@ impl Problem {
             detail: detail.into(),
             parameter: None,
             column: None,
+            hint: None,
         }
     }
 
     /// 400: a parameter cannot be understood.
-    pub fn bad(parameter: &'static str, detail: impl Into<String>) -> Self {
+    pub fn bad(parameter: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         let problem =
             Self::new(StatusCode::BAD_REQUEST, "/problems/bad-query", "Bad query", detail);
-        Self { parameter: Some(parameter), ..problem }
+        Self { parameter: Some(parameter.into()), ..problem }
+    }
+
+    /// The same, with what would be right.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        self.detail.push_str(&super::line::hinted(Some(&hint)));
+        self.hint = Some(hint);
+        self
+    }
+
+    /// 503: there are too many of these at once.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "/problems/too-many", "Too many at once", detail)
     }
 
     /// 400: the search line, at this character.
     #[must_use]
     pub fn line(error: &super::line::LineError) -> Self {
-        Self { column: Some(error.column), ..Self::bad("q", error.to_string()) }
+        let problem = Self::bad("q", error.to_string());
+        Self { column: Some(error.column), hint: error.hint.clone(), ..problem }
     }
 
     /// 401.
