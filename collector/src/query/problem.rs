@@ -28,7 +28,7 @@ pub struct Problem {
     pub column: Option<usize>,
     /// What would be right; it stands in `detail` too.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
 }
 
 impl Problem {
@@ -61,7 +61,7 @@ impl Problem {
     pub fn hinted(mut self, hint: impl Into<String>) -> Self {
         let hint = hint.into();
         self.detail.push_str(&super::line::hinted(Some(&hint)));
-        self.hint = Some(hint);
+        self.hint = Some(hint.into());
         self
     }
 
@@ -74,7 +74,7 @@ impl Problem {
     #[must_use]
     pub fn line(error: &super::line::LineError) -> Self {
         let problem = Self::bad("q", error.to_string());
-        Self { column: Some(error.column), hint: error.hint.clone(), ..problem }
+        Self { column: Some(error.column), hint: error.hint.as_deref().map(Into::into), ..problem }
     }
 
     /// 401.
