@@ -94,10 +94,12 @@ impl Tally {
     }
 
     fn into_stats(self, request: &StatsRequest, cut: Option<super::Cut>) -> Stats {
+        let mut more_values = false;
+        let more = &mut more_values;
         let mut facets: Vec<_> =
-            self.facets.into_iter().map(|(_, counts)| sorted(counts)).collect();
+            self.facets.into_iter().map(|(_, counts)| sorted(counts, more)).collect();
         let groups = if request.group_by.is_some() { facets.remove(0) } else { Vec::new() };
         let spans = self.spans.into_iter().map(|(at, count)| (Timestamp::from_micros(at), count));
-        Stats { total: self.total, groups, spans: spans.collect(), facets, cut }
+        Stats { total: self.total, groups, spans: spans.collect(), facets, more_values, cut }
     }
 }

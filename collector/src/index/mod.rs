@@ -203,6 +203,8 @@ pub struct Stats {
     pub spans: Vec<(Timestamp, u64)>,
     /// For each facet that was asked for: values and counts, at most 1,000.
     pub facets: Vec<Counts>,
+    /// A facet has more values than are told.
+    pub more_values: bool,
     /// Where counting had to end: what is older is counted in part or not at all.
     pub cut: Option<Cut>,
 }

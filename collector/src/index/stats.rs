@@ -35,9 +35,10 @@ impl Facet {
     }
 }
 
-/// The most frequent first.
-pub(super) fn sorted(counts: HashMap<String, u64>) -> Counts {
+/// The most frequent first; says in `more` if some are left out.
+pub(super) fn sorted(counts: HashMap<String, u64>, more: &mut bool) -> Counts {
     let mut list: Counts = counts.into_iter().collect();
+    *more |= list.len() > MAX_GROUPS;
     list.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
     list.truncate(MAX_GROUPS);
     list
@@ -83,7 +84,9 @@ pub(super) fn count(
         }
         Ok(())
     })?;
-    let mut facets: Vec<Counts> = groups.into_iter().map(|(_, counts)| sorted(counts)).collect();
+    let more = &mut stats.more_values;
+    let mut facets: Vec<Counts> =
+        groups.into_iter().map(|(_, counts)| sorted(counts, more)).collect();
     if request.group_by.is_some() {
         stats.groups = facets.remove(0);
     }
@@ -117,8 +120,9 @@ pub(super) fn suggest(
         let most = counts.entry(value).or_default();
         *most = count.max(*most);
     }
-    let mut values = sorted(counts);
-    let more = cut.is_some() || !all || values.len() > request.limit;
+    let mut cut_off = false;
+    let mut values = sorted(counts, &mut cut_off);
+    let more = cut_off || cut.is_some() || !all || values.len() > request.limit;
     values.truncate(request.limit);
     Ok(Suggested { values, more })
 }

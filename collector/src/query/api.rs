@@ -334,6 +334,9 @@ struct StatsBody<'a> {
     /// By each of its names.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     facets: BTreeMap<&'a str, Vec<GroupBody<'a>>>,
+    /// There are more values than the thousand most frequent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_values: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     spans: Option<Vec<SpanBody>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -375,6 +378,7 @@ async fn stats(
         total: stats.total,
         groups: stats.facets.first().map(counted),
         facets: named.map(|(name, counts)| (name, counted(counts))).collect(),
+        more_values: stats.more_values,
         spans: spanned.then(|| spans.collect()),
         cut: stats.cut.as_ref().map(CutBody::of),
     })

@@ -111,3 +111,37 @@ fn every_key_is_asked_about() {
         assert!(asked.contains(&format!("{name}:")), "no question has {name}:");
     }
 }
+
+const GUIDE: &str = include_str!("../../../docs/guide/search.md");
+
+/// Lines of the guide's boxes of this kind.
+fn boxes(kind: &str) -> Vec<&'static str> {
+    let mut lines = Vec::new();
+    let mut open = false;
+    for line in GUIDE.lines() {
+        match line.strip_prefix("```") {
+            Some(opened) => open = !open && opened == kind,
+            None if open => lines.push(line),
+            None => {}
+        }
+    }
+    lines
+}
+
+#[tokio::test]
+async fn every_example_of_the_guide_does_what_it_says() {
+    let app = App::new();
+    let lines = boxes("search");
+    assert!(lines.len() > 50);
+    for example in lines {
+        let (line, count) = example.rsplit_once('#').unwrap();
+        let filter = line::parse(line.trim(), now()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(app.found(&filter, 100).len(), count.trim().parse().unwrap(), "{line}");
+    }
+    let calls = boxes("http");
+    assert!(calls.len() >= 10);
+    for call in calls.iter().filter(|call| !call.contains("/v1/tail")) {
+        let path = call.strip_prefix("GET ").unwrap().replace(' ', "%20").replace('>', "%3E");
+        app.ask(&path).await;
+    }
+}

@@ -163,6 +163,12 @@ fn results(form: &Form, page: &Page) -> Markup {
                 }
             }
         }
+        @if let Some(cut) = &page.cut {
+            p role="status" {
+                "The search ended after " (cut.after_ms) " ms: everything since " (cut.searched)
+                " has been looked at. Older events are on the next page, or narrow the search."
+            }
+        }
         nav.pages aria-label="Pages" {
             @if form.is_paged() { a href=(form.address(None)) { "Newest" } }
             @if let Some(next) = page.next {

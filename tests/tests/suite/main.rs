@@ -32,6 +32,7 @@
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
+//! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -46,6 +47,7 @@ mod crash;
 mod disk_full;
 mod fork;
 mod memory_loss;
+mod query;
 mod rotate;
 mod ship;
 mod spool_full;
