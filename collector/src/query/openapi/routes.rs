@@ -371,6 +371,17 @@ pub const ROUTES: &[Route] = &[
         ..BASE
     },
     Route {
+        path: "/tlog/witness/{agent}",
+        tag: "evidence",
+        summary: "The checkpoint that an agent has cosigned last",
+        needs: Needs::Reader,
+        params: &[AGENT],
+        answers: "C2SP signed note.",
+        media: "text/plain",
+        examples: &["/tlog/witness/00000000000000000000000000000001"],
+        ..BASE
+    },
+    Route {
         path: "/healthz",
         tag: "program",
         summary: "Does the process answer?",
