@@ -136,7 +136,8 @@ async fn every_example_of_the_guide_does_what_it_says() {
     for example in lines {
         let (line, count) = example.rsplit_once('#').unwrap();
         let filter = line::parse(line.trim(), now()).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(app.found(&filter, 100).len(), count.trim().parse().unwrap(), "{line}");
+        let count: usize = count.trim().parse().unwrap();
+        assert_eq!(app.found(&filter, 100).len(), count, "{line}");
     }
     let calls = boxes("http");
     assert!(calls.len() >= 10);
