@@ -6,8 +6,8 @@ use clap::Parser;
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AccessArgs, AgentCommand, ConfigArgs, HistoryArgs, SearchArgs, TailArgs,
-    TimelineArgs, TokenCommand,
+    self, AcceptForkArgs, AccessArgs, AgentCommand, ConfigArgs, ExportArgs, HistoryArgs,
+    RoleCommand, SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -34,6 +34,8 @@ enum Command {
     History(HistoryArgs),
     /// Did this user see or export that?
     Access(AccessArgs),
+    /// Export what a search finds to a file: CSV, JSON, NDJSON, Parquet, PDF, or a bundle
+    Export(ExportArgs),
     /// Throw the index away; the next start makes it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
@@ -54,6 +56,20 @@ enum Command {
         config: ConfigArgs,
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Make, list, disable and remove users, and set their passwords
+    User {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Make, list and remove roles of your own
+    Role {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: RoleCommand,
     },
 }
 
@@ -79,10 +95,13 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Timeline(args) => command::timeline(args),
         Command::History(args) => command::history(args),
         Command::Access(args) => command::access(args),
+        Command::Export(args) => command::export(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),
         Command::AcceptFork(args) => command::accept_fork(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
+        Command::User { config, command } => command::user(&config.load()?.value, command),
+        Command::Role { config, command } => command::role(&config.load()?.value, command),
     }
 }

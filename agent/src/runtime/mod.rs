@@ -18,7 +18,7 @@ use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
 use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
 use custody_event::Timestamp;
 
-pub use build::{check, load_packs, parser_of};
+pub use build::{Surroundings, check, load_packs, parser_of};
 use session::{End, Session};
 
 use crate::identity::{self, AgentIdentity};

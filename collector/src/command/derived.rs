@@ -11,12 +11,14 @@ use custody_event::Clock;
 
 use super::ConfigArgs;
 use crate::access;
-use crate::index::{IndexOptions, Indexer};
+use crate::export::{self, Exports};
+use crate::index::{EventStore, IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
 use crate::query::openapi;
 use crate::query::tail::{self, Tail};
 use crate::store::BlockSource;
+use crate::store::evidence::EvidenceLog;
 use crate::web;
 
 /// What the derived rooms are given.
@@ -29,8 +31,12 @@ pub struct Given<'a> {
     pub source: Arc<dyn BlockSource>,
     /// Who may read.
     pub readers: Arc<dyn access::Authenticator>,
+    /// Makes sessions.
+    pub logins: Arc<access::Logins>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The evidence log itself, where there is one: bundles and proofs are made of it.
+    pub log: Option<Arc<EvidenceLog>>,
     /// Proves events.
     pub prover: Option<Arc<dyn Prove>>,
     /// Takes who has asked what.
@@ -57,8 +63,10 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
         return Ok(Derived { routes: openapi::router(), close: None });
     }
     let options = options(given.config, given.data_dir);
-    let tail = Tail::start(Arc::clone(&given.source), given.stop)?;
-    let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
+    let tail = Tail::start(Arc::clone(&given.source), given.stop.clone())?;
+    let (store, indexer) =
+        Indexer::open(options, Arc::clone(&given.source), Arc::clone(&given.clock))?;
+    let exports = start_exports(&given, Arc::clone(&store) as Arc<dyn EventStore>)?;
     let runner = indexer.start()?;
     let auth = given.readers;
     let state =
@@ -67,8 +75,24 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let routes = api::router(state.clone())
         .merge(openapi::router())
         .merge(tail::router(state.clone(), tail))
-        .merge(web::router(state, secure));
-    Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
+        .merge(export::router(state.clone(), Arc::clone(&exports)))
+        .merge(web::router(state, given.logins, secure));
+    let close = move || {
+        exports.stop();
+        runner.stop();
+    };
+    Ok(Derived { routes, close: Some(Box::new(close)) })
+}
+
+fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Result<Arc<Exports>> {
+    let source = export::Source {
+        store,
+        blocks: Arc::clone(&given.source),
+        log: given.log.clone(),
+        clock: Arc::clone(&given.clock),
+        acts: given.acts.clone(),
+    };
+    Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
 }
 
 /// The index's bounds, as they are configured.

@@ -1,7 +1,9 @@
 //! The commands of `custody-collector`.
 
+mod accounts;
 mod client;
 pub mod derived;
+mod export;
 mod keys;
 mod questions;
 mod run;
@@ -10,6 +12,8 @@ mod tail;
 mod token;
 mod verify;
 
+pub use accounts::{RoleCommand, UserCommand, role, user};
+pub use export::{ExportArgs, export};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use questions::{AccessArgs, HistoryArgs, TimelineArgs, access, history, timeline};
 pub use run::{check, run};

@@ -13,10 +13,10 @@ use super::partition::Partition;
 use super::schema::Fields;
 use super::segments::{Deadline, Scan, Times, View, border, searched, short};
 use super::{
-    Cut, EventStore, Hit, HitKey, IndexError, IndexOptions, MAX_LIMIT, Page, SearchRequest, Stats,
-    StatsRequest, SuggestRequest, Suggested, Total,
+    Cut, EventStore, Facet, Hit, HitKey, IndexError, IndexOptions, MAX_LIMIT, Page, SearchRequest,
+    Stats, StatsRequest, SuggestRequest, Suggested, Total,
 };
-use crate::query::filter::{Expr, Findable};
+use crate::query::filter::Filter;
 use crate::store::{BlockSource, LogCursor};
 
 /// Counting beyond the page goes on for so long; then the total is "at least".
@@ -138,10 +138,11 @@ impl EmbeddedStore {
         deadline: &'a Deadline<'a>,
     ) -> Result<Scan<'a>, IndexError> {
         let filter = &request.filter;
+        let expr = filter.candidates();
         Scan::new(
             views,
-            lower(&filter.expr, &self.fields)?.as_ref(),
-            is_everything(&filter.expr),
+            lower(&expr, &self.fields)?.as_ref(),
+            is_everything(&expr),
             Times::new(filter.from, filter.to),
             request.direction,
             deadline,
@@ -159,14 +160,14 @@ impl EmbeddedStore {
         let deadline = self.deadline(request.budget_ms);
         let mut scan = self.scan(&views, request, &deadline)?;
         let limit = request.limit.clamp(1, MAX_LIMIT);
-        let looks = request.filter.expr.needs_text();
+        let looks = request.filter.needs_look();
         let mut page = Page { next: request.after, ..Page::default() };
         let mut looked = 0;
         loop {
             let want = batch(limit, looked, looks);
             let firsts = scan.first(want, page.next.as_ref())?;
             let (taken, full) =
-                self.take(&firsts.keys, looks.then_some(&request.filter.expr), limit, &mut page)?;
+                self.take(&firsts.keys, looks.then_some(&request.filter), limit, &mut page)?;
             looked += taken;
             let all_taken = taken == firsts.keys.len();
             if all_taken && firsts.keys.len() < want && firsts.ended.is_none() {
@@ -198,7 +199,7 @@ impl EmbeddedStore {
     fn take(
         &self,
         keys: &[HitKey],
-        look: Option<&Expr>,
+        look: Option<&Filter>,
         limit: usize,
         page: &mut Page,
     ) -> Result<(usize, bool), IndexError> {
@@ -216,9 +217,9 @@ impl EmbeddedStore {
                 taken += 1;
                 page.next = Some(*key);
                 if let Some(event) = event
-                    && look.is_none_or(|expr| holds(expr, &event))
+                    && look.is_none_or(|filter| filter.holds(&event))
                 {
-                    page.hits.push(Hit { key: *key, event });
+                    page.hits.push(Hit { key: *key, event, redacted: false });
                 }
             }
         }
@@ -252,7 +253,8 @@ impl EmbeddedStore {
                     let Some(event) = block.events.event(key.index) else { continue };
                     if EventView::read(event).is_ok_and(|view| view.id == id) {
                         let event = event.to_vec();
-                        return Ok(Some((Hit { key, event }, block)));
+                        let hit = Hit { key, event, redacted: false };
+                        return Ok(Some((hit, block)));
                     }
                 }
             }
@@ -266,16 +268,22 @@ impl EmbeddedStore {
         let filter = request.filter.clone();
         let search = SearchRequest { filter, ..SearchRequest::default() };
         let mut scan = self.scan(&views, &search, &deadline)?;
-        if request.filter.expr.needs_text() {
+        // What the index says under a hidden path is not for everybody.
+        let hidden =
+            request.facets.iter().any(Facet::is_hidden) && !request.filter.sight.is_whole();
+        if request.filter.needs_look() || hidden {
             return self.count_by_looking(&mut scan, request, &deadline);
         }
         super::stats::count(&scan, request, &self.fields)
     }
 
     fn suggestions(&self, request: &SuggestRequest) -> Result<Suggested, IndexError> {
-        if request.filter.expr.needs_text() {
+        let hidden =
+            request.facets.iter().any(Facet::is_hidden) && !request.filter.sight.is_whole();
+        if request.filter.needs_look() || hidden {
             return Err(IndexError::Unsupported(
-                "suggestions cannot be narrowed by phrases; leave the quotes off",
+                "suggestions cannot be narrowed by phrases, nor, without the permissions view_raw \
+                 and view_sensitive, by words or to values that may be sensitive",
             ));
         }
         let views = self.shared.views();
@@ -308,10 +316,6 @@ fn total(
 /// events must be looked at, more and more.
 fn batch(limit: usize, looked: usize, looks: bool) -> usize {
     if looks { (limit + looked).clamp(256, 4_096) } else { limit + 1 }
-}
-
-fn holds(expr: &Expr, event: &[u8]) -> bool {
-    EventView::read(event).is_ok_and(|view| expr.matches(&Findable::of(&view)))
 }
 
 impl EventStore for EmbeddedStore {

@@ -67,7 +67,9 @@ impl Tally {
         event: &[u8],
         time: Timestamp,
     ) -> Result<(), IndexError> {
-        let Ok(view) = EventView::read(event) else { return Ok(()) };
+        // The event as it may be seen: nothing else is compared or counted.
+        let shown = request.filter.sight.show(event);
+        let Ok(view) = EventView::read(&shown) else { return Ok(()) };
         let found = Findable::of(&view);
         if !request.filter.expr.matches(&found) {
             return Ok(());

@@ -14,6 +14,8 @@ use super::terms;
 use super::terms::Tag;
 use super::{Counts, Facet, IndexError, Stats, StatsRequest, SuggestRequest, Suggested};
 
+use crate::query::filter::is_hidden_path;
+
 /// Values in an answer, at most.
 pub(super) const MAX_GROUPS: usize = 1_000;
 /// Values that are kept while counting; beyond, new ones are not begun.
@@ -26,6 +28,11 @@ pub(super) const TOO_MANY_SPANS: &str =
 const MAX_SUGGESTED: usize = 50_000;
 
 impl Facet {
+    /// May there be values that not everybody sees?
+    pub(super) fn is_hidden(&self) -> bool {
+        matches!(self, Self::Field(path) if is_hidden_path(path))
+    }
+
     /// How its terms begin.
     fn start(&self) -> String {
         match self {

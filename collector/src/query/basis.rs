@@ -74,13 +74,14 @@ impl Asker {
 
     /// A page.
     pub(super) async fn search(&self, request: SearchRequest) -> Result<Page, Problem> {
-        self.state.search(request).await
+        self.state.search(&self.who, request).await
     }
 
     /// Counts.
     pub(super) async fn count(&self, filter: &Filter, facets: &[Facet]) -> Result<Stats, Problem> {
         let (filter, facets) = (filter.clone(), facets.to_vec());
-        self.state.stats(StatsRequest { filter, facets, ..StatsRequest::default() }).await
+        let request = StatsRequest { filter, facets, ..StatsRequest::default() };
+        self.state.stats(&self.who, request).await
     }
 
     /// The time of the first event that way round.

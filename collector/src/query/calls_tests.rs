@@ -343,3 +343,61 @@ async fn a_page_of_large_events_is_shorter_and_goes_on() {
     let filter = super::line::parse("big", Timestamp::Y2020).unwrap();
     assert_eq!(app.found(&filter, 1_000).len(), 400);
 }
+
+/// Two tenants; one has a masked change, a sensitive detail and a record.
+fn with_secrets() -> App {
+    let bench = Bench::new();
+    let time = "2025-05-01T10:00:00.000000Z";
+    let event = |number: u64, tenant: &str, secret: &str| {
+        json!({ "action": "pin.update", "actor": { "name": "eve" }, "changes": [{
+            "after": format!("{secret}1"), "before": format!("{secret}2"), "field": "pin",
+            "masked": true }], "details": { "open": "yes", "sensitive": {
+            "ssn": format!("{secret}3") }, format!("of_{tenant}"): 1 }, "host": tenant,
+            "id": format!("{number:032}"), "observed": time, "op": "update",
+            "origin": { "input": "x", "raw": format!("record {secret}4") },
+            "targets": [{ "id": "7", "type": "card" }], "tenant": tenant, "time": time, "v": 1 })
+        .to_string()
+    };
+    let text = [event(1, "bank", "hidden"), event(2, "ops", "zulu")].join("\n") + "\n";
+    let received = Timestamp::Y2020;
+    bench.log.append(text.as_bytes(), Receipt { held: vec![], received }).unwrap();
+    App::over(bench)
+}
+
+#[tokio::test]
+async fn no_call_tells_what_the_asker_may_not_see() {
+    let app = with_secrets();
+    let paths = [
+        "/v1/events",
+        "/v1/stats?group_by=after,before,details.sensitive.ssn,details.open,tenant,host",
+        "/v1/suggest?field=after&prefix=h",
+        "/v1/suggest?field=details.sensitive.ssn",
+        "/v1/suggest?field=tenant",
+        "/v1/suggest?prefix=details.",
+        "/v1/timeline?actor=eve",
+        "/v1/history?target=card:7&at=now",
+        "/v1/access?user=eve&target=card:7",
+    ];
+    for path in paths {
+        let (_, whole) = app.get(path).await;
+        let (_, bounded) = app.get_as("ops", path).await;
+        let (_, blind) = app.get_as("blind", path).await;
+        assert!(!bounded.to_string().contains("bank"), "{path}: {bounded}");
+        assert!(!bounded.to_string().contains("hidden"), "{path}: {bounded}");
+        for secret in ["hidden", "zulu"] {
+            assert!(!blind.to_string().contains(secret), "{path}: {blind}");
+        }
+        let told = whole.to_string();
+        let masked = path.contains("history") || path.contains("access");
+        assert!(masked || told.contains("hidden") || told.contains("bank"), "{path}: {told}");
+    }
+    // Nor does it answer by finding or not finding.
+    for line in ["after:hidden1", "details.sensitive.ssn:*", "hidden4", "-zulu4", "before:h*"] {
+        let ask = format!("/v1/stats?q={line}");
+        let (status, blind) = app.get_as("blind", &ask).await;
+        let expected = if line.starts_with('-') { 2 } else { 0 };
+        assert_eq!((status, &blind["total"]), (StatusCode::OK, &expected.into()), "{line}");
+    }
+    let (status, _) = app.get_as("nothing", "/v1/suggest?field=actor").await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+}

@@ -3,12 +3,14 @@
 //! [`Expr::matches`] is the meaning of a filter. The index answers faster and finds the same:
 //! its candidates are looked at with this where it alone cannot know (phrases).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use custody_event::{EventView, Timestamp};
 
 use super::keys::Key;
+use crate::access::Sight;
 use crate::index::Facet;
 use crate::index::terms::{self, Sink, Tag};
 
@@ -21,6 +23,34 @@ pub struct Filter {
     pub to: Option<Timestamp>,
     /// What must hold.
     pub expr: Expr,
+    /// Which parts of an event the one who asks may see: the condition is about these alone.
+    pub sight: Sight,
+}
+
+impl Filter {
+    /// Can only a look at the event say whether it holds? The index knows words of hidden parts
+    /// too.
+    #[must_use]
+    pub fn needs_look(&self) -> bool {
+        self.expr.needs_text() || (!self.sight.is_whole() && self.expr.may_look_behind())
+    }
+
+    /// Does the condition hold for this event, as it may be seen?
+    #[must_use]
+    pub fn holds(&self, event: &[u8]) -> bool {
+        let shown = self.sight.show(event);
+        EventView::read(&shown).is_ok_and(|view| self.expr.matches(&Findable::of(&view)))
+    }
+
+    /// A condition that holds wherever the filter does, and that the index may answer: excluding a
+    /// word must not exclude events that have it in hidden parts alone.
+    #[must_use]
+    pub fn candidates(&self) -> Cow<'_, Expr> {
+        if self.sight.is_whole() || !self.expr.may_look_behind() {
+            return Cow::Borrowed(&self.expr);
+        }
+        Cow::Owned(self.expr.above(false))
+    }
 }
 
 /// A condition on an event.
@@ -219,12 +249,10 @@ impl Findable {
 }
 
 impl Filter {
-    /// Is it this event: its time, and the condition?
+    /// Is the time of an event within the bounds?
     #[must_use]
-    pub fn matches(&self, event: &EventView<'_>) -> bool {
-        self.from.is_none_or(|from| event.time >= from)
-            && self.to.is_none_or(|to| event.time < to)
-            && self.expr.matches(&Findable::of(event))
+    pub fn spans(&self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to)
     }
 
     /// Narrows the time: both bounds must hold.
@@ -292,6 +320,32 @@ impl Expr {
         }
     }
 
+    /// Can a part of the event that is not shown to everybody make it hold? Whatever is not known
+    /// to look at open values alone may.
+    #[must_use]
+    pub fn may_look_behind(&self) -> bool {
+        match self {
+            Self::All(list) | Self::Any(list) => list.iter().any(Self::may_look_behind),
+            Self::Not(not) => not.may_look_behind(),
+            Self::Value(..) | Self::Ip(_) | Self::Number(..) => false,
+            Self::Field(path, _) => is_hidden_path(path),
+            _ => true,
+        }
+    }
+
+    /// The condition with everything that [may look behind](Self::may_look_behind) and excludes
+    /// (`negated`) left out.
+    fn above(&self, negated: bool) -> Self {
+        let each = |list: &[Self]| list.iter().map(|expr| expr.above(negated)).collect();
+        match self {
+            Self::All(all) => Self::All(each(all)),
+            Self::Any(any) => Self::Any(each(any)),
+            Self::Not(not) => Self::Not(Box::new(not.above(!negated))),
+            leaf if negated && leaf.may_look_behind() => Self::Any(Vec::new()),
+            leaf => leaf.clone(),
+        }
+    }
+
     /// Can only a look at the event say whether it holds?
     #[must_use]
     pub fn needs_text(&self) -> bool {
@@ -307,6 +361,15 @@ impl Expr {
             | Self::WordPrefix(_) => false,
         }
     }
+}
+
+/// May the values at this path be ones that not everybody sees ([`Sight`])? A pack's sensitive
+/// details, and values of changes, which may be masked.
+#[must_use]
+pub fn is_hidden_path(path: &str) -> bool {
+    const SENSITIVE: &str = "details.sensitive";
+    path.starts_with("changes.")
+        || path.strip_prefix(SENSITIVE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Does the phrase stand in the text, not within longer words?

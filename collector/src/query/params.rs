@@ -218,7 +218,7 @@ fn unknown(name: &str) -> Problem {
 
 fn wrong(name: &str, error: &LineError) -> Problem {
     let what = format!("{}, character {}: {}", short(name), error.column, error.what);
-    let problem = Problem { column: Some(error.column), ..Problem::bad(short(name), what) };
+    let problem = Problem::bad(short(name), what).at(error.column, None);
     match &error.hint {
         Some(hint) => problem.hinted(hint),
         None => problem,

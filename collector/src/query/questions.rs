@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use custody_event::EventView;
 use http::StatusCode;
 
+use super::filter::Findable;
 use super::line;
 use super::testbed::{App, EVENTS, encoded, filter_of, now, number};
 
@@ -47,7 +48,9 @@ fn the_meaning_of_a_filter_answers_every_question() {
         for filter in [by_line, filter_of(question.params)] {
             let found: BTreeSet<u32> = (1..)
                 .zip(&events)
-                .filter(|(_, event)| filter.matches(event))
+                .filter(|(_, event)| {
+                    filter.spans(event.time) && filter.expr.matches(&Findable::of(event))
+                })
                 .map(|(number, _)| number)
                 .collect();
             assert_eq!(found, question.ids, "{} {}", question.line, question.params);

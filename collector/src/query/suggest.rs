@@ -11,7 +11,8 @@ use http::HeaderMap;
 use serde::Serialize;
 
 use super::api::{GroupBody, Pairs, QueryState, counted, json};
-use super::auth::Permission;
+use super::auth::{Permission, Principal};
+use super::filter::is_hidden_path;
 use super::keys::{self, DETAILS, Named};
 use super::params;
 use super::problem::Problem;
@@ -78,18 +79,23 @@ pub(super) async fn suggest(
     let who = state.admit(&headers, Permission::Search)?;
     let asked = read(&pairs, state.clock.now())?;
     let Some(field) = asked.field else {
-        return json(&fields(&state, &asked.request).await?);
+        return json(&fields(&state, &who, &asked.request).await?);
     };
     // Asked at each key that is pressed: the field says enough of it.
     let told = [("call", "suggest"), ("field", field.as_str())];
     let told = told.map(|(name, value)| (name.to_owned(), value.to_owned()));
     state.record_search(&who.name, "api", &told);
-    let request = asked.request;
+    let mut request = asked.request;
+    request.filter = who.narrow(request.filter);
     let found = state.ask(move |store| store.suggest(&request)).await?;
     json(&Values { field: &field, values: counted(&found.values), more: found.more })
 }
 
-async fn fields(state: &QueryState, request: &SuggestRequest) -> Result<Fields, Problem> {
+async fn fields(
+    state: &QueryState,
+    who: &Principal,
+    request: &SuggestRequest,
+) -> Result<Fields, Problem> {
     let (prefix, limit) = (request.prefix.clone(), request.limit);
     let known = keys::all().chain(keys::TIMES.iter().copied());
     let mut fields: Vec<FieldBody> = known
@@ -100,11 +106,13 @@ async fn fields(state: &QueryState, request: &SuggestRequest) -> Result<Fields, 
         })
         .collect();
     let detailed = DETAILS.starts_with(&prefix) || prefix.starts_with(DETAILS);
-    if detailed && fields.len() < limit {
+    // The names of what others' records say are theirs: only who sees all is told them.
+    if detailed && who.sees_all() && fields.len() < limit {
         let start = if prefix.len() > DETAILS.len() { prefix } else { DETAILS.to_owned() };
         let paths = state.ask(move |store| store.paths(&start, limit)).await?;
         let about = "a detail that records have said";
-        fields.extend(paths.into_iter().map(|name| FieldBody { name, about, values: &[] }));
+        let open = paths.into_iter().filter(|path| who.sight().is_whole() || !is_hidden_path(path));
+        fields.extend(open.map(|name| FieldBody { name, about, values: &[] }));
     }
     fields.truncate(limit);
     Ok(Fields { fields })

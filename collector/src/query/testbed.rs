@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use super::api::{self, QueryState};
 use super::tail::{self, Tail};
 use super::{filter::Filter, openapi, params};
-use crate::access::{Authenticator, Permission, Permissions, Principal};
+use crate::access::{Authenticator, Permission, Permissions, Principal, Scope};
 use crate::index::tests::Bench;
 use crate::index::{EmbeddedStore, EventStore, Indexer, SearchRequest};
 use crate::store::{BlockSource, Receipt};
@@ -42,12 +42,19 @@ struct Tokens;
 
 impl Authenticator for Tokens {
     fn check(&self, bearer: &str) -> Option<Principal> {
+        use Permission::{Search, ViewRaw, ViewSensitive};
         let permissions = match bearer {
-            "good" => Permissions::of(&[Permission::Search]),
+            "good" | "ops" => Permissions::of(&[Search, ViewRaw, ViewSensitive]),
+            "blind" => Permissions::of(&[Search]),
             "nothing" => Permissions::of(&[]),
             _ => return None,
         };
-        Some(Principal { name: bearer.to_owned(), permissions })
+        let mut principal = Principal::new(bearer, permissions);
+        if bearer == "ops" {
+            let tenants = vec!["ops".to_owned()];
+            principal.scopes = Arc::new([Scope { tenants, ..Scope::ALL }]);
+        }
+        Some(principal)
     }
 }
 
@@ -106,7 +113,12 @@ impl App {
 
     /// Asks with a good token; what is answered is JSON.
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, serde_json::Value) {
-        let request = Request::get(path).header("authorization", "Bearer good");
+        self.get_as("good", path).await
+    }
+
+    /// Asks with this token.
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> (StatusCode, serde_json::Value) {
+        let request = Request::get(path).header("authorization", format!("Bearer {token}"));
         let response = self.send(request.body(Body::empty()).unwrap()).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();

@@ -3,11 +3,13 @@
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
 //! - `dist`: the Debian packages.
-//! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
+//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `score-corpus`: the packs against logs that others have labelled.
+//! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector.
+//! admin socket. Nothing here links the agent or the collector; `score-corpus` links the parsers.
 
 mod agent;
 mod bench;
@@ -23,6 +25,8 @@ mod out;
 mod power;
 mod procfs;
 mod receiver;
+mod schemas;
+mod score;
 mod shell;
 
 use std::process::ExitCode;
@@ -48,6 +52,10 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Read the labelled logs of the corpus with all packs and compare every value.
+    ScoreCorpus(score::Args),
+    /// Write the tables of OCSF and ECS that the forms are tested against.
+    SchemaTables(schemas::Args),
     /// Cut the power under a running agent and collector at random instants (Linux, root).
     PowerCut(power::Args),
 }
@@ -58,6 +66,8 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::ScoreCorpus(args) => score::run(&args),
+        Command::SchemaTables(args) => schemas::run(&args),
         Command::PowerCut(args) => power::run(&args),
     };
     match done {

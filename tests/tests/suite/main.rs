@@ -27,12 +27,15 @@
 //! |---|---|
 //! | `ship` | nothing out of the ordinary: stop, reload, odd bytes, endpoints, tokens, TLS |
 //! | `rotate` | each kind of rotation, with the agent up and down |
+//! | `logrotate` | the real logrotate: create, compress, delaycompress, dateext, copytruncate |
 //! | `crash` | both programs killed at random while the log grows and rotates |
 //! | `memory_loss` | the agent's data directory deleted, or put back from a backup |
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
 //! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
+//! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
+//! | `export` | exports made by the command line, killed in the middle, checked by others |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -42,10 +45,13 @@
     reason = "all of this is test code; the lint's own exception covers test functions only"
 )]
 
+mod access;
 mod bad_input;
 mod crash;
 mod disk_full;
+mod export;
 mod fork;
+mod logrotate;
 mod memory_loss;
 mod query;
 mod rotate;

@@ -11,6 +11,8 @@ pub enum Method {
     Post,
     /// PUT
     Put,
+    /// PATCH
+    Patch,
     /// DELETE
     Delete,
 }
@@ -23,6 +25,7 @@ impl Method {
             Self::Get => "get",
             Self::Post => "post",
             Self::Put => "put",
+            Self::Patch => "patch",
             Self::Delete => "delete",
         }
     }
@@ -401,6 +404,130 @@ pub const ROUTES: &[Route] = &[
         examples: &["/readyz"],
         ..BASE
     },
+    Route {
+        params: &[query("limit", "integer", "entries at most, 1 to 500", "50"), CURSOR],
+        answers: "`exports`, the newest first, and `next_cursor`.",
+        ..export(Method::Get, "/v1/exports", "The history of exports", &["/v1/exports?limit=10"])
+    },
+    Route {
+        body: Some((
+            JSON,
+            "{\"name\":\"Failed logins\",\"format\":\"csv\",\"q\":\"outcome:failure\"}",
+        )),
+        answers: "202 and its entry; it is made in the background.",
+        ..export(Method::Post, "/v1/exports", "Ask for an export", &["/v1/exports"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..export(Method::Get, "/v1/exports/{id}", "One export", &["/v1/exports/00"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..export(
+            Method::Delete,
+            "/v1/exports/{id}",
+            "Remove an export and its file",
+            &["/v1/exports/00"],
+        )
+    },
+    Route {
+        params: &[ENTRY],
+        answers: "The file; ranges are understood.",
+        media: "application/octet-stream",
+        ..export(
+            Method::Get,
+            "/v1/exports/{id}/download",
+            "An export's file",
+            &["/v1/exports/00/download"],
+        )
+    },
+    Route {
+        params: &[ENTRY],
+        ..export(
+            Method::Get,
+            "/v1/exports/{id}/proof",
+            "An export's signed proof",
+            &["/v1/exports/00/proof"],
+        )
+    },
+    export(Method::Get, "/v1/schedules", "Exports that recur", &["/v1/schedules"]),
+    Route {
+        body: Some((
+            JSON,
+            "{\"name\":\"Daily\",\"every\":\"day\",\"at\":\"02:00\",\"format\":\"ndjson\",\"q\":\"\",\"period\":\"previous_day\"}",
+        )),
+        ..export(Method::Post, "/v1/schedules", "Let an export recur", &["/v1/schedules"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..export(
+            Method::Delete,
+            "/v1/schedules/{id}",
+            "Let it recur no more",
+            &["/v1/schedules/00"],
+        )
+    },
+    Route {
+        needs: Needs::Nobody,
+        body: Some((JSON, "{\"name\":\"jane\",\"password\":\"wrong\"}")),
+        answers: "A token for a session.",
+        ..account(Method::Post, "/v1/login", "Log in with a name and a password", &["/v1/login"])
+    },
+    Route {
+        needs: Needs::Reader,
+        ..account(Method::Post, "/v1/logout", "End the session", &["/v1/logout"])
+    },
+    Route {
+        needs: Needs::Reader,
+        ..account(Method::Get, "/v1/me", "Who asks, and what they may do", &["/v1/me"])
+    },
+    Route {
+        needs: Needs::Reader,
+        body: Some((JSON, "{}")),
+        ..account(
+            Method::Post,
+            "/v1/me/password",
+            "Change one's own password",
+            &["/v1/me/password"],
+        )
+    },
+    account(Method::Get, "/v1/users", "Users", &["/v1/users"]),
+    Route {
+        body: Some((JSON, "{}")),
+        ..account(Method::Post, "/v1/users", "Add a user", &["/v1/users"])
+    },
+    Route {
+        params: &[NAME],
+        ..account(Method::Get, "/v1/users/{name}", "One user", &["/v1/users/ghost"])
+    },
+    Route {
+        params: &[NAME],
+        body: Some((JSON, "{}")),
+        ..account(Method::Patch, "/v1/users/{name}", "Change a user", &["/v1/users/ghost"])
+    },
+    Route {
+        params: &[NAME],
+        ..account(Method::Delete, "/v1/users/{name}", "Remove a user", &["/v1/users/ghost"])
+    },
+    account(Method::Get, "/v1/tokens", "Tokens, without their secrets", &["/v1/tokens"]),
+    Route {
+        body: Some((JSON, "{}")),
+        answers: "The token; it is shown this once.",
+        ..account(Method::Post, "/v1/tokens", "Make a token", &["/v1/tokens"])
+    },
+    Route {
+        params: &[NAME],
+        ..account(Method::Delete, "/v1/tokens/{name}", "Revoke a token", &["/v1/tokens/ghost"])
+    },
+    account(Method::Get, "/v1/roles", "Roles and their permissions", &["/v1/roles"]),
+    Route {
+        body: Some((JSON, "{}")),
+        ..account(Method::Post, "/v1/roles", "Make a role", &["/v1/roles"])
+    },
+    Route {
+        params: &[NAME],
+        ..account(Method::Delete, "/v1/roles/{name}", "Remove a role", &["/v1/roles/ghost"])
+    },
     page("/", "The search page", &["/", "/?q=outcome:failure&period=7d"]),
     Route {
         params: &[place("id", "the event's id", ID)],
@@ -417,6 +544,14 @@ pub const ROUTES: &[Route] = &[
         body: Some(("application/x-www-form-urlencoded", "token=wrong&next=%2F")),
         ..page("/login", "Log in with a token", &["/login"])
     },
+    Route {
+        needs: Needs::Nobody,
+        ..page("/oidc/login", "To the identity provider", &["/oidc/login"])
+    },
+    Route {
+        needs: Needs::Nobody,
+        ..page("/oidc/callback", "Back from the identity provider", &["/oidc/callback"])
+    },
     Route { method: Method::Post, ..page("/logout", "Log out", &["/logout"]) },
     Route {
         needs: Needs::Nobody,
@@ -424,6 +559,29 @@ pub const ROUTES: &[Route] = &[
         ..page("/style.css", "The pages' style", &["/style.css"])
     },
 ];
+
+const ENTRY: Param = place("id", "its id", "00");
+const NAME: Param = place("name", "its name", "ghost");
+
+const fn export(
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    examples: &'static [&'static str],
+) -> Route {
+    let needs = Needs::May(crate::access::Permission::Export);
+    Route { method, path, tag: "exports", summary, needs, answers: "Done.", examples, ..BASE }
+}
+
+const fn account(
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    examples: &'static [&'static str],
+) -> Route {
+    let needs = Needs::May(crate::access::Permission::Administer);
+    Route { method, path, tag: "accounts", summary, needs, answers: "Done.", examples, ..BASE }
+}
 
 const ID: &str = "00000000000000000000000000000001";
 const AGENT: Param = place("agent", "the agent's id", ID);

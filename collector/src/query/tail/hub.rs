@@ -72,6 +72,7 @@ impl Client {
     }
 
     fn offer(&self, key: HitKey, event: &[u8]) {
+        let event = self.filter.sight.show(event);
         let mut queue = self.queue();
         if queue.skipped > 0 || queue.bytes + event.len() > self.queue_bytes {
             queue.skipped += 1;
@@ -93,8 +94,8 @@ pub(super) fn found_in(block: &StoredBlock, filter: &Filter, after: Option<&HitK
     let mut items = Vec::new();
     each(block, |key, view, event| {
         let is_new = after.is_none_or(|after| (key.at, key.index) > (after.at, after.index));
-        if is_new && filter.matches(view) {
-            items.push(Item { key, event: event.to_vec() });
+        if is_new && filter.spans(view.time) && filter.holds(event) {
+            items.push(Item { key, event: filter.sight.show(event).into_owned() });
         }
     });
     items
@@ -240,12 +241,15 @@ fn give(block: &StoredBlock, clients: &[Arc<Client>]) {
     each(block, |key, view, event| {
         let mut findable = None;
         for client in clients {
-            let (from, to) = (client.filter.from, client.filter.to);
-            if from.is_some_and(|from| key.time < from) || to.is_some_and(|to| key.time >= to) {
+            if !client.filter.spans(key.time) {
                 continue;
             }
-            let findable = findable.get_or_insert_with(|| Findable::of(view));
-            if client.filter.expr.matches(findable) {
+            let holds = if client.filter.sight.is_whole() {
+                client.filter.expr.matches(findable.get_or_insert_with(|| Findable::of(view)))
+            } else {
+                client.filter.holds(event)
+            };
+            if holds {
                 client.offer(key, event);
             }
         }

@@ -22,7 +22,7 @@
 //!
 //! # Bounds
 //! A filter like that of a search; `duration` up to a day; a bounded number of clients, each with a
-//! bounded queue ([`hub`]). The token is checked again at each heartbeat.
+//! bounded queue ([`hub`]). The token is checked again at each heartbeat, and what it may see.
 
 mod hub;
 #[cfg(test)]
@@ -47,7 +47,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::api::{Pairs, QueryState};
-use super::auth::Permission;
+use super::auth::{Permission, Principal};
 use super::filter::Filter;
 use super::problem::Problem;
 use super::{params, when};
@@ -148,9 +148,10 @@ async fn tail_events(
     Query(pairs): Query<Pairs>,
 ) -> Result<Response, Problem> {
     let who = state.query.admit(&headers, Permission::Search)?;
-    let asked = read(&pairs, &headers, state.query.clock.now())?;
+    let mut asked = read(&pairs, &headers, state.query.clock.now())?;
+    asked.filter = who.narrow(asked.filter);
     let place = Arc::clone(&state.tail.hub.places).try_acquire_owned().map_err(|_| {
-        Problem::too_many("as many clients tail as there may; end one, or try again later")
+        Problem::busy("as many clients tail as there may; end one, or try again later")
     })?;
     state.query.record_search(&who.name, "tail", &pairs);
     let (sender, receiver) = mpsc::channel(CHUNKS);
@@ -158,6 +159,7 @@ async fn tail_events(
         hub: Arc::clone(&state.tail.hub),
         query: state.query,
         headers,
+        who,
         stop: state.tail.stop.clone(),
         sender,
         text: Vec::new(),
@@ -201,6 +203,8 @@ struct Feed {
     hub: Arc<Hub>,
     query: QueryState,
     headers: HeaderMap,
+    /// Who asks, as they were let in: what they may see is in the filter.
+    who: Principal,
     stop: StopToken,
     sender: mpsc::Sender<Bytes>,
     text: Vec<u8>,
@@ -255,7 +259,9 @@ impl Feed {
             tokio::select! {
                 () = client.ready.notified() => {}
                 _ = beat.tick() => {
-                    if self.query.admit(&self.headers, Permission::Search).is_err() {
+                    // Somebody who may see more or less by now asks again.
+                    let now = self.query.admit(&self.headers, Permission::Search);
+                    if now.ok().as_ref() != Some(&self.who) {
                         return Ok("token");
                     }
                     let now = self.query.clock.now();

@@ -49,8 +49,12 @@ struct Message {
 
 impl Reader {
     async fn open(app: &App, query: &str, last: Option<&str>) -> Self {
-        let mut request =
-            Request::get(format!("/v1/tail?{query}")).header("authorization", "Bearer good");
+        Self::open_as(app, "good", query, last).await
+    }
+
+    async fn open_as(app: &App, token: &str, query: &str, last: Option<&str>) -> Self {
+        let mut request = Request::get(format!("/v1/tail?{query}"))
+            .header("authorization", format!("Bearer {token}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -161,6 +165,23 @@ async fn the_duration_ends_the_stream_and_says_where_to_go_on() {
     for bad in ["duration=25h", "duration=0s", "duration=x", "from=then", "nonsense=1"] {
         let (status, problem) = app.get(&format!("/v1/tail?{bad}")).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_shows_what_the_asker_may_see_and_no_more() {
+    let bench = Bench::new();
+    append(&bench, 0..1);
+    let app = App::over(bench);
+    let mut blind = Reader::open_as(&app, "blind", "duration=1h", None).await;
+    let mut bounded = Reader::open_as(&app, "ops", "duration=1s", None).await;
+    let mut word = Reader::open_as(&app, "blind", "q=line&duration=1s", None).await;
+    append(&app.bench, 1..3);
+    let shown = blind.next().await.unwrap().data;
+    assert!(shown["origin"]["raw"].is_null() && shown["message"].is_string(), "{shown}");
+    // None of the events is of that tenant; the word stands in the records alone.
+    for reader in [&mut bounded, &mut word] {
+        assert_eq!(reader.next().await.unwrap().data["sent"], 0);
     }
 }
 
