@@ -254,6 +254,7 @@ fn searches(store: &dyn EventStore, out: &mut impl Write) -> anyhow::Result<()> 
             filter: line::parse(text, now)?,
             group_by: Some(tag),
             interval_micros: Some(3_600_000_000),
+            ..StatsRequest::default()
         };
         let begun = Instant::now();
         let stats = store.stats(&request)?;

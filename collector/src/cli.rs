@@ -6,9 +6,9 @@ use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs, EraseArgs,
-    ExportArgs, HoldCommand, InitArgs, RetentionCommand, RoleCommand, SearchArgs, TokenCommand,
-    UserCommand,
+    self, AcceptForkArgs, AccessArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs,
+    EraseArgs, ExportArgs, HistoryArgs, HoldCommand, InitArgs, RetentionCommand, RoleCommand,
+    SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -29,6 +29,14 @@ enum Command {
     Check(ConfigArgs),
     /// Search for events
     Search(SearchArgs),
+    /// Show events as they come
+    Tail(TailArgs),
+    /// What happened in a session, by an actor or to a target, oldest first
+    Timeline(TimelineArgs),
+    /// Who changed something and when, and what it was at an instant
+    History(HistoryArgs),
+    /// Did this user see or export that?
+    Access(AccessArgs),
     /// Export what a search finds to a file: CSV, JSON, NDJSON, Parquet, PDF, or a bundle
     Export(ExportArgs),
     /// Throw the index away; the next start makes it again from the evidence log
@@ -114,6 +122,10 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
+        Command::Tail(args) => command::tail(args),
+        Command::Timeline(args) => command::timeline(args),
+        Command::History(args) => command::history(args),
+        Command::Access(args) => command::access(args),
         Command::Export(args) => command::export(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),

@@ -36,6 +36,8 @@ pub struct CollectorConfig {
     pub name: Located<String>,
     /// The search index, derived from the blocks.
     pub index: IndexConfig,
+    /// What one question to the index may cost.
+    pub search: SearchConfig,
     /// Where the blocks lie, which are the truth.
     pub blocks: BlocksConfig,
     /// For how long events are kept.
@@ -84,6 +86,15 @@ pub enum IndexConfig {
     Embedded,
     /// None: blocks are kept as evidence and cannot be searched.
     None,
+}
+
+/// What one question to the index may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SearchConfig {
+    /// When this is over, a search ends and says how far it came.
+    pub max_time: Period,
+    /// Events in one page of an answer.
+    pub max_answer_bytes: ByteSize,
 }
 
 /// Where the blocks lie.
@@ -153,6 +164,12 @@ pub struct LimitsConfig {
     pub max_block_bytes: ByteSize,
     /// One event's canonical JSON.
     pub max_event_bytes: ByteSize,
+}
+
+impl Default for SearchConfig {
+    fn default() -> Self {
+        Self { max_time: Period::seconds(5), max_answer_bytes: ByteSize::mib(16) }
+    }
 }
 
 /// What exports may take, and for how long they are kept.
@@ -227,6 +244,7 @@ impl CollectorConfig {
             oidc: None,
             name: Located::default_of(format!("custody-collector/{hostname}")),
             index: IndexConfig::Embedded,
+            search: SearchConfig::default(),
             blocks: BlocksConfig::default(),
             retention: RetentionConfig::default(),
             exports: ExportsConfig::default(),

@@ -15,6 +15,8 @@ use crate::export::{self, Exports};
 use crate::index::{EmbeddedStore, EventStore, IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
+use crate::query::openapi;
+use crate::query::tail::{self, Tail};
 use crate::retain;
 use crate::store::BlockSource;
 use crate::store::evidence::EvidenceLog;
@@ -61,9 +63,10 @@ pub struct Derived {
 /// The index cannot be opened.
 pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     if matches!(given.config.index, IndexConfig::None) {
-        return Ok(Derived::default());
+        return Ok(Derived { routes: openapi::router(), close: None, index: None });
     }
-    let options = IndexOptions::new(given.data_dir.join("index"));
+    let options = options(given.config, given.data_dir);
+    let tail = Tail::start(Arc::clone(&given.source), given.stop.clone())?;
     let (store, indexer) =
         Indexer::open(options, Arc::clone(&given.source), Arc::clone(&given.clock))?;
     let exports = start_exports(&given, Arc::clone(&store) as Arc<dyn EventStore>)?;
@@ -75,6 +78,8 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let index = Some((index, state.clone()));
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone())
+        .merge(openapi::router())
+        .merge(tail::router(state.clone(), tail))
         .merge(export::router(state.clone(), Arc::clone(&exports)))
         .merge(web::router(state, given.logins, secure));
     let close = move || {
@@ -110,6 +115,15 @@ pub fn retention(
         None => Router::new(),
     };
     Ok((worker, routes))
+}
+
+/// The index's bounds, as they are configured.
+fn options(config: &CollectorConfig, data_dir: &Path) -> IndexOptions {
+    IndexOptions {
+        search_limit_ms: config.search.max_time.millis(),
+        page_bytes: config.search.max_answer_bytes.as_usize(),
+        ..IndexOptions::new(data_dir.join("index"))
+    }
 }
 
 /// `custody-collector rebuild-index`: throws the index away; the next start makes it again from

@@ -101,10 +101,11 @@ impl<'a> Job<'a> {
         }
         // What the index shows stands under a checkpoint by now, or will at once.
         let note = self.desk.log().and_then(|log| log.tlog()).map(crate::tlog::Tlog::checkpoint);
-        let stats =
-            StatsRequest { filter: self.filter.clone(), group_by: None, interval_micros: None };
+        let stats = StatsRequest { filter: self.filter.clone(), ..StatsRequest::default() };
         let told = &mut self.row.told;
-        told.rows_total = source.store.stats(&stats).ok().map(|stats| stats.total);
+        // A count that had to end for its time is no total.
+        let counted = source.store.stats(&stats).ok().filter(|stats| stats.cut.is_none());
+        told.rows_total = counted.map(|stats| stats.total);
         told.started = Some(source.clock.now());
         told.checkpoint = note.map(|note| note.to_string());
         told.bound = Some(bound);
@@ -290,7 +291,7 @@ impl<'a> Pages<'a> {
             limit: PAGE_ROWS.0,
             after,
             direction: Direction::OldestFirst,
-            total: false,
+            ..SearchRequest::default()
         };
         let bound = job.row.told.bound.unwrap_or_default();
         Self { job, bound, request: Some(request) }

@@ -401,7 +401,7 @@ fn scope_bounds_what_an_export_holds() {
         let text = std::fs::read_to_string(desk.file_path(&row)).unwrap();
         assert!(!text.contains("web-2"), "{q}");
         let refused = asked("bundle").spec(now, &desk.options, true, &bounded).unwrap_err();
-        assert_eq!((refused.status, refused.parameter), (422, Some("format")));
+        assert_eq!((refused.status, refused.parameter.as_deref()), (422, Some("format")));
     }
 }
 
@@ -430,7 +430,10 @@ fn quotas_refuse_what_reaches_too_far() {
         let (name, format) = ("x".to_owned(), "csv".to_owned());
         super::ask::Asked { name, format, from, to, ..Default::default() }
             .spec(now, &options, true, &ann())
-            .map_err(|problem| (problem.status, problem.parameter))
+            .map_err(|problem| {
+                let named = |name: &&str| problem.parameter.as_deref() == Some(*name);
+                (problem.status, ["from", "to"].into_iter().find(named))
+            })
     };
     assert_eq!(ask("30d", "").unwrap().to, Some(now), "an open end is now");
     assert!(ask("365d", "300d").is_ok());
@@ -452,7 +455,8 @@ fn quotas_refuse_what_reaches_too_far() {
             ..Default::default()
         };
         let problem = asked.spec(now, &open, true, &ann()).unwrap_err();
-        assert_eq!((problem.status, problem.parameter), (400, Some(parameter)), "{name:?} {q:?}");
+        let found = (problem.status, problem.parameter.as_deref());
+        assert_eq!(found, (400, Some(parameter)), "{name:?} {q:?}");
     }
 }
 

@@ -12,19 +12,16 @@ use super::blocks::{Blocks, OpenBlock};
 use super::lower::{is_everything, lower};
 use super::partition::{Partition, Payload};
 use super::schema::Fields;
-use super::segments::{Deadline, Scan, Times, View, short};
+use super::segments::{Deadline, Scan, Times, View, border, searched, short};
 use super::{
-    EventStore, Hit, HitKey, IndexError, IndexOptions, MAX_LIMIT, Page, SearchRequest, Stats,
-    StatsRequest, Total,
+    Cut, EventStore, Facet, Hit, HitKey, IndexError, IndexOptions, MAX_LIMIT, Page, SearchRequest,
+    Stats, StatsRequest, SuggestRequest, Suggested, Total,
 };
 use crate::query::filter::Filter;
 use crate::store::{BlockSource, LogCursor};
 
 /// Counting beyond the page goes on for so long; then the total is "at least".
 const TOTAL_BUDGET: Duration = Duration::from_millis(20);
-/// A page that has to look at events' texts ends, perhaps short, after so long or so many.
-const LOOK_BUDGET: Duration = Duration::from_millis(1_000);
-const MAX_LOOKS: usize = 20_000;
 
 /// What the runner shows and the store reads.
 pub(super) struct Shared {
@@ -132,6 +129,7 @@ pub struct EmbeddedStore {
     clock: Arc<dyn Clock>,
     fields: Fields,
     search_limit_ms: u64,
+    page_bytes: usize,
 }
 
 impl EmbeddedStore {
@@ -149,6 +147,7 @@ impl EmbeddedStore {
             clock,
             fields: Fields::schema().1,
             search_limit_ms: options.search_limit_ms,
+            page_bytes: options.page_bytes,
         }
     }
 
@@ -161,7 +160,7 @@ impl EmbeddedStore {
         result
     }
 
-    fn scan<'a>(
+    pub(super) fn scan<'a>(
         &self,
         views: &'a [Arc<View>],
         request: &SearchRequest,
@@ -179,9 +178,15 @@ impl EmbeddedStore {
         )
     }
 
+    /// The usual time, or less if the question says so.
+    fn deadline(&self, budget_ms: Option<u64>) -> Deadline<'_> {
+        let limit = budget_ms.map_or(self.search_limit_ms, |own| own.min(self.search_limit_ms));
+        Deadline::new(self.clock.as_ref(), limit)
+    }
+
     fn page(&self, request: &SearchRequest) -> Result<Page, IndexError> {
         let views = self.shared.views();
-        let deadline = Deadline::new(self.clock.as_ref(), self.search_limit_ms);
+        let deadline = self.deadline(request.budget_ms);
         let mut scan = self.scan(&views, request, &deadline)?;
         let limit = request.limit.clamp(1, MAX_LIMIT);
         let looks = request.filter.needs_look();
@@ -189,28 +194,31 @@ impl EmbeddedStore {
         let mut looked = 0;
         loop {
             let want = batch(limit, looked, looks);
-            let keys = scan.first(want, page.next.as_ref())?;
-            let last_batch = keys.len() < want;
+            let firsts = scan.first(want, page.next.as_ref())?;
             let (taken, full) =
-                self.take(&keys, looks.then_some(&request.filter), limit, &mut page)?;
+                self.take(&firsts.keys, looks.then_some(&request.filter), limit, &mut page)?;
             looked += taken;
-            if last_batch && taken == keys.len() {
+            let all_taken = taken == firsts.keys.len();
+            if all_taken && firsts.keys.len() < want && firsts.ended.is_none() {
                 page.next = None;
                 break;
             }
-            if full || (looks && (looked >= MAX_LOOKS || deadline.elapsed() > LOOK_BUDGET)) {
+            if full {
+                break;
+            }
+            if let Some(time) = firsts.ended {
+                page.next = Some(border(time, request.direction));
+                page.cut = Some(cut(&deadline, request, time));
+                break;
+            }
+            if looks && deadline.is_over() {
+                let time = page.next.map_or(0, |key| key.time.micros());
+                page.cut = Some(cut(&deadline, request, time));
                 break;
             }
         }
         if request.total {
-            page.total = if looks {
-                let found = u64::try_from(page.hits.len()).unwrap_or(u64::MAX);
-                let all = page.next.is_none() && request.after.is_none();
-                Total { value: found, exact: all }
-            } else {
-                let (value, exact) = scan.total(TOTAL_BUDGET)?;
-                Total { value, exact }
-            };
+            page.total = total(&mut scan, &page, request, looks)?;
         }
         Ok(page)
     }
@@ -224,10 +232,13 @@ impl EmbeddedStore {
         limit: usize,
         page: &mut Page,
     ) -> Result<(usize, bool), IndexError> {
-        // A few at a time where most may not fit, so that no block is opened in vain.
-        let step = if look.is_some() { 64 } else { limit.max(1) };
+        // A few at a time, so that no block is opened in vain and no page is larger than it may be.
+        let step = if look.is_some() { 64 } else { 128 };
         let mut taken = 0;
         for keys in keys.chunks(step) {
+            if page.hits.iter().map(|hit| hit.event.len()).sum::<usize>() > self.page_bytes {
+                return Ok((taken, true));
+            }
             for (key, event) in keys.iter().zip(self.events(keys)?) {
                 if page.hits.len() == limit {
                     return Ok((taken, true));
@@ -246,7 +257,7 @@ impl EmbeddedStore {
 
     /// The events of these keys, in their order; one whose block keeps only its leaf is `None`.
     /// Blocks are visited in the order of the log, each once.
-    fn events(&self, keys: &[HitKey]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+    pub(super) fn events(&self, keys: &[HitKey]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|at| (keys[*at].at, keys[*at].index));
         let mut events = vec![None; keys.len()];
@@ -281,19 +292,53 @@ impl EmbeddedStore {
     }
 
     fn counts(&self, request: &StatsRequest) -> Result<Stats, IndexError> {
-        let filter = &request.filter;
-        if filter.needs_look() {
+        let views = self.shared.views();
+        let deadline = self.deadline(request.budget_ms);
+        let filter = request.filter.clone();
+        let search = SearchRequest { filter, ..SearchRequest::default() };
+        let mut scan = self.scan(&views, &search, &deadline)?;
+        // What the index says under a hidden path is not for everybody.
+        let hidden =
+            request.facets.iter().any(Facet::is_hidden) && !request.filter.sight.is_whole();
+        if request.filter.needs_look() || hidden {
+            return self.count_by_looking(&mut scan, request, &deadline);
+        }
+        super::stats::count(&scan, request, &self.fields)
+    }
+
+    fn suggestions(&self, request: &SuggestRequest) -> Result<Suggested, IndexError> {
+        let hidden =
+            request.facets.iter().any(Facet::is_hidden) && !request.filter.sight.is_whole();
+        if request.filter.needs_look() || hidden {
             return Err(IndexError::Unsupported(
-                "phrases and joined words are not counted: each event would have to be read; nor are \
-                 words, without the permissions view_raw and view_sensitive",
+                "suggestions cannot be narrowed by phrases, nor, without the permissions view_raw \
+                 and view_sensitive, by words or to values that may be sensitive",
             ));
         }
         let views = self.shared.views();
-        let deadline = Deadline::new(self.clock.as_ref(), self.search_limit_ms);
-        let search = SearchRequest { filter: filter.clone(), ..SearchRequest::default() };
-        let scan = self.scan(&views, &search, &deadline)?;
-        super::stats::count(&scan, request, &self.fields)
+        let deadline = self.deadline(None);
+        let filter = request.filter.clone();
+        let search = SearchRequest { filter, ..SearchRequest::default() };
+        super::stats::suggest(&self.scan(&views, &search, &deadline)?, request, &self.fields)
     }
+}
+
+fn cut(deadline: &Deadline<'_>, request: &SearchRequest, time: i64) -> Cut {
+    deadline.cut(request.direction, searched(time, request.direction))
+}
+
+fn total(
+    scan: &mut Scan<'_>,
+    page: &Page,
+    request: &SearchRequest,
+    looks: bool,
+) -> Result<Total, IndexError> {
+    if looks {
+        let found = u64::try_from(page.hits.len()).unwrap_or(u64::MAX);
+        return Ok(Total { value: found, exact: page.next.is_none() && request.after.is_none() });
+    }
+    let (value, exact) = scan.total(TOTAL_BUDGET)?;
+    Ok(Total { value, exact })
 }
 
 /// How many keys to ask for at once: one more than the page shows that there is a next one; where
@@ -313,6 +358,16 @@ impl EventStore for EmbeddedStore {
 
     fn stats(&self, request: &StatsRequest) -> Result<Stats, IndexError> {
         self.watched(self.counts(request))
+    }
+
+    fn suggest(&self, request: &SuggestRequest) -> Result<Suggested, IndexError> {
+        self.watched(self.suggestions(request))
+    }
+
+    fn paths(&self, prefix: &str, limit: usize) -> Result<Vec<String>, IndexError> {
+        let views = self.shared.views();
+        let segments = views.iter().rev().flat_map(|view| view.segments.iter().rev());
+        self.watched(super::stats::paths(segments, prefix, limit, &self.fields))
     }
 
     fn searchable(&self) -> watch::Receiver<LogCursor> {

@@ -66,6 +66,12 @@ fn lower_to(expr: &Expr, fields: &Fields, bound: Bound) -> Result<Box<dyn Query>
                 .collect();
             clauses(any?)
         }
+        Expr::Field(path, pattern) => at_path(path, pattern, fields)?,
+        Expr::Number(path, first, last) => {
+            let term =
+                |number: &i64| fields.term_at(Tag::Number, path, &terms::number_digits(*number));
+            if first > last { Box::new(EmptyQuery) } else { range(term(first), term(last)) }
+        }
         Expr::Ip(range) => address_range(range, fields),
         Expr::Word(word) => term(Tag::Word, word, fields),
         Expr::WordPrefix(start) => prefix(Tag::Word, start, fields),
@@ -109,17 +115,42 @@ fn value(tag: Tag, pattern: &Pattern, fields: &Fields) -> Result<Box<dyn Query>,
     Ok(match pattern {
         Pattern::Exact(text) => term(tag, text, fields),
         Pattern::Prefix(start) => prefix(tag, start, fields),
-        Pattern::Pieces(pieces) => {
-            let mut regex = String::from(tag.letter());
-            for (number, piece) in pieces.iter().enumerate() {
-                if number > 0 {
-                    regex.push_str(".*");
-                }
-                push_literal(piece, &mut regex);
-            }
-            Box::new(RegexQuery::from_pattern(&regex, fields.terms)?)
+        Pattern::Pieces(list) => pieces(String::from(tag.letter()), list, fields)?,
+    })
+}
+
+fn at_path(path: &str, pattern: &Pattern, fields: &Fields) -> Result<Box<dyn Query>, IndexError> {
+    Ok(match pattern {
+        Pattern::Exact(text) => {
+            let term = fields.term_at(Tag::Field, path, text);
+            Box::new(TermQuery::new(term, IndexRecordOption::Basic))
+        }
+        Pattern::Prefix(start) => {
+            let end = format!("{start}{BEYOND}");
+            range(fields.term_at(Tag::Field, path, start), fields.term_at(Tag::Field, path, &end))
+        }
+        Pattern::Pieces(list) => {
+            let mut regex = String::from(Tag::Field.letter());
+            push_literal(path, &mut regex);
+            regex.push(terms::AT);
+            pieces(regex, list, fields)?
         }
     })
+}
+
+/// Terms that begin as `regex` says and go on with these pieces, anything between.
+fn pieces(
+    mut regex: String,
+    pieces: &[String],
+    fields: &Fields,
+) -> Result<Box<dyn Query>, IndexError> {
+    for (number, piece) in pieces.iter().enumerate() {
+        if number > 0 {
+            regex.push_str(".*");
+        }
+        push_literal(piece, &mut regex);
+    }
+    Ok(Box::new(RegexQuery::from_pattern(&regex, fields.terms)?))
 }
 
 fn push_literal(text: &str, regex: &mut String) {

@@ -26,6 +26,12 @@
 //! anew from the log beside those that are searched, and put in their place whole ([`remake`]):
 //! no term of an event that is gone stays on the disk.
 //!
+//! # Budgets
+//! Every question has a time ([`IndexOptions::search_limit_ms`], less if the question says so) and
+//! bytes ([`IndexOptions::page_bytes`]). When its time is up it ends between two segments and
+//! says what it has looked at ([`Cut`]); it never answers a part as if it were the whole. A page
+//! that is full of bytes is merely shorter.
+//!
 //! # Order
 //! Newest first by (time, place in the log, index in the block), all descending: total and
 //! stable, so a page's cursor is the last hit's key and new events do not move what comes after.
@@ -37,6 +43,7 @@ use crate::store::{LogCursor, StoreError};
 
 mod blocks;
 mod embedded;
+mod looking;
 mod lower;
 pub mod memory;
 pub mod merge;
@@ -114,6 +121,20 @@ pub struct SearchRequest {
     pub direction: Direction,
     /// Is the total wanted?
     pub total: bool,
+    /// Milliseconds that this search may take, if less than the usual.
+    pub budget_ms: Option<u64>,
+}
+
+/// Where a question ended because its time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The time that it had.
+    pub after_ms: u64,
+    /// Which way it went.
+    pub direction: Direction,
+    /// Newest first: every event from this time on has been looked at. Oldest first: every event
+    /// before this time.
+    pub searched: Timestamp,
 }
 
 /// Events in a page, at most.
@@ -148,10 +169,21 @@ pub struct Page {
     pub next: Option<HitKey>,
     /// How many in all, if asked for.
     pub total: Total,
+    /// Where the search had to end; [`Self::next`] goes on there.
+    pub cut: Option<Cut>,
+}
+
+/// What is counted apart: the values under a tag, or at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Facet {
+    /// Under a tag.
+    Tag(terms::Tag),
+    /// At a path, as in `details.provider`; folded.
+    Field(String),
 }
 
 /// By what events are counted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StatsRequest {
     /// Which events.
     pub filter: Filter,
@@ -159,7 +191,14 @@ pub struct StatsRequest {
     pub group_by: Option<terms::Tag>,
     /// Counts by spans of this many microseconds.
     pub interval_micros: Option<i64>,
+    /// Counts by the values of each of these, each apart.
+    pub facets: Vec<Facet>,
+    /// Milliseconds that counting may take, if less than the usual.
+    pub budget_ms: Option<u64>,
 }
+
+/// Values with their counts, the most frequent first.
+pub type Counts = Vec<(String, u64)>;
 
 /// Counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,6 +209,34 @@ pub struct Stats {
     pub groups: Vec<(String, u64)>,
     /// Start of the span and count, in order of time, spans without events left out.
     pub spans: Vec<(Timestamp, u64)>,
+    /// For each facet that was asked for: values and counts, at most 1,000.
+    pub facets: Vec<Counts>,
+    /// A facet has more values than are told.
+    pub more_values: bool,
+    /// Where counting had to end: what is older is counted in part or not at all.
+    pub cut: Option<Cut>,
+}
+
+/// Values that are asked for by their beginning.
+#[derive(Debug, Clone, Default)]
+pub struct SuggestRequest {
+    /// Of which events.
+    pub filter: Filter,
+    /// Where the values stand; any of them.
+    pub facets: Vec<Facet>,
+    /// How they begin; folded.
+    pub prefix: String,
+    /// Values, at most; 1 to 100.
+    pub limit: usize,
+}
+
+/// Values that begin as was asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Suggested {
+    /// The most frequent first; folded.
+    pub values: Counts,
+    /// There are more, or there may be.
+    pub more: bool,
 }
 
 /// Why the index cannot answer.
@@ -249,8 +316,21 @@ pub trait EventStore: Send + Sync + 'static {
     /// Counts.
     ///
     /// # Errors
-    /// As for [`Self::search`]; conditions that need the text (phrases) are not counted.
+    /// As for [`Self::search`]. Conditions that need the text (phrases) are counted by looking at
+    /// each candidate.
     fn stats(&self, request: &StatsRequest) -> Result<Stats, IndexError>;
+
+    /// Values that begin so, from the dictionaries of terms.
+    ///
+    /// # Errors
+    /// As for [`Self::search`]; the filter may not need the text.
+    fn suggest(&self, request: &SuggestRequest) -> Result<Suggested, IndexError>;
+
+    /// Paths of fields that begin so (`details.`), at most `limit`.
+    ///
+    /// # Errors
+    /// As for [`Self::search`].
+    fn paths(&self, prefix: &str, limit: usize) -> Result<Vec<String>, IndexError>;
 
     /// How far into the evidence log events can be found: changes when more can.
     fn searchable(&self) -> tokio::sync::watch::Receiver<LogCursor>;
@@ -267,8 +347,10 @@ pub struct IndexOptions {
     pub cache_bytes: usize,
     /// The latest that events become searchable after they came in, when little comes.
     pub commit_after_ms: u64,
-    /// A search gives up after this.
+    /// A question ends after this, and says so.
     pub search_limit_ms: u64,
+    /// Bytes of events in a page.
+    pub page_bytes: usize,
 }
 
 impl IndexOptions {
@@ -280,7 +362,8 @@ impl IndexOptions {
             arena_bytes: 64 * 1024 * 1024,
             cache_bytes: 64 * 1024 * 1024,
             commit_after_ms: 300,
-            search_limit_ms: 10_000,
+            search_limit_ms: 5_000,
+            page_bytes: 16 * 1024 * 1024,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::store::LogCursor;
 
 /// The index's format: what is in a document, and how. Anything that changes what a search finds
 /// or how the columns are read makes a new one; an index of another format is made again.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const TOKENIZER: &str = "lines";
 /// No value and no word has this character: control characters are folded to spaces.
@@ -79,6 +79,11 @@ impl Fields {
         text.push_str(folded);
         Term::from_field_text(self.terms, &text)
     }
+
+    /// The term of what stands at a path; both folded already.
+    pub(super) fn term_at(&self, tag: Tag, path: &str, folded: &str) -> Term {
+        Term::from_field_text(self.terms, &format!("{}{path}{}{folded}", tag.letter(), terms::AT))
+    }
 }
 
 /// Tells the index how the `terms` field is cut into terms.
@@ -119,7 +124,29 @@ struct Joined {
     run: String,
 }
 
+impl Joined {
+    fn begin(&mut self, tag: Tag, path: &str) {
+        self.text.push(tag.letter());
+        self.text.push_str(&terms::folded_path(path));
+        self.text.push(terms::AT);
+    }
+}
+
 impl Sink for Joined {
+    fn field(&mut self, path: &str, value: &str) {
+        if !value.is_empty() {
+            self.begin(Tag::Field, path);
+            terms::push_value(value, &mut self.text);
+            self.text.push(SEPARATOR);
+        }
+    }
+
+    fn number(&mut self, path: &'static str, value: i64) {
+        self.begin(Tag::Number, path);
+        self.text.push_str(&terms::number_digits(value));
+        self.text.push(SEPARATOR);
+    }
+
     fn value(&mut self, tag: Tag, value: &str) {
         if value.is_empty() {
             return;
@@ -229,12 +256,13 @@ mod tests {
         let mut joined = Joined::default();
         joined.value(Tag::ActorName, "jane\nnsuccess");
         joined.text("a\nnfailure");
+        joined.field("details.a\tb", "c\td");
         let mut lines = Lines::default();
         let mut stream = lines.token_stream(&joined.text);
         let mut terms = Vec::new();
         while stream.advance() {
             terms.push(stream.token().text.clone());
         }
-        assert_eq!(terms, ["ajane nsuccess", "wa", "wnfailure"]);
+        assert_eq!(terms, ["ajane nsuccess", "wa", "wnfailure", "Kdetails.a b\tc d"]);
     }
 }

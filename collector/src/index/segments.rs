@@ -2,6 +2,11 @@
 //!
 //! Both directions are one: a key of the opposite direction is the key with its bits flipped
 //! ([`Rank`]), so "best" is always the greatest.
+//!
+//! When the time is up, a search ends between two segments. What it has found is then complete
+//! down to the best time of the segments that it has not visited. It always visits at least one
+//! segment that it had not visited before the cursor, so that whoever goes on at the end of a cut
+//! search comes to its end.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,7 +19,8 @@ use tantivy::query::{EnableScoring, Query, Weight};
 use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, Searcher, SegmentReader};
 
 use super::schema::{ID, INDEX, PLACE, TIME, unpack_place};
-use super::{Direction, HitKey, IndexError, schema};
+use super::{Cut, Direction, HitKey, IndexError, schema};
+use crate::store::LogCursor;
 
 /// A partition as it was at one moment: its segments with their columns open.
 pub(super) struct View {
@@ -149,11 +155,40 @@ impl<'a> Deadline<'a> {
         self.clock.monotonic().saturating_sub(self.started)
     }
 
-    fn check(&self) -> Result<(), IndexError> {
-        if self.elapsed() > Duration::from_millis(self.limit_ms) {
-            return Err(IndexError::TooLong { limit_ms: self.limit_ms });
-        }
-        Ok(())
+    /// Is the time up?
+    pub(super) fn is_over(&self) -> bool {
+        self.elapsed() >= Duration::from_millis(self.limit_ms)
+    }
+
+    /// What is said when a question ends here.
+    pub(super) fn cut(&self, direction: Direction, searched: i64) -> Cut {
+        Cut { after_ms: self.limit_ms, direction, searched: Timestamp::from_micros(searched) }
+    }
+}
+
+/// The first keys that a scan found.
+pub(super) struct Firsts {
+    pub(super) keys: Vec<HitKey>,
+    /// The time was up: everything with a better time than this is in `keys`.
+    pub(super) ended: Option<i64>,
+}
+
+/// Everything whose time is no better than `time` comes after this key, nothing else does.
+pub(super) fn border(time: i64, direction: Direction) -> HitKey {
+    // The greatest place: in the order of the oldest first it stands behind all of its time.
+    let time = match direction {
+        Direction::NewestFirst => time,
+        Direction::OldestFirst => time.saturating_sub(1),
+    };
+    let at = LogCursor { segment: u64::MAX, offset: u64::MAX };
+    HitKey { time: Timestamp::from_micros(time), at, index: u32::MAX }
+}
+
+/// Newest first: from when on everything has been looked at, if the best of the rest is `time`.
+pub(super) fn searched(time: i64, direction: Direction) -> i64 {
+    match direction {
+        Direction::NewestFirst => time.saturating_add(1),
+        Direction::OldestFirst => time,
     }
 }
 
@@ -196,13 +231,15 @@ impl<'a> Scan<'a> {
         &mut self,
         limit: usize,
         after: Option<&HitKey>,
-    ) -> Result<Vec<HitKey>, IndexError> {
+    ) -> Result<Firsts, IndexError> {
         let mut best = Best {
             heap: BinaryHeap::with_capacity(limit + 1),
             limit,
             after: after.map(|key| Rank::of(key, self.direction)),
             direction: self.direction,
         };
+        let mut last_new: Option<i64> = None;
+        let mut ended = None;
         for at in 0..self.segments.len() {
             let segment = self.segments[at].1;
             if best.cannot_gain(segment) {
@@ -212,10 +249,22 @@ impl<'a> Scan<'a> {
             if best.is_before_cursor(segment) {
                 continue;
             }
-            self.deadline.check()?;
+            let time = best_time(segment, self.direction);
+            if self.deadline.is_over() && last_new.is_some_and(|last| last > time) {
+                ended = Some(unranked(time, self.direction));
+                break;
+            }
+            if best.after.is_none_or(|after| time <= after.0) {
+                last_new = Some(time);
+            }
             self.visit(at, &mut best)?;
         }
-        Ok(best.into_keys())
+        let mut keys = best.into_keys();
+        if let Some(time) = ended {
+            let whole = ranked_time(time, self.direction);
+            keys.retain(|key| ranked_time(key.time.micros(), self.direction) > whole);
+        }
+        Ok(Firsts { keys, ended })
     }
 
     /// Takes one segment's hits into `best` and counts them.
@@ -248,7 +297,7 @@ impl<'a> Scan<'a> {
             if self.counted[at].is_some() {
                 continue;
             }
-            if self.deadline.elapsed().saturating_sub(begun) > budget {
+            if self.deadline.is_over() || self.deadline.elapsed().saturating_sub(begun) > budget {
                 exact = false;
                 break;
             }
@@ -276,17 +325,27 @@ impl<'a> Scan<'a> {
         Ok(count)
     }
 
-    /// Visits every hit of every segment.
+    /// Visits every hit of every segment; says where it had to end.
     pub(super) fn each(
         &self,
         mut take: impl FnMut(&Segment, &dyn Weight) -> Result<(), IndexError>,
-    ) -> Result<(), IndexError> {
-        for (weight, segment) in &self.segments {
-            self.deadline.check()?;
+    ) -> Result<Option<Cut>, IndexError> {
+        for (number, (weight, segment)) in self.segments.iter().enumerate() {
+            if number > 0 && self.deadline.is_over() {
+                let time = unranked(best_time(segment, self.direction), self.direction);
+                let searched = searched(time, self.direction);
+                return Ok(Some(self.deadline.cut(self.direction, searched)));
+            }
             take(segment, self.weights[*weight].as_ref())?;
         }
-        Ok(())
+        Ok(None)
     }
+}
+
+/// The time of a rank.
+fn unranked(time: i64, direction: Direction) -> i64 {
+    // Flipping the bits twice gives what was there.
+    ranked_time(time, direction)
 }
 
 fn best_time(segment: &Segment, direction: Direction) -> i64 {

@@ -1,6 +1,6 @@
 //! Counts by value and by span of time, from postings and the time column alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use custody_event::Timestamp;
 use tantivy::postings::BlockSegmentPostings;
@@ -10,13 +10,46 @@ use tantivy::{COLLECT_BLOCK_BUFFER_LEN, DocId, TantivyError};
 
 use super::schema::Fields;
 use super::segments::{Scan, Segment, Times};
+use super::terms;
 use super::terms::Tag;
-use super::{IndexError, Stats, StatsRequest};
+use super::{Counts, Facet, IndexError, Stats, StatsRequest, SuggestRequest, Suggested};
+
+use crate::query::filter::is_hidden_path;
 
 /// Values in an answer, at most.
 pub(super) const MAX_GROUPS: usize = 1_000;
 /// Values that are kept while counting; beyond, new ones are not begun.
-const MAX_KEPT: usize = 200_000;
+pub(super) const MAX_KEPT: usize = 200_000;
+/// Spans in an answer, at most.
+pub(super) const MAX_SPANS: usize = 10_000;
+pub(super) const TOO_MANY_SPANS: &str =
+    "more than 10,000 spans; ask for longer ones, or for a shorter period";
+/// Values that are looked at for a suggestion, in each segment.
+const MAX_SUGGESTED: usize = 50_000;
+
+impl Facet {
+    /// May there be values that not everybody sees?
+    pub(super) fn is_hidden(&self) -> bool {
+        matches!(self, Self::Field(path) if is_hidden_path(path))
+    }
+
+    /// How its terms begin.
+    fn start(&self) -> String {
+        match self {
+            Self::Tag(tag) => tag.letter().to_string(),
+            Self::Field(path) => format!("{}{path}{}", Tag::Field.letter(), terms::AT),
+        }
+    }
+}
+
+/// The most frequent first; says in `more` if some are left out.
+pub(super) fn sorted(counts: HashMap<String, u64>, more: &mut bool) -> Counts {
+    let mut list: Counts = counts.into_iter().collect();
+    *more |= list.len() > MAX_GROUPS;
+    list.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+    list.truncate(MAX_GROUPS);
+    list
+}
 
 /// Documents of one segment.
 struct Docs {
@@ -42,22 +75,99 @@ pub(super) fn count(
 ) -> Result<Stats, IndexError> {
     let times = Times::new(request.filter.from, request.filter.to);
     let mut stats = Stats::default();
-    let mut groups: HashMap<String, u64> = HashMap::new();
+    let asked = request.group_by.map(Facet::Tag).into_iter().chain(request.facets.clone());
+    let mut groups: Vec<(String, HashMap<String, u64>)> =
+        asked.map(|facet| (facet.start(), HashMap::new())).collect();
     let mut spans: BTreeMap<i64, u64> = BTreeMap::new();
-    scan.each(|segment, weight| {
+    stats.cut = scan.each(|segment, weight| {
         let docs = matching(segment, weight, &times, request.interval_micros, &mut spans)?;
         stats.total += docs.count;
-        match request.group_by {
-            Some(tag) => group(segment, &docs, tag, fields, &mut groups),
-            None => Ok(()),
+        for (start, counts) in &mut groups {
+            let mut room = usize::MAX;
+            values(segment, &docs, start, "", &mut room, fields, counts)?;
         }
+        if spans.len() > MAX_SPANS {
+            return Err(IndexError::Unsupported(TOO_MANY_SPANS));
+        }
+        Ok(())
     })?;
-    stats.groups = groups.into_iter().collect();
-    stats.groups.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
-    stats.groups.truncate(MAX_GROUPS);
+    let more = &mut stats.more_values;
+    let mut facets: Vec<Counts> =
+        groups.into_iter().map(|(_, counts)| sorted(counts, more)).collect();
+    if request.group_by.is_some() {
+        stats.groups = facets.remove(0);
+    }
+    stats.facets = facets;
     stats.spans =
         spans.into_iter().map(|(start, count)| (Timestamp::from_micros(start), count)).collect();
     Ok(stats)
+}
+
+/// Values that begin so. What stands under several tags counts as often as under one of them.
+pub(super) fn suggest(
+    scan: &Scan<'_>,
+    request: &SuggestRequest,
+    fields: &Fields,
+) -> Result<Suggested, IndexError> {
+    let times = Times::new(request.filter.from, request.filter.to);
+    let mut found: Vec<(String, HashMap<String, u64>)> =
+        request.facets.iter().map(|facet| (facet.start(), HashMap::new())).collect();
+    let mut all = true;
+    let cut = scan.each(|segment, weight| {
+        let docs = matching(segment, weight, &times, None, &mut BTreeMap::new())?;
+        for (start, counts) in &mut found {
+            let mut room = MAX_SUGGESTED;
+            values(segment, &docs, start, &request.prefix, &mut room, fields, counts)?;
+            all &= room > 0;
+        }
+        Ok(())
+    })?;
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for (value, count) in found.into_iter().flat_map(|(_, counts)| counts) {
+        let most = counts.entry(value).or_default();
+        *most = count.max(*most);
+    }
+    let mut cut_off = false;
+    let mut values = sorted(counts, &mut cut_off);
+    let more = cut_off || cut.is_some() || !all || values.len() > request.limit;
+    values.truncate(request.limit);
+    Ok(Suggested { values, more })
+}
+
+/// Paths of fields that begin so, in order: from each path it is one step to the next.
+pub(super) fn paths<'a>(
+    segments: impl Iterator<Item = &'a Segment>,
+    prefix: &str,
+    limit: usize,
+    fields: &Fields,
+) -> Result<Vec<String>, IndexError> {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for segment in segments {
+        let inverted = segment.reader.inverted_index(fields.terms)?;
+        let mut from = format!("{}{prefix}", Tag::Field.letter()).into_bytes();
+        let end = [from.as_slice(), &[0xff]].concat();
+        // The same few names stand in every segment; the newest come first.
+        for _ in 0..limit {
+            let range = inverted.terms().range().ge(&from).lt(&end);
+            let mut terms = range.into_stream().map_err(TantivyError::from)?;
+            if !terms.advance() {
+                break;
+            }
+            let Some(path) = std::str::from_utf8(&terms.key()[1..])
+                .ok()
+                .and_then(|term| term.split_once(terms::AT))
+                .map(|(path, _)| path.to_owned())
+            else {
+                break;
+            };
+            from = format!("{}{path}\u{b}", Tag::Field.letter()).into_bytes();
+            found.insert(path);
+        }
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found.into_iter().take(limit).collect())
 }
 
 fn matching(
@@ -101,27 +211,28 @@ fn matching(
     Ok(docs)
 }
 
-fn group(
+/// Counts the values whose terms begin with `start` and `prefix` into `counts`; looks at no more
+/// than `room` of them.
+fn values(
     segment: &Segment,
     docs: &Docs,
-    tag: Tag,
+    start: &str,
+    prefix: &str,
+    room: &mut usize,
     fields: &Fields,
-    groups: &mut HashMap<String, u64>,
+    counts: &mut HashMap<String, u64>,
 ) -> Result<(), IndexError> {
     if docs.count == 0 {
         return Ok(());
     }
     let all = docs.count == u64::from(segment.docs());
     let inverted = segment.reader.inverted_index(fields.terms)?;
-    let prefix = tag.letter().to_string();
-    let mut terms = inverted
-        .terms()
-        .range()
-        .ge(prefix.as_bytes())
-        .lt([prefix.as_bytes(), &[0xff]].concat())
-        .into_stream()
-        .map_err(TantivyError::from)?;
-    while terms.advance() {
+    let first = [start.as_bytes(), prefix.as_bytes()].concat();
+    let end = [first.as_slice(), &[0xff]].concat();
+    let range = inverted.terms().range().ge(&first).lt(&end);
+    let mut terms = range.into_stream().map_err(TantivyError::from)?;
+    while *room > 0 && terms.advance() {
+        *room -= 1;
         let info = terms.value();
         let count = match all {
             true => u64::from(info.doc_freq),
@@ -132,15 +243,14 @@ fn group(
                 among(postings, docs)
             }
         };
-        let value = std::str::from_utf8(&terms.key()[1..]).unwrap_or_default();
         if count == 0 {
             continue;
         }
-        let room = groups.len() < MAX_KEPT;
-        if let Some(sum) = groups.get_mut(value) {
+        let value = std::str::from_utf8(&terms.key()[start.len()..]).unwrap_or_default();
+        if let Some(sum) = counts.get_mut(value) {
             *sum += count;
-        } else if room {
-            groups.insert(value.to_owned(), count);
+        } else if counts.len() < MAX_KEPT {
+            counts.insert(value.to_owned(), count);
         }
     }
     Ok(())

@@ -13,6 +13,10 @@
 //! spaces (Han, kana, Hangul) give one word a character; [`fold`] and a look at the text do the
 //! rest. A word is cut to [`MAX_WORD_BYTES`].
 //!
+//! **Fields** are values at a dotted path that has no tag of its own: everything in `details`
+//! (`details.provider`; the elements of a list stand at the list's path), `data.format`,
+//! `source.device.os`. **Numbers** stand at a path too, and are compared as numbers.
+//!
 //! Not words: ids, times, hashes and offsets of the envelope, which have fields of their own.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -121,6 +125,30 @@ tags! {
     Rule = 'I';
     /// `source.host`.
     SourceHost = 'J';
+    /// A value at a path: see [`Sink::field`].
+    Field = 'K';
+    /// A number at a path: see [`Sink::number`].
+    Number = 'L';
+}
+
+/// Between a path and what stands there. No value and no path has this character: control
+/// characters are folded to spaces.
+pub const AT: char = '\t';
+/// Values of `details` of one event that can be found by their path, at most.
+const MAX_DETAILS: usize = 200;
+/// A path is compared by its first so many bytes.
+const MAX_PATH_BYTES: usize = 120;
+
+/// A path as it is compared.
+#[must_use]
+pub fn folded_path(path: &str) -> String {
+    folded_value(&path[..path.floor_char_boundary(MAX_PATH_BYTES)])
+}
+
+/// 16 hex digits that sort as numbers do.
+#[must_use]
+pub fn number_digits(number: i64) -> String {
+    format!("{:016x}", u64::from_ne_bytes(number.to_ne_bytes()) ^ (1 << 63))
 }
 
 /// Takes what an event can be found by.
@@ -129,6 +157,10 @@ pub trait Sink {
     fn value(&mut self, tag: Tag, value: &str);
     /// A text whose words count.
     fn text(&mut self, text: &str);
+    /// A value at a path that has no tag.
+    fn field(&mut self, path: &str, value: &str);
+    /// A number at a path.
+    fn number(&mut self, path: &'static str, value: i64);
 }
 
 /// Gives everything that `event` can be found by to `sink`.
@@ -150,23 +182,28 @@ pub fn extract(event: &EventView<'_>, sink: &mut impl Sink) {
     }
     source(&event.source, sink);
     both(sink, Tag::Session, &event.session.id);
-    listed(sink, Tag::Method, &event.session.methods);
-    text(sink, &event.session.provider);
+    session(event, sink);
     both(sink, Tag::Reason, &event.reason.code);
-    text(sink, &event.reason.text);
+    both(sink, Tag::Reason, &event.reason.text);
     listed(sink, Tag::Tags, &event.tags);
     for change in &event.changes {
         sink.value(Tag::ChangedField, &change.field);
         sink.text(&change.field);
-        for raw in [change.before, change.after].into_iter().flatten() {
-            json_texts(raw.get(), sink);
+        for (path, raw) in [("changes.before", change.before), ("changes.after", change.after)] {
+            if let Some(raw) = raw {
+                json_texts(path, raw.get(), sink);
+            }
         }
     }
     data(event, sink);
     text(sink, &event.message);
-    text(sink, &event.justification);
+    at_path(sink, "justification", &event.justification);
+    at_path(sink, "time_basis", &event.time_basis);
+    if event.irreversible {
+        sink.field("irreversible", "true");
+    }
     if let Some(details) = event.details {
-        json_texts(details.get(), sink);
+        json_texts("details", details.get(), sink);
     }
     for id in [&event.trace.trace_id, &event.trace.span_id, &event.trace.request_id] {
         both(sink, Tag::Trace, id);
@@ -184,6 +221,14 @@ fn exact(sink: &mut impl Sink, tag: Tag, value: &Text<'_>) {
 
 fn text(sink: &mut impl Sink, value: &Text<'_>) {
     if let Some(value) = value {
+        sink.text(value);
+    }
+}
+
+/// A value at a path, and its words.
+fn at_path(sink: &mut impl Sink, path: &'static str, value: &Text<'_>) {
+    if let Some(value) = value {
+        sink.field(path, value);
         sink.text(value);
     }
 }
@@ -227,25 +272,48 @@ fn source(source: &SourceView<'_>, sink: &mut impl Sink) {
     }
     both(sink, Tag::SourceHost, &source.host);
     text(sink, &source.user_agent);
-    for part in [&source.device.name, &source.device.os, &source.device.browser, &source.device.id]
-    {
-        text(sink, part);
-    }
+    at_path(sink, "source.device.name", &source.device.name);
+    at_path(sink, "source.device.os", &source.device.os);
+    at_path(sink, "source.device.browser", &source.device.browser);
+    at_path(sink, "source.device.id", &source.device.id);
     both(sink, Tag::Country, &source.location.country);
-    text(sink, &source.location.region);
-    text(sink, &source.location.city);
+    at_path(sink, "source.location.region", &source.location.region);
+    at_path(sink, "source.location.city", &source.location.city);
+    if let Some(port) = source.port {
+        sink.number("source.port", port);
+    }
+}
+
+fn session(event: &EventView<'_>, sink: &mut impl Sink) {
+    let session = &event.session;
+    listed(sink, Tag::Method, &session.methods);
+    at_path(sink, "session.provider", &session.provider);
+    if let Some(mfa) = session.mfa {
+        sink.field("session.mfa", if mfa { "true" } else { "false" });
+    }
+    if let Some(duration) = session.duration_ms {
+        sink.number("session.duration_ms", duration);
+    }
 }
 
 fn data(event: &EventView<'_>, sink: &mut impl Sink) {
     let data = &event.data;
-    for part in [&data.format, &data.from, &data.to, &data.name, &data.via] {
-        text(sink, part);
-    }
+    at_path(sink, "data.format", &data.format);
+    at_path(sink, "data.from", &data.from);
+    at_path(sink, "data.to", &data.to);
+    at_path(sink, "data.name", &data.name);
+    at_path(sink, "data.via", &data.via);
     for field in &data.fields {
+        sink.field("data.fields", field);
         sink.text(field);
     }
-    for number in [data.records, data.bytes, event.attempts].into_iter().flatten() {
-        sink.text(&number.to_string());
+    let numbers =
+        [("data.records", data.records), ("data.bytes", data.bytes), ("attempts", event.attempts)];
+    for (path, number) in numbers {
+        if let Some(number) = number {
+            sink.number(path, number);
+            sink.text(&number.to_string());
+        }
     }
 }
 
@@ -259,7 +327,7 @@ fn origin(origin: &OriginView<'_>, sink: &mut impl Sink) {
         both(sink, Tag::Path, place);
     }
     text(sink, &origin.reason);
-    text(sink, &origin.verdict);
+    at_path(sink, "origin.verdict", &origin.verdict);
     text(sink, &origin.raw);
     if let Some(bytes) = origin.raw_base64.as_deref().and_then(from_base64) {
         for chunk in bytes.utf8_chunks() {
@@ -268,30 +336,49 @@ fn origin(origin: &OriginView<'_>, sink: &mut impl Sink) {
     }
 }
 
-/// The texts and integers in a JSON value; keys are not texts.
-fn json_texts(json: &str, sink: &mut impl Sink) {
+/// The texts and integers in a JSON value, with their paths; keys are not texts.
+fn json_texts(path: &str, json: &str, sink: &mut impl Sink) {
     match serde_json::from_str(json) {
-        Ok(value) => value_texts(&value, sink),
+        Ok(value) => value_texts(&mut path.to_owned(), &value, &mut { MAX_DETAILS }, sink),
         // The event was read, so this cannot be; its raw form can still be found.
         Err(_) => sink.text(json),
     }
 }
 
-fn value_texts(value: &serde_json::Value, sink: &mut impl Sink) {
+fn value_texts(
+    path: &mut String,
+    value: &serde_json::Value,
+    left: &mut usize,
+    sink: &mut impl Sink,
+) {
+    let mut leaf = |text: &str, is_text: bool| {
+        if is_text {
+            sink.text(text);
+        }
+        if *left > 0 {
+            *left -= 1;
+            sink.field(path, text);
+        }
+    };
     match value {
-        serde_json::Value::String(text) => sink.text(text),
-        serde_json::Value::Number(number) => sink.text(&number.to_string()),
+        serde_json::Value::String(text) => leaf(text, true),
+        serde_json::Value::Number(number) => leaf(&number.to_string(), true),
+        serde_json::Value::Bool(truth) => leaf(if *truth { "true" } else { "false" }, false),
         serde_json::Value::Array(items) => {
             for item in items {
-                value_texts(item, sink);
+                value_texts(path, item, left, sink);
             }
         }
         serde_json::Value::Object(map) => {
-            for item in map.values() {
-                value_texts(item, sink);
+            let len = path.len();
+            for (key, item) in map {
+                path.push('.');
+                path.push_str(key);
+                value_texts(path, item, left, sink);
+                path.truncate(len);
             }
         }
-        serde_json::Value::Null | serde_json::Value::Bool(_) => {}
+        serde_json::Value::Null => {}
     }
 }
 

@@ -269,7 +269,7 @@ proptest! {
                 }
                 if !filter.expr.needs_text() {
                     prop_assert!(page.total.exact);
-                    let stats = StatsRequest { filter, group_by: Some(terms::Tag::Action), interval_micros: Some(7_000_000) };
+                    let stats = StatsRequest { filter, group_by: Some(terms::Tag::Action), interval_micros: Some(7_000_000), ..StatsRequest::default() };
                     let stats = store.stats(&stats).unwrap();
                     prop_assert_eq!(stats.total, page.total.value);
                     prop_assert_eq!(stats.groups.iter().map(|(_, count)| count).sum::<u64>(), stats.total);
@@ -429,7 +429,7 @@ fn a_damaged_day_is_set_aside_and_made_again_without_the_others() {
                     &meta,
                     std::fs::read_to_string(&meta)
                         .unwrap()
-                        .replace("\\\"format\\\":1", "\\\"format\\\":9"),
+                        .replace("\\\"format\\\":2", "\\\"format\\\":9"),
                 )
                 .unwrap(),
                 2 => remove_a_segment_file(&days[damaged]),

@@ -1,9 +1,12 @@
-//! The query API: `GET /v1/events`, `GET /v1/events/{id}`, `GET /v1/stats`.
+//! The query API: `GET /v1/events`, `GET /v1/events/{id}`, `GET /v1/stats`; beside it stand
+//! [`super::suggest`], [`super::timeline`], [`super::history`], [`super::seen`] and [`super::tail`].
 //!
 //! A page is `{"events":[…],"next_cursor":…,"total":{"value":n,"exact":bool}}`; the events are
-//! the canonical bytes as the evidence log has them. Errors are problem+json.
+//! the canonical bytes as the evidence log has them. An answer that had to end because its time
+//! was up has `"cut":{"after_ms":…,"searched_from":…}`. Errors are problem+json.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,8 +24,8 @@ use super::keys::Key;
 use super::params;
 use super::problem::Problem;
 use crate::index::{
-    Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats, StatsRequest,
-    Total, terms,
+    Counts, Cut, Direction, EventStore, Hit, IndexError, OpenBlock, Page, SearchRequest, Stats,
+    StatsRequest, Total, terms,
 };
 use crate::own::{Act, Acts};
 
@@ -66,11 +69,38 @@ pub fn router(state: QueryState) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/events/{id}", get(event))
         .route("/v1/stats", get(stats))
+        .route("/v1/suggest", get(super::suggest::suggest))
+        .route("/v1/timeline", get(super::timeline::timeline))
+        .route("/v1/history", get(super::history::history))
+        .route("/v1/access", get(super::seen::access))
         .with_state(state)
 }
 
 /// Query parameters in their order, repeated ones too.
-type Pairs = Vec<(String, String)>;
+pub(super) type Pairs = Vec<(String, String)>;
+
+/// Where an answer had to end.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct CutBody {
+    after_ms: u64,
+    /// All events from this time on have been looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched_from: Option<String>,
+    /// All events before this time have been looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched_to: Option<String>,
+}
+
+impl CutBody {
+    pub(super) fn of(cut: &Cut) -> Self {
+        let searched = Some(cut.searched.to_string());
+        let (searched_from, searched_to) = match cut.direction {
+            Direction::NewestFirst => (searched, None),
+            Direction::OldestFirst => (None, searched),
+        };
+        Self { after_ms: cut.after_ms, searched_from, searched_to }
+    }
+}
 
 #[derive(Serialize)]
 struct PageBody {
@@ -80,6 +110,8 @@ struct PageBody {
     redacted: Vec<String>,
     next_cursor: Option<String>,
     total: Total,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<CutBody>,
 }
 
 #[derive(Serialize)]
@@ -170,7 +202,7 @@ impl QueryState {
     }
 
     /// Asks the store where blocking is allowed.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&dyn EventStore) -> Result<T, IndexError> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -260,7 +292,7 @@ fn around(store: &dyn EventStore, who: &Principal, hit: &Hit) -> Result<Around<H
             limit: NEIGHBOURS,
             after: Some(hit.key),
             direction,
-            total: false,
+            ..SearchRequest::default()
         };
         let mut hits = store.search(&request)?.hits;
         hits.iter_mut().for_each(|hit| show(who, hit));
@@ -296,6 +328,7 @@ async fn events(
         redacted: page.hits.iter().filter(|hit| hit.redacted).filter_map(id_of).collect(),
         next_cursor: page.next.map(|key| key.to_cursor()),
         total: page.total,
+        cut: page.cut.as_ref().map(CutBody::of),
     };
     json(&body)
 }
@@ -326,16 +359,29 @@ async fn event(
 #[derive(Serialize)]
 struct StatsBody<'a> {
     total: u64,
+    /// By the first name of `group_by`.
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<GroupBody<'a>>>,
+    /// By each of its names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    facets: BTreeMap<&'a str, Vec<GroupBody<'a>>>,
+    /// There are more values than the thousand most frequent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    more_values: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     spans: Option<Vec<SpanBody>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut: Option<CutBody>,
 }
 
 #[derive(Serialize)]
-struct GroupBody<'a> {
+pub(super) struct GroupBody<'a> {
     value: &'a str,
     count: u64,
+}
+
+pub(super) fn counted(counts: &Counts) -> Vec<GroupBody<'_>> {
+    counts.iter().map(|(value, count)| GroupBody { value, count: *count }).collect()
 }
 
 #[derive(Serialize)]
@@ -351,18 +397,21 @@ async fn stats(
 ) -> Result<Response, Problem> {
     let who = state.admit(&headers, Permission::Search)?;
     state.record_search(&who.name, "api", &pairs);
-    let request = params::stats(&pairs, state.clock.now())?;
-    let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());
-    let stats = state.stats(&who, request).await?;
-    let groups = stats.groups.iter().map(|(value, count)| GroupBody { value, count: *count });
+    let counting = params::stats(&pairs, state.clock.now())?;
+    let spanned = counting.request.interval_micros.is_some();
+    let stats = state.stats(&who, counting.request).await?;
     let spans = stats
         .spans
         .iter()
         .map(|(start, count)| SpanBody { start: start.to_string(), count: *count });
+    let named = counting.names.iter().map(String::as_str).zip(&stats.facets);
     json(&StatsBody {
         total: stats.total,
-        groups: grouped.then(|| groups.collect()),
+        groups: stats.facets.first().map(counted),
+        facets: named.map(|(name, counts)| (name, counted(counts))).collect(),
+        more_values: stats.more_values,
         spans: spanned.then(|| spans.collect()),
+        cut: stats.cut.as_ref().map(CutBody::of),
     })
 }
 
@@ -371,14 +420,14 @@ fn id_of(hit: &Hit) -> Option<String> {
 }
 
 /// The event's own bytes as a part of the answer.
-fn verbatim(hit: &Hit) -> Result<Box<RawValue>, Problem> {
+pub(super) fn verbatim(hit: &Hit) -> Result<Box<RawValue>, Problem> {
     let text = String::from_utf8(hit.event.clone())
         .map_err(|_| Problem::internal("an event in the evidence log is not UTF-8"))?;
     RawValue::from_string(text)
         .map_err(|_| Problem::internal("an event in the evidence log is not JSON"))
 }
 
-fn json(body: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn json(body: &impl Serialize) -> Result<Response, Problem> {
     let bytes = serde_json::to_vec(body)
         .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
     let mut response = bytes.into_response();

@@ -11,6 +11,7 @@ use custody_event::{EventView, Timestamp};
 
 use super::keys::Key;
 use crate::access::Sight;
+use crate::index::Facet;
 use crate::index::terms::{self, Sink, Tag};
 
 /// A search: a time range and a condition.
@@ -63,6 +64,10 @@ pub enum Expr {
     Not(Box<Expr>),
     /// A value under a key.
     Value(&'static Key, Pattern),
+    /// A value at a path that has no key of its own, as in `details.provider`; folded.
+    Field(String, Pattern),
+    /// A number at a path, from the one to the other, both included.
+    Number(&'static str, i64, i64),
     /// An address of the source in this range.
     Ip(IpRange),
     /// A word.
@@ -187,6 +192,8 @@ pub struct Findable {
     values: Vec<(Tag, String)>,
     words: HashSet<String>,
     texts: Vec<String>,
+    fields: Vec<(String, String)>,
+    numbers: Vec<(&'static str, i64)>,
     addresses: Vec<IpAddr>,
 }
 
@@ -204,6 +211,16 @@ impl Sink for Findable {
         });
         self.texts.push(terms::fold(text));
     }
+
+    fn field(&mut self, path: &str, value: &str) {
+        if !value.is_empty() {
+            self.fields.push((terms::folded_path(path), terms::folded_value(value)));
+        }
+    }
+
+    fn number(&mut self, path: &'static str, value: i64) {
+        self.numbers.push((path, value));
+    }
 }
 
 impl Findable {
@@ -215,6 +232,48 @@ impl Findable {
         let ip = event.source.ip.as_deref().unwrap_or_default();
         findable.addresses.extend(terms::addresses(ip));
         findable
+    }
+
+    /// Its values under a tag or at a path, as they are compared.
+    pub fn values_of<'a>(&'a self, facet: &'a Facet) -> impl Iterator<Item = &'a str> {
+        let tagged = self.values.iter().filter_map(move |(tag, value)| match facet {
+            Facet::Tag(wanted) if wanted == tag => Some(value.as_str()),
+            _ => None,
+        });
+        let placed = self.fields.iter().filter_map(move |(path, value)| match facet {
+            Facet::Field(wanted) if wanted == path => Some(value.as_str()),
+            _ => None,
+        });
+        tagged.chain(placed)
+    }
+}
+
+impl Filter {
+    /// Is the time of an event within the bounds?
+    #[must_use]
+    pub fn spans(&self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to)
+    }
+
+    /// Narrows the time: both bounds must hold.
+    pub fn within(&mut self, (from, to): (Option<Timestamp>, Option<Timestamp>)) {
+        self.from = self.from.max(from);
+        self.to = match (self.to, to) {
+            (Some(left), Some(right)) => Some(left.min(right)),
+            (left, right) => left.or(right),
+        };
+    }
+
+    /// The same search, narrowed: both conditions must hold.
+    #[must_use]
+    pub fn and(mut self, expr: Expr) -> Self {
+        let own = std::mem::take(&mut self.expr);
+        self.expr = match (own, expr) {
+            (own, other) if own == Expr::default() => other,
+            (own, other) if other == Expr::default() => own,
+            (own, other) => Expr::All(vec![own, other]),
+        };
+        self
     }
 }
 
@@ -244,6 +303,13 @@ impl Expr {
             Self::Value(key, pattern) => {
                 event.values.iter().any(|(tag, value)| key.tags.contains(tag) && pattern.is(value))
             }
+            Self::Field(path, pattern) => {
+                event.fields.iter().any(|(at, value)| at == path && pattern.is(value))
+            }
+            Self::Number(path, first, last) => event
+                .numbers
+                .iter()
+                .any(|(at, value)| at == path && (first..=last).contains(&value)),
             Self::Ip(range) => event.addresses.iter().any(|address| range.contains(*address)),
             Self::Word(word) => event.words.contains(word),
             Self::WordPrefix(start) => event.words.iter().any(|word| word.starts_with(start)),
@@ -261,7 +327,8 @@ impl Expr {
         match self {
             Self::All(list) | Self::Any(list) => list.iter().any(Self::may_look_behind),
             Self::Not(not) => not.may_look_behind(),
-            Self::Value(..) | Self::Ip(_) => false,
+            Self::Value(..) | Self::Ip(_) | Self::Number(..) => false,
+            Self::Field(path, _) => is_hidden_path(path),
             _ => true,
         }
     }
@@ -286,9 +353,23 @@ impl Expr {
             Self::All(list) | Self::Any(list) => list.iter().any(Self::needs_text),
             Self::Not(not) => not.needs_text(),
             Self::Phrase(_) => true,
-            Self::Value(..) | Self::Ip(_) | Self::Word(_) | Self::WordPrefix(_) => false,
+            Self::Value(..)
+            | Self::Field(..)
+            | Self::Number(..)
+            | Self::Ip(_)
+            | Self::Word(_)
+            | Self::WordPrefix(_) => false,
         }
     }
+}
+
+/// May the values at this path be ones that not everybody sees ([`Sight`])? A pack's sensitive
+/// details, and values of changes, which may be masked.
+#[must_use]
+pub fn is_hidden_path(path: &str) -> bool {
+    const SENSITIVE: &str = "details.sensitive";
+    path.starts_with("changes.")
+        || path.strip_prefix(SENSITIVE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Does the phrase stand in the text, not within longer words?

@@ -11,25 +11,34 @@
 //! text   = bare | "quoted"          a word; words in quotes must stand together
 //! ```
 //!
-//! Key words are in capitals. A backslash in quotes keeps a quote or a backslash. `from:` and
-//! `to:` take times ([`super::when`]). Nothing here panics on any input; an error says at which
-//! character it stands.
+//! Key words are in capitals. A backslash in quotes keeps a quote or a backslash. `from:`, `to:`,
+//! `period:` and `tz:` take times ([`super::when`]); they bound the whole search, so they stand
+//! outside of alternatives and negations. Nothing here panics on any input; an error says at
+//! which character it stands.
 
 use custody_event::Timestamp;
 
-use super::filter::{Expr, Filter, IpRange, Pattern};
-use super::keys::{IP, Key, names};
-use super::when;
+use super::condition::condition;
+use super::filter::{Expr, Filter};
+use super::keys::{self, Named, names};
+use super::when::{self, Zone};
 use crate::index::terms;
 
 /// A line that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("search line, character {column}: {what}")]
+#[error("search line, character {column}: {what}{}", hinted(self.hint.as_deref()))]
 pub struct LineError {
     /// Which character, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong.
     pub what: String,
+    /// What would be right.
+    pub hint: Option<String>,
+}
+
+/// A hint behind an error.
+pub(super) fn hinted(hint: Option<&str>) -> String {
+    hint.map_or_else(String::new, |hint| format!(" (hint: {hint})"))
 }
 
 /// A line is at most this long.
@@ -42,31 +51,59 @@ const MAX_PARTS: usize = 512;
 /// too many words.
 const MIN_PREFIX_CHARS: usize = 2;
 
-/// Reads a search line. `now` is what `24h` counts from.
+/// Reads a search line. `now` is what `24h` counts from; dates are in UTC if the line does not
+/// say `tz:`.
 ///
 /// # Errors
 /// With the position.
 pub fn parse(line: &str, now: Timestamp) -> Result<Filter, LineError> {
+    parse_in(line, now, &Zone::default())
+}
+
+/// Reads a search line. Dates are in `zone` if the line does not say `tz:`.
+///
+/// # Errors
+/// With the position.
+pub fn parse_in(line: &str, now: Timestamp, zone: &Zone) -> Result<Filter, LineError> {
     if line.len() > MAX_LINE_BYTES {
         let column = line[..line.floor_char_boundary(MAX_LINE_BYTES)].chars().count();
-        return Err(LineError { column, what: "longer than 8 KiB".to_owned() });
+        let hint = Some("search in several steps".to_owned());
+        return Err(LineError { column, what: "longer than 8 KiB".to_owned(), hint });
     }
-    let mut parser = Parser { line, at: 0, parts: 0, now, filter: Filter::default() };
+    let mut parser = Parser { line, at: 0, parts: 0, times: Vec::new() };
     let expr = parser.or(0)?;
     parser.space();
     if parser.at < line.len() {
         return parser.fail("there is no parenthesis to close");
     }
-    parser.filter.expr = expr;
-    Ok(parser.filter)
+    let mut filter = parser.bounds(now, zone)?;
+    filter.expr = expr;
+    Ok(filter)
+}
+
+/// Reads the values of a parameter: values apart by commas, in quotes where they hold one; or
+/// alternatives in parentheses, as in the line. The column of an error is one of the value.
+///
+/// # Errors
+/// With the position.
+pub(super) fn values(named: &Named, text: &str) -> Result<Expr, LineError> {
+    let mut parser = Parser { line: text, at: 0, parts: 0, times: Vec::new() };
+    parser.space();
+    let values =
+        if parser.peek() == Some('(') { parser.values()? } else { parser.listed_values()? };
+    parser.space();
+    if parser.at < text.len() {
+        return parser.fail("there is more behind the value; put values apart by commas");
+    }
+    parser.any_of(named, values)
 }
 
 struct Parser<'a> {
     line: &'a str,
     at: usize,
     parts: usize,
-    now: Timestamp,
-    filter: Filter,
+    /// Bounds of time, to be read when the zone is known.
+    times: Vec<(&'static str, Value)>,
 }
 
 /// A value as it was written.
@@ -77,9 +114,21 @@ struct Value {
 }
 
 impl<'a> Parser<'a> {
-    fn fail_at<T>(&self, at: usize, what: impl Into<String>) -> Result<T, LineError> {
+    fn error(&self, at: usize, what: impl Into<String>, hint: Option<String>) -> LineError {
         let column = self.line[..at].chars().count() + 1;
-        Err(LineError { column, what: what.into() })
+        LineError { column, what: what.into(), hint }
+    }
+
+    fn fail_at<T>(&self, at: usize, what: impl Into<String>) -> Result<T, LineError> {
+        Err(self.error(at, what, None))
+    }
+
+    /// Times within alternatives or negations would bound what stands beside them.
+    fn no_times_since(&self, count: usize) -> Result<(), LineError> {
+        let Some((name, value)) = self.times.get(count) else { return Ok(()) };
+        let what = format!("{name}: bounds the whole search, not one side of OR or NOT");
+        let hint = format!("write {name}: outside of OR, NOT and their parentheses");
+        Err(self.error(value.at, what, Some(hint)))
     }
 
     fn fail<T>(&self, what: impl Into<String>) -> Result<T, LineError> {
@@ -117,6 +166,7 @@ impl<'a> Parser<'a> {
     }
 
     fn or(&mut self, depth: usize) -> Result<Expr, LineError> {
+        let times = self.times.len();
         let mut any = vec![self.and(depth)?];
         loop {
             self.space();
@@ -129,6 +179,9 @@ impl<'a> Parser<'a> {
                 return self.fail_at(at, "OR needs a condition on both sides");
             }
             any.push(next);
+        }
+        if any.len() > 1 {
+            self.no_times_since(times)?;
         }
         Ok(one_or(any, Expr::Any))
     }
@@ -165,11 +218,12 @@ impl<'a> Parser<'a> {
         if negated && (self.rest().is_empty() || self.peek() == Some(')')) {
             return self.fail_at(at, "there is nothing here to exclude");
         }
-        let start = self.at;
+        let (start, times) = (self.at, self.times.len());
         let part = self.part(depth)?;
         if !negated {
             return Ok(part);
         }
+        self.no_times_since(times)?;
         if part == Expr::default() {
             return self.fail_at(start, "this asks nothing, so it cannot be excluded");
         }
@@ -201,41 +255,81 @@ impl<'a> Parser<'a> {
 
     fn keyed(&mut self, name: &str, start: usize) -> Result<Expr, LineError> {
         let lower = name.to_ascii_lowercase();
-        if lower == "from" || lower == "to" {
-            return self.time(lower == "from");
+        let Some(named) = Named::of(&lower) else {
+            let near = custody_config::nearest(&lower, keys::all().map(|(name, _)| name));
+            let near = near.map_or_else(String::new, |near| format!("did you mean {near}:? "));
+            let hint = format!("{near}to find the text itself put it in quotes");
+            let what = format!("there is no key {name:?}; the keys are {}", names());
+            return Err(self.error(start, what, Some(hint)));
+        };
+        if let Named::Time(name) = named {
+            let value = self.value(true)?;
+            self.times.push((name, value));
+            return Ok(Expr::default());
         }
-        let key = Key::from_name(&lower);
-        if key.is_none() && lower != IP && lower != "source.ip" {
-            return self.fail_at(
-                start,
-                format!(
-                    "there is no key {name:?}; the keys are {}; to find the text itself put it in quotes",
-                    names()
-                ),
-            );
-        }
-        let mut any = Vec::new();
-        for value in self.values()? {
+        let values = self.values()?;
+        self.any_of(&named, values)
+    }
+
+    fn any_of(&mut self, named: &Named, values: Vec<Value>) -> Result<Expr, LineError> {
+        let mut any = Vec::with_capacity(values.len());
+        for value in values {
             self.parts += 1;
-            any.push(match key {
-                Some(key) => Expr::Value(key, pattern(&value)),
-                None => match IpRange::parse(&value.text) {
-                    Ok(range) => Expr::Ip(range),
-                    Err(what) => return self.fail_at(value.at, what),
-                },
-            });
+            if self.parts > MAX_PARTS {
+                return self.fail_at(value.at, format!("more than {MAX_PARTS} conditions"));
+            }
+            let expr = condition(named, &value.text, value.quoted)
+                .map_err(|wrong| self.error(value.at, wrong.what, wrong.hint))?;
+            any.push(expr);
         }
         Ok(one_or(any, Expr::Any))
     }
 
-    fn time(&mut self, is_from: bool) -> Result<Expr, LineError> {
-        let value = self.value(true)?;
-        match when::parse(&value.text, self.now) {
-            Ok(time) if is_from => self.filter.from = later(self.filter.from, time),
-            Ok(time) => self.filter.to = earlier(self.filter.to, time),
-            Err(error) => return self.fail_at(value.at, error.to_string()),
+    /// The bounds of time, all of which must hold.
+    fn bounds(&self, now: Timestamp, zone: &Zone) -> Result<Filter, LineError> {
+        let mut zone = zone.clone();
+        for (_, value) in self.times.iter().filter(|(name, _)| *name == "tz") {
+            zone = Zone::named(&value.text).map_err(|what| self.error(value.at, what, None))?;
         }
-        Ok(Expr::default())
+        let mut filter = Filter::default();
+        for (name, value) in &self.times {
+            let bounds = match *name {
+                "tz" => continue,
+                "from" => when::parse_in(&value.text, now, &zone).map(|time| (Some(time), None)),
+                "to" => when::parse_in(&value.text, now, &zone).map(|time| (None, Some(time))),
+                _ => when::period(&value.text, now, &zone),
+            };
+            let bounds = bounds.map_err(|error| self.error(value.at, error.to_string(), None))?;
+            filter.within(bounds);
+        }
+        Ok(filter)
+    }
+
+    /// Values apart by commas, as a parameter has them: white space does not end one.
+    fn listed_values(&mut self) -> Result<Vec<Value>, LineError> {
+        let mut values = Vec::new();
+        loop {
+            self.space();
+            let at = self.at;
+            if self.eat('"') {
+                values.push(self.quoted(at)?);
+            } else {
+                let len = self.rest().find(',').unwrap_or(self.rest().len());
+                let text = self.rest()[..len].trim_end().to_owned();
+                self.at += len;
+                if !text.is_empty() {
+                    values.push(Value { text, quoted: false, at });
+                }
+            }
+            self.space();
+            if !self.eat(',') {
+                break;
+            }
+        }
+        if values.is_empty() {
+            return self.fail("a value is missing here");
+        }
+        Ok(values)
     }
 
     fn values(&mut self) -> Result<Vec<Value>, LineError> {
@@ -336,23 +430,6 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// A later `from:` than the one before, an earlier `to:`: both must hold.
-fn later(have: Option<Timestamp>, time: Timestamp) -> Option<Timestamp> {
-    Some(have.map_or(time, |have| have.max(time)))
-}
-
-fn earlier(have: Option<Timestamp>, time: Timestamp) -> Option<Timestamp> {
-    Some(have.map_or(time, |have| have.min(time)))
-}
-
-fn pattern(value: &Value) -> Pattern {
-    if value.quoted {
-        Pattern::Exact(terms::folded_value(&value.text))
-    } else {
-        Pattern::wild(&value.text)
-    }
-}
-
 fn one_or(mut list: Vec<Expr>, many: impl FnOnce(Vec<Expr>) -> Expr) -> Expr {
     match list.len() {
         0 => Expr::default(),
@@ -363,7 +440,11 @@ fn one_or(mut list: Vec<Expr>, many: impl FnOnce(Vec<Expr>) -> Expr) -> Expr {
 
 /// How long the key is that stands here, if a key and a colon stand here.
 fn key_len(rest: &str) -> Option<usize> {
-    let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))?;
+    // Keys of programs in `details` have hyphens; ours have none.
+    let hyphens = rest.get(..keys::DETAILS.len()) == Some(keys::DETAILS);
+    let len = rest.find(|c: char| {
+        !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.') || (hyphens && c == '-'))
+    })?;
     let key = &rest[..len];
     let starts = key.starts_with(|c: char| c.is_ascii_alphabetic());
     // `12:30` and `::1` are texts; so is `http://…`.

@@ -96,6 +96,14 @@ fn errors_say_where_and_what() {
         ("a*b", 1, "only stand at the end"),
         ("*", 1, "at least 2 characters"),
         ("from:gestern", 6, "is not a time"),
+        ("tz:Mars from:today", 4, "no time zone"),
+        ("x tz:Europe/Berlin period:soon", 27, "is not a time"),
+        ("actor:jane OR (b1 from:7d)", 24, "bounds the whole search"),
+        ("-(from:7d x)", 8, "bounds the whole search"),
+        ("outcome:falure", 9, "no outcome \"falure\""),
+        ("severity:>=hgih", 10, "no severity \"hgih\""),
+        ("records:many", 9, "is not a number"),
+        ("details.:x", 1, "there is no key"),
     ] {
         let error = error(line);
         assert_eq!(error.column, column, "{line}: {error}");
@@ -110,6 +118,43 @@ fn errors_say_where_and_what() {
 fn an_empty_line_asks_nothing() {
     for line in ["", "   ", "AND", "…", "\"\""] {
         assert_eq!(expr(line), Expr::default(), "{line:?}");
+    }
+}
+
+#[test]
+fn errors_say_what_was_meant() {
+    for (line, hint) in [
+        ("aktor:jane", "did you mean actor:?"),
+        ("outcome:falure", "did you mean failure?"),
+        ("op:delet", "did you mean delete?"),
+        ("ip:1.2.3", "203.0.113.0/24"),
+        ("(a1 from:7d) OR b1", "outside of OR"),
+    ] {
+        let error = error(line);
+        assert!(error.hint.as_ref().is_some_and(|said| said.contains(hint)), "{line}: {error}");
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+}
+
+#[test]
+fn people_s_words_are_understood() {
+    for (line, same) in [
+        ("status:failed", "outcome:failure"),
+        ("user:jane", "actor:jane"),
+        ("category:settings", "category:configuration"),
+        ("action_type:deleted", "op:delete"),
+        ("severity:>=high", "severity:high,critical"),
+        ("severity:<low", "severity:(info)"),
+        ("records:>1000", "data.records:>=1001"),
+        ("resource:x", "target:x"),
+        ("session.provider:okta", "provider:okta"),
+        ("Details.Provider:okta", "details.provider:OKTA"),
+    ] {
+        let both = (expr(line), expr(same));
+        match both {
+            (Expr::Any(left), right) if left.len() == 1 => assert_eq!(left[0], right, "{line}"),
+            (left, right) => assert_eq!(left, right, "{line}"),
+        }
     }
 }
 

@@ -1,24 +1,30 @@
 //! The API's parameters turned into a search: each is ANDed with the search line.
+//!
+//! Every key of the search line is a parameter; `-actor=jane` excludes. A value is one value, or
+//! several apart by commas (any of them will do), in quotes where it holds a comma or a star that
+//! is meant, or alternatives in parentheses as in the line. A parameter may stand several times:
+//! then all of them must hold. One without a value is one left out, as forms send it.
 
 use custody_event::Timestamp;
 
-use super::filter::{Expr, Filter, IpRange, Pattern};
-use super::keys::{IP, Key};
+use super::filter::{Expr, Filter};
+use super::keys::Named;
+use super::line::{self, LineError};
 use super::problem::Problem;
-use super::{line, when};
-use crate::index::terms::Tag;
-use crate::index::{HitKey, MAX_LIMIT, SearchRequest, StatsRequest};
+use super::when::{self, Zone};
+use crate::index::{Direction, Facet, HitKey, MAX_LIMIT, SearchRequest, StatsRequest};
 
 /// Events in a page where none are asked for.
 pub const DEFAULT_LIMIT: usize = 50;
 /// Spans in a histogram, at most.
 const MAX_SPANS: i64 = 10_000;
+/// Groups in one question, at most: each costs a walk through its values.
+const MAX_FACETS: usize = 10;
 
 /// Parameters that are not keys of the search line.
-const OTHERS: &str = "q, from, to, limit, cursor";
+const OTHERS: &str = "q, limit, cursor, order, budget_ms";
 
-/// Reads the parameters of `GET /v1/events`. A parameter without a value is one left out, as
-/// forms send it.
+/// Reads the parameters of `GET /v1/events`.
 ///
 /// # Errors
 /// An unknown parameter, or a value that cannot be read.
@@ -26,83 +32,146 @@ pub fn search(pairs: &[(String, String)], now: Timestamp) -> Result<SearchReques
     let mut request =
         SearchRequest { limit: DEFAULT_LIMIT, total: true, ..SearchRequest::default() };
     let mut rest = Vec::new();
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        match name.as_str() {
-            "limit" => request.limit = limit(value)?,
-            "cursor" => {
-                request.after = Some(HitKey::from_cursor(value).ok_or_else(|| {
-                    Problem::bad("cursor", "not a cursor that this collector gave out")
-                })?);
-            }
-            _ => rest.push((name.as_str(), value.as_str())),
+    for (name, value) in given(pairs) {
+        match name {
+            "limit" => request.limit = limit(value, MAX_LIMIT)?,
+            "cursor" => request.after = Some(cursor("cursor", value)?),
+            "order" => request.direction = order(value)?,
+            "budget_ms" => request.budget_ms = Some(budget(value)?),
+            _ => rest.push((name, value)),
         }
     }
     request.filter = filter(&rest, now)?;
     Ok(request)
 }
 
+/// What is counted: the request, and under which names its facets are answered.
+#[derive(Debug, Clone)]
+pub struct Counting {
+    /// What the store is asked.
+    pub request: StatsRequest,
+    /// The names of [`StatsRequest::facets`], as they were written.
+    pub names: Vec<String>,
+}
+
 /// Reads the parameters of `GET /v1/stats`.
 ///
 /// # Errors
 /// As for [`search`].
-pub fn stats(pairs: &[(String, String)], now: Timestamp) -> Result<StatsRequest, Problem> {
-    let mut group_by = None;
-    let mut interval_micros = None;
+pub fn stats(pairs: &[(String, String)], now: Timestamp) -> Result<Counting, Problem> {
+    let mut request = StatsRequest::default();
+    let mut names = Vec::new();
     let mut rest = Vec::new();
-    for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        match name.as_str() {
-            "group_by" => group_by = Some(group(value)?),
-            "interval" => interval_micros = Some(interval(value)?),
-            _ => rest.push((name.as_str(), value.as_str())),
+    for (name, value) in given(pairs) {
+        match name {
+            "group_by" => {
+                for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+                    request.facets.push(group(part)?);
+                    names.push(part.to_owned());
+                }
+            }
+            "interval" => request.interval_micros = Some(interval(value)?),
+            "budget_ms" => request.budget_ms = Some(budget(value)?),
+            _ => rest.push((name, value)),
         }
     }
-    let filter = filter(&rest, now)?;
-    if let (Some(interval), Some(from)) = (interval_micros, filter.from) {
-        let to = filter.to.unwrap_or(now);
-        if (to.micros() - from.micros()) / interval > MAX_SPANS {
+    if names.len() > MAX_FACETS {
+        return Err(Problem::bad("group_by", format!("more than {MAX_FACETS} groups at once")));
+    }
+    request.filter = filter(&rest, now)?;
+    if let (Some(interval), Some(from)) = (request.interval_micros, request.filter.from) {
+        let to = request.filter.to.unwrap_or(now);
+        if to.micros().saturating_sub(from.micros()) / interval > MAX_SPANS {
             return Err(Problem::bad("interval", "more than 10,000 spans; ask for longer ones"));
         }
     }
-    Ok(StatsRequest { filter, group_by, interval_micros })
+    Ok(Counting { request, names })
 }
 
-fn limit(value: &str) -> Result<usize, Problem> {
-    value
-        .parse()
-        .ok()
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| Problem::bad("limit", format!("{value:?} is not a number from 1 to 1000")))
+/// Parameters that have a value.
+pub(super) fn given(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    pairs.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (&**name, &**value))
 }
 
-fn group(value: &str) -> Result<Tag, Problem> {
-    Key::from_name(value).and_then(|key| key.tags.first().copied()).ok_or_else(|| {
-        Problem::bad("group_by", format!("{value:?} is not a key; try action, actor or outcome"))
+pub(super) fn limit(value: &str, most: usize) -> Result<usize, Problem> {
+    value.parse().ok().filter(|limit| (1..=most).contains(limit)).ok_or_else(|| {
+        Problem::bad("limit", format!("{:?} is not a number from 1 to {most}", short(value)))
+    })
+}
+
+pub(super) fn cursor(name: &'static str, value: &str) -> Result<HitKey, Problem> {
+    HitKey::from_cursor(value)
+        .ok_or_else(|| Problem::bad(name, "not a cursor that this collector gave out"))
+}
+
+fn order(value: &str) -> Result<Direction, Problem> {
+    match value {
+        "newest" => Ok(Direction::NewestFirst),
+        "oldest" => Ok(Direction::OldestFirst),
+        other => Err(Problem::bad(
+            "order",
+            format!("{:?} is no order; write newest or oldest", short(other)),
+        )),
+    }
+}
+
+pub(super) fn budget(value: &str) -> Result<u64, Problem> {
+    value.parse().map_err(|_| {
+        Problem::bad("budget_ms", format!("{:?} is not a number of milliseconds", short(value)))
+    })
+}
+
+/// So much of a value that is wrong as an error shows.
+pub(super) fn short(value: &str) -> String {
+    value.chars().take(60).collect()
+}
+
+fn group(value: &str) -> Result<Facet, Problem> {
+    let facets = Named::of(&value.to_ascii_lowercase()).and_then(|named| named.facets());
+    facets.and_then(|facets| facets.into_iter().next()).ok_or_else(|| {
+        let what = format!("{:?} cannot be counted by; try action, actor or outcome", short(value));
+        Problem::bad("group_by", what)
     })
 }
 
 fn interval(value: &str) -> Result<i64, Problem> {
     // A span back from the epoch is the span, negative.
     let zero = Timestamp::from_micros(0);
+    let spans = value.ends_with(['s', 'm', 'h', 'd', 'w']) && !value.starts_with("now");
     when::parse(value, zero)
         .ok()
-        .map(|time| -time.micros())
-        .filter(|micros| *micros > 0 && !value.starts_with("now"))
-        .ok_or_else(|| Problem::bad("interval", format!("{value:?} is not a span like 1h or 1d")))
+        .map(|time| time.micros().saturating_neg())
+        .filter(|micros| *micros > 0 && spans)
+        .ok_or_else(|| {
+            Problem::bad("interval", format!("{:?} is not a span like 1h or 1d", short(value)))
+        })
 }
 
-fn filter(pairs: &[(&str, &str)], now: Timestamp) -> Result<Filter, Problem> {
+/// Reads what is left: the search line, times, keys.
+///
+/// # Errors
+/// As for [`search`].
+pub fn filter(pairs: &[(&str, &str)], now: Timestamp) -> Result<Filter, Problem> {
+    let mut zone = Zone::default();
+    for (_, name) in pairs.iter().filter(|(name, _)| *name == "tz") {
+        zone = Zone::named(name).map_err(|what| Problem::bad("tz", what))?;
+    }
     let mut filter = Filter::default();
     let mut all = Vec::new();
     for (name, value) in pairs {
         match *name {
+            "tz" => {}
             "q" => {
-                let line = line::parse(value, now).map_err(|error| Problem::line(&error))?;
-                filter.from = filter.from.max(line.from);
-                filter.to = earliest(filter.to, line.to);
+                let line = line::parse_in(value, now, &zone).map_err(|e| Problem::line(&e))?;
+                filter.within((line.from, line.to));
                 all.push(line.expr);
             }
-            "from" => filter.from = filter.from.max(Some(time("from", value, now)?)),
-            "to" => filter.to = earliest(filter.to, Some(time("to", value, now)?)),
+            "from" => filter.within((Some(time("from", value, now, &zone)?), None)),
+            "to" => filter.within((None, Some(time("to", value, now, &zone)?))),
+            "period" => {
+                let period = when::period(value, now, &zone);
+                filter.within(period.map_err(|e| Problem::bad("period", e.to_string()))?);
+            }
             name => all.push(keyed(name, value)?),
         }
     }
@@ -113,37 +182,45 @@ fn filter(pairs: &[(&str, &str)], now: Timestamp) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-fn earliest(left: Option<Timestamp>, right: Option<Timestamp>) -> Option<Timestamp> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(left.min(right)),
-        (left, right) => left.or(right),
-    }
+pub(super) fn time(
+    parameter: &'static str,
+    value: &str,
+    now: Timestamp,
+    zone: &Zone,
+) -> Result<Timestamp, Problem> {
+    when::parse_in(value, now, zone).map_err(|error| Problem::bad(parameter, error.to_string()))
 }
 
-fn time(parameter: &'static str, value: &str, now: Timestamp) -> Result<Timestamp, Problem> {
-    when::parse(value, now).map_err(|error| Problem::bad(parameter, error.to_string()))
-}
-
-/// A key as a parameter: values apart by commas, any of them will do.
+/// A key as a parameter.
 fn keyed(name: &str, value: &str) -> Result<Expr, Problem> {
-    let mut any = Vec::new();
-    for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        any.push(if name == IP {
-            Expr::Ip(IpRange::parse(part).map_err(|what| Problem::bad(IP, what))?)
-        } else {
-            let key = Key::from_name(name).ok_or_else(|| {
-                let keys = super::keys::names();
-                let name: String = name.chars().take(60).collect();
-                Problem::bad(
-                    "query",
-                    format!("there is no parameter {name:?}; there are {OTHERS} and {keys}"),
-                )
-            })?;
-            Expr::Value(key, Pattern::wild(part))
-        });
+    let (bare, negated) = match name.strip_prefix('-') {
+        Some(bare) => (bare, true),
+        None => (name, false),
+    };
+    let named = Named::of(&bare.to_ascii_lowercase())
+        .filter(|named| !matches!(named, Named::Time(_)))
+        .ok_or_else(|| unknown(bare))?;
+    let expr = line::values(&named, value).map_err(|error| wrong(name, &error))?;
+    Ok(if negated { Expr::Not(Box::new(expr)) } else { expr })
+}
+
+fn unknown(name: &str) -> Problem {
+    let name = short(name);
+    let near = custody_config::nearest(&name, super::keys::all().map(|(name, _)| name));
+    let keys = super::keys::names();
+    let what = format!("there is no parameter {name:?}; there are {OTHERS}, {keys}");
+    let problem = Problem::bad("query", what);
+    match near {
+        Some(near) => problem.hinted(format!("did you mean {near}?")),
+        None => problem,
     }
-    Ok(match any.len() {
-        1 => any.remove(0),
-        _ => Expr::Any(any),
-    })
+}
+
+fn wrong(name: &str, error: &LineError) -> Problem {
+    let what = format!("{}, character {}: {}", short(name), error.column, error.what);
+    let problem = Problem::bad(short(name), what).at(error.column, None);
+    match &error.hint {
+        Some(hint) => problem.hinted(hint),
+        None => problem,
+    }
 }

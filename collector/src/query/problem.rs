@@ -26,10 +26,13 @@ pub struct Problem {
     pub detail: String,
     /// Which parameter is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub parameter: Option<&'static str>,
+    pub parameter: Option<Box<str>>,
     /// At which character of it, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub column: Option<usize>,
+    pub column: Option<u16>,
+    /// What would be right; it stands in `detail` too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<Box<str>>,
     /// Which block comes next, for agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expected_seq: Option<Seq>,
@@ -53,22 +56,52 @@ impl Problem {
             code: None,
             parameter: None,
             column: None,
+            hint: None,
             expected_seq: None,
             retry_after_s: None,
         }
     }
 
     /// 400: a parameter cannot be understood.
-    pub fn bad(parameter: &'static str, detail: impl Into<String>) -> Self {
+    pub fn bad(parameter: impl Into<Box<str>>, detail: impl Into<String>) -> Self {
         let problem =
             Self::new(StatusCode::BAD_REQUEST, "/problems/bad-query", "Bad query", detail);
-        Self { parameter: Some(parameter), ..problem }
+        Self { parameter: Some(parameter.into()), ..problem }
+    }
+
+    /// The same, at this character of the parameter; `hint` stands in the detail already.
+    #[must_use]
+    pub fn at(self, column: usize, hint: Option<&str>) -> Self {
+        // A line is at most 8 KiB.
+        let column = Some(u16::try_from(column).unwrap_or(u16::MAX));
+        Self { column, hint: hint.map(Into::into), ..self }
+    }
+
+    /// The same, with what would be right.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        self.detail.push_str(&super::line::hinted(Some(&hint)));
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// 503: there are too many of these at once.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "/problems/busy",
+            "Too many at once",
+            detail,
+        );
+        Self { retry_after_s: Some(30), ..problem }
     }
 
     /// 400: the search line, at this character.
     #[must_use]
     pub fn line(error: &super::line::LineError) -> Self {
-        Self { column: Some(error.column), ..Self::bad("q", error.to_string()) }
+        let problem = Self::bad("q", error.to_string());
+        problem.at(error.column, error.hint.as_deref())
     }
 
     /// 401.
@@ -138,7 +171,7 @@ impl Problem {
     pub fn refused(parameter: &'static str, detail: impl Into<String>) -> Self {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         let problem = Self::new(status, "/problems/refused", "Refused", detail);
-        Self { parameter: Some(parameter), ..problem }
+        Self { parameter: Some(parameter.into()), ..problem }
     }
 
     /// 410: it was here.

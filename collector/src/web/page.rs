@@ -158,7 +158,7 @@ fn failed(form: &Form, problem: &Problem) -> Markup {
             strong { (problem.title) ": " }
             (visible(&problem.detail, false))
             @if let Some(column) = problem.column {
-                pre { (visible(&form.line, false)) "\n" (" ".repeat(column.saturating_sub(1))) "^" }
+                pre { (visible(&form.line, false)) "\n" (" ".repeat(usize::from(column.saturating_sub(1)))) "^" }
             }
         }
     }
@@ -173,6 +173,12 @@ fn results(form: &Form, page: &Page) -> Markup {
                     (heads())
                     tbody { @for hit in &page.hits { (row(hit, false)) } }
                 }
+            }
+        }
+        @if let Some(cut) = &page.cut {
+            p role="status" {
+                "The search ended after " (cut.after_ms) " ms: everything since " (cut.searched)
+                " has been looked at. Older events are on the next page, or narrow the search."
             }
         }
         nav.pages aria-label="Pages" {

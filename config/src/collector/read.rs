@@ -7,7 +7,7 @@ use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
     ArchiveConfig, BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig,
-    LimitsConfig, RetentionClass, RetentionConfig, ServerTls, SpaceConfig,
+    LimitsConfig, RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig,
 };
 use crate::common;
 use crate::load::Env;
@@ -34,6 +34,7 @@ pub(super) fn collector(
             .and_then(|section| super::oidc::oidc(section, credentials)),
         name: top.parsed("name", origin).unwrap_or(base.name),
         index: index(top.section("index")).unwrap_or(base.index),
+        search: search(top.section("search")),
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
         retention: retention(top.section("retention")),
         exports: exports(top.section("exports")),
@@ -128,6 +129,16 @@ fn index(mut section: Section<'_>) -> Option<IndexConfig> {
     let index = kind(&mut section, &built, &["clickhouse"]);
     section.finish();
     index
+}
+
+fn search(mut section: Section<'_>) -> SearchConfig {
+    let base = SearchConfig::default();
+    let times = Period::from_millis(100)..=Period::seconds(300);
+    let max_time = section.period("max_time", times).unwrap_or(base.max_time);
+    let sizes = ByteSize::mib(1)..=ByteSize::mib(256);
+    let max_answer_bytes = section.size("max_answer_bytes", sizes).unwrap_or(base.max_answer_bytes);
+    section.finish();
+    SearchConfig { max_time, max_answer_bytes }
 }
 
 fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {

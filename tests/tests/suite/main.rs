@@ -33,6 +33,7 @@
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
+//! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
 //! | `retention` | events erased by two people while the collector is killed; a backup restored |
@@ -56,6 +57,7 @@ mod export;
 mod fork;
 mod logrotate;
 mod memory_loss;
+mod query;
 mod retention;
 mod rotate;
 mod service;

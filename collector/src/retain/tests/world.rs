@@ -323,7 +323,7 @@ impl Open {
     pub(super) fn count(&self, q: &str) -> u64 {
         self.wait_indexed();
         let filter = line::parse(q, Timestamp::Y2020).unwrap();
-        let request = StatsRequest { filter, group_by: None, interval_micros: None };
+        let request = StatsRequest { filter, ..StatsRequest::default() };
         self.store.stats(&request).unwrap().total
     }
 
