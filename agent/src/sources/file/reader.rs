@@ -82,6 +82,8 @@ pub(crate) struct Reader {
     pub(crate) recheck: bool,
     /// Round of the last growth, for closing the longest quiet files.
     pub(crate) used: u64,
+    /// The scan that found it; `None` for what was known at the start.
+    pub(crate) adopted: Option<u64>,
     /// How much of it was seen while it had to wait for its name.
     pub(crate) unbegun: u64,
     /// Its file was emptied in place when so much of it had been seen.
@@ -121,6 +123,7 @@ impl Reader {
             hunted: false,
             recheck: false,
             used: 0,
+            adopted: None,
             unbegun: 0,
             emptied: None,
             pending: None,

@@ -239,6 +239,7 @@ impl Tailer {
             let first = self.first_start;
             if let Some(reader) = self.readers.get_mut(&id) {
                 reader.hunted |= stat.size > 0;
+                reader.adopted = Some(self.scans);
             }
             if stat.size > 0 && !first {
                 self.hunt(kin.base(path).cloned().unwrap_or_else(|| path.to_path_buf()));
@@ -345,11 +346,20 @@ impl Tailer {
             return;
         }
         let ours = |other: &Path| other == path || is_rotation_of(&path, other);
+        // What patterns have just found says nothing of what stands beside it: packed files that are
+        // older may be unread all the same.
+        let is_old = |reader: &Reader| {
+            let scans = u64::from(SEARCH_SCANS);
+            reader.adopted.is_none_or(|scan| self.scans > scan.saturating_add(scans))
+        };
         let readers = self
             .readers
             .values()
             .filter(|reader| {
-                reader.known.is_some() && ours(&reader.path) && reader.at.as_deref() != Some(&path)
+                reader.known.is_some()
+                    && is_old(reader)
+                    && ours(&reader.path)
+                    && reader.at.as_deref() != Some(&path)
             })
             .map(|reader| reader.modified_ns);
         let done =
