@@ -264,6 +264,15 @@ pub struct Status {
     pub config_path: String,
     /// SHA-256 of the configuration file.
     pub config_sha256: String,
+    /// Configurations loaded at a reload since the start.
+    #[serde(default)]
+    pub config_loads: u64,
+    /// Configurations refused at a reload since the start.
+    #[serde(default)]
+    pub config_refusals: u64,
+    /// Why the newest reload was refused, while the file is not the one in force.
+    #[serde(default)]
+    pub config_trouble: Option<String>,
     /// Bytes of records on their way from a source to the disk.
     pub in_flight_bytes: u64,
     /// Sources.

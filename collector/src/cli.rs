@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AccessArgs, AgentCommand, ConfigArgs, ExportArgs, HistoryArgs,
-    RoleCommand, SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
+    self, AcceptForkArgs, AccessArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs,
+    EraseArgs, ExportArgs, HistoryArgs, HoldCommand, InitArgs, RetentionCommand, RoleCommand,
+    SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run the collector
     Run(ConfigArgs),
+    /// Make an authority and a server certificate for a first installation
+    Init(InitArgs),
     /// Check the configuration and the files that it names
     Check(ConfigArgs),
     /// Search for events
@@ -50,6 +53,27 @@ enum Command {
     /// Sign into the log that it does not continue what agents have been shown (after this
     /// collector was put back from an older copy)
     AcceptFork(AcceptForkArgs),
+    /// Take away what has reached its age
+    Retention {
+        #[command(subcommand)]
+        command: RetentionCommand,
+    },
+    /// Put events on hold: they neither expire nor are erased
+    Hold {
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
+    /// Erase a person's events, with a second person's approval
+    Erase(EraseArgs),
+    /// List the archive and restore from it
+    Archive {
+        #[command(subcommand)]
+        command: ArchiveCommand,
+    },
+    /// Copy the data directory, also while the collector runs, and verify the copy
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup
+    Restore(BackupArgs),
     /// Make, list and revoke tokens
     Token {
         #[command(flatten)]
@@ -73,6 +97,12 @@ enum Command {
     },
 }
 
+/// The definition of the command line: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line, does what it says, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -89,6 +119,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => command::run(config),
+        Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
         Command::Tail(args) => command::tail(args),
@@ -100,6 +131,12 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),
         Command::AcceptFork(args) => command::accept_fork(args),
+        Command::Retention { command } => command::retention(command),
+        Command::Hold { command } => command::hold(command),
+        Command::Erase(args) => command::erase(args),
+        Command::Archive { command } => command::archive(command),
+        Command::Backup(args) => command::backup(args),
+        Command::Restore(args) => command::restore(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
         Command::User { config, command } => command::user(&config.load()?.value, command),
         Command::Role { config, command } => command::role(&config.load()?.value, command),

@@ -4,6 +4,7 @@
 //! - [`ingest`]: blocks from agents, exactly once.
 //! - [`tlog`]: the transparency log over all block headers.
 //! - [`own`]: the collector's own acts, as events.
+//! - [`retain`]: how long events stay, and how they go.
 //! - [`access`]: enrolled agents and tokens.
 //! - [`serve`]: HTTP and TLS.
 //! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
@@ -19,6 +20,7 @@ pub mod index;
 pub mod ingest;
 pub mod own;
 pub mod query;
+pub mod retain;
 pub mod serve;
 pub mod store;
 #[doc(hidden)]

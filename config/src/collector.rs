@@ -17,7 +17,7 @@ use crate::common::{Log, LogLevel};
 use crate::load::{Env, Loaded, Source, render};
 use crate::place::{LoadError, Located};
 use crate::secret::SecretFile;
-use crate::units::{ByteSize, Period};
+use crate::units::{ByteSize, Keep, Period};
 
 /// The whole of `collector.yaml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +44,11 @@ pub struct CollectorConfig {
     pub retention: RetentionConfig,
     /// What exports may take, and for how long they are kept.
     pub exports: ExportsConfig,
+    /// Where old segments are copied before their events expire; nowhere where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveConfig>,
+    /// What is done when the disk fills up.
+    pub space: SpaceConfig,
     /// What is refused because it is too large.
     pub limits: LimitsConfig,
     /// What the collector says about itself.
@@ -103,16 +108,18 @@ pub enum BlocksConfig {
     },
 }
 
-/// For how long events are kept.
+/// For how long events are kept, counted from their receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RetentionConfig {
     /// Where no class says otherwise.
-    pub default: Period,
-    /// The first class that an event belongs to decides.
+    pub default: Keep,
+    /// Nothing may be kept for less.
+    pub minimum: Period,
+    /// Of the classes that an event belongs to, the one that keeps it longest decides.
     pub classes: Vec<RetentionClass>,
 }
 
-/// Events that are kept for another time than the default.
+/// Events that are kept for another time than the default. What is named must all hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RetentionClass {
     /// Severities of the class; any where empty.
@@ -121,8 +128,33 @@ pub struct RetentionClass {
     /// Categories of the class; any where empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub category: Vec<String>,
+    /// Tenants of the class; any where empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenant: Vec<String>,
     /// For how long.
-    pub keep: Period,
+    pub keep: Keep,
+}
+
+/// Where old segments are copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ArchiveConfig {
+    /// A directory, best of another file system.
+    Dir {
+        /// Which.
+        path: Located<PathBuf>,
+        /// A closed segment is copied when it has this age.
+        after: Period,
+    },
+}
+
+/// What is done when the disk of the data directory fills up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct SpaceConfig {
+    /// With less free space, segments are archived without waiting for their age.
+    pub archive_below: ByteSize,
+    /// With less free space, blocks of agents are refused (503), and kept by them.
+    pub stop_below: ByteSize,
 }
 
 /// What is refused because it is too large.
@@ -177,7 +209,19 @@ impl Default for BlocksConfig {
 
 impl Default for RetentionConfig {
     fn default() -> Self {
-        Self { default: Period::days(400), classes: Vec::new() }
+        Self {
+            default: Keep::For(Period::days(400)),
+            minimum: Period::days(90),
+            classes: Vec::new(),
+        }
+    }
+}
+
+impl Default for SpaceConfig {
+    fn default() -> Self {
+        // A segment that is written anew needs its own size again, and so does the database's log:
+        // the last bytes of a disk are for these. Small, so that small disks work too.
+        Self { archive_below: ByteSize::mib(1024), stop_below: ByteSize::mib(2) }
     }
 }
 
@@ -204,6 +248,8 @@ impl CollectorConfig {
             blocks: BlocksConfig::default(),
             retention: RetentionConfig::default(),
             exports: ExportsConfig::default(),
+            archive: None,
+            space: SpaceConfig::default(),
             limits: LimitsConfig::default(),
             log: Log::default(),
         }
@@ -242,7 +288,11 @@ impl CollectorConfig {
 
     /// Every key that the file may hold, dotted (`retention.classes[].keep`), sorted.
     pub fn keys() -> Vec<String> {
-        let every = "tls: {}\noidc: {}\nretention: { classes: [{}] }\n";
+        let every = "tls: {}
+oidc: {}
+retention: { classes: [{}] }
+archive: {}
+";
         let source = Source::of_text(Path::new("collector.yaml"), every);
         let (_, collected) = source
             .collect(|top| read::collector(top, &CollectorOverrides::default(), &Env::default()));

@@ -31,4 +31,4 @@ pub use load::{Env, Loaded};
 pub use place::{LoadError, Located, Place, Problem, Problems};
 pub use secret::{Secret, SecretFile};
 pub use suggest::nearest;
-pub use units::{ByteSize, Period, UnitError};
+pub use units::{ByteSize, Keep, Period, UnitError};

@@ -3,6 +3,8 @@
 //! - [`Exit`], [`Failure`], [`finish`]: how a process ends, and the paragraph that it leaves behind.
 //! - [`StopToken`], [`Signals`]: SIGTERM and SIGINT ask to stop, a second SIGINT ends the process at once, SIGHUP asks to reload.
 //! - [`logging`]: the journal under systemd, readable text otherwise; repeated warnings are counted, not repeated.
+//! - [`metrics`]: tables of numbers for Prometheus.
+//! - [`x509`]: when certificates end.
 //! - [`Service`]: what the service manager is told.
 //! - [`DataDir`]: the data directory, ours alone.
 //! - [`check_clock`]: a host whose clock was never set must not date evidence.
@@ -12,9 +14,11 @@
 mod datadir;
 mod exit;
 pub mod logging;
+pub mod metrics;
 mod service;
 mod signals;
 mod stop;
+pub mod x509;
 
 pub use custody_event::{Clock, SystemClock};
 pub use datadir::DataDir;

@@ -17,6 +17,43 @@ pub struct ByteSize(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(u64);
 
+/// How long something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keep {
+    /// For so long.
+    For(Period),
+    /// For ever.
+    Forever,
+}
+
+impl Keep {
+    /// Reads a duration, or the word `forever`.
+    ///
+    /// # Errors
+    /// As for [`Period::parse`].
+    pub fn parse(text: &str) -> Result<Self, UnitError> {
+        if text == "forever" {
+            return Ok(Self::Forever);
+        }
+        Period::parse(text).map(Self::For)
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::For(period) => period.fmt(f),
+            Self::Forever => f.write_str("forever"),
+        }
+    }
+}
+
+impl Serialize for Keep {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A text that is not a size or a duration, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} (hint: {hint})")]

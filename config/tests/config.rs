@@ -8,8 +8,8 @@ use custody_config::agent::{
 };
 use custody_config::collector::{BlocksConfig, IndexConfig};
 use custody_config::{
-    AgentConfig, AgentOverrides, ByteSize, CollectorConfig, CollectorOverrides, Env, LoadError,
-    LogLevel, Period, Place,
+    AgentConfig, AgentOverrides, ByteSize, CollectorConfig, CollectorOverrides, Env, Keep,
+    LoadError, LogLevel, Period, Place,
 };
 
 fn env() -> Env {
@@ -127,7 +127,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(loaded.name.get(), "custody-collector/web-1");
     assert_eq!(loaded.index, IndexConfig::Embedded);
     assert_eq!(loaded.blocks, BlocksConfig::Local { segment_bytes: ByteSize::mib(256) });
-    assert_eq!(loaded.retention.default, Period::days(400));
+    assert_eq!(loaded.retention.default, Keep::For(Period::days(400)));
     assert_eq!(loaded.limits.max_event_bytes, ByteSize::kib(60));
 }
 
@@ -458,10 +458,10 @@ retention:
     - { severity: [high] }
 ";
     let expected = "\
-collector.yaml:3:7: a class of retention needs `severity` or `category` (hint: say which events it is about)
+collector.yaml:3:7: a class of retention needs `severity`, `category` or `tenant` (hint: say which events it is about)
 collector.yaml:4:20: unknown severity `hihg` (hint: did you mean `high`?)
 collector.yaml:5:20: unknown category `acces` (hint: did you mean `access`?)
-collector.yaml:5:42: `retention.classes[].keep` is 12h, outside its limits (hint: write a value from 1d to 100y)
+collector.yaml:5:42: `retention.classes[].keep`: `12h` is below the floor of 90d (hint: write 90d or more, or `forever`; `retention.minimum` sets the floor)
 collector.yaml:6:7: `retention.classes[].keep` is missing (hint: add `keep:`)";
     assert_eq!(refused(collector(text)), expected);
 }

@@ -8,6 +8,13 @@
 //! begun in microseconds (8), length of the segment before (8), last four bytes of the segment
 //! before (4), 24 zeros, CRC-32 of all this (4).
 //!
+//! A closed segment whose events have expired or were erased is written anew, with the same blocks as
+//! sparse ones; its header then has version 2 and, in place of the 24 zeros: its first length (8), its
+//! first last four bytes (4), how often it was written anew (4), its length now (8). The header of
+//! the next segment goes on naming the first length and bytes. The receipts of such a segment carry
+//! `was`: where the frame stood at first (`at`) and how long it was (`len`), so that places named
+//! before stay good.
+//!
 //! Frame: magic `CFRM`, length of the receipt (4), length of the block (4), CRC-32 of these twelve
 //! (4), the receipt (canonical JSON, at most 64 KiB), the block, CRC-32 of everything before (4).
 //!
@@ -15,7 +22,7 @@
 //! (8), CRC-32 of these (4), zeros (4).
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use custody_event::{MAX_BLOCK_BYTES, Timestamp};
@@ -25,6 +32,7 @@ pub use crate::scan::{HEAD_BYTES, TAIL_BYTES};
 
 const MAGIC: &[u8; 4] = b"CSEG";
 const VERSION: u8 = 1;
+const VERSION_REWRITTEN: u8 = 2;
 /// Where the first frame stands.
 pub const HEADER_BYTES: u64 = 64;
 /// A header's length in memory.
@@ -60,6 +68,21 @@ pub struct SegmentHeader {
     pub prev_len: u64,
     /// Last four bytes of the segment before; 0 in the first.
     pub prev_crc: u32,
+    /// What it was before blocks were made sparse.
+    pub rewritten: Option<Rewritten>,
+}
+
+/// What a segment that was written anew says of its first form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Its length in bytes when it was closed.
+    pub was_len: u64,
+    /// Its last four bytes then.
+    pub was_crc: u32,
+    /// How often it was written anew.
+    pub generation: u32,
+    /// Its length now.
+    pub len: u64,
 }
 
 impl SegmentHeader {
@@ -73,6 +96,13 @@ impl SegmentHeader {
         out[16..24].copy_from_slice(&self.begun.micros().to_le_bytes());
         out[24..32].copy_from_slice(&self.prev_len.to_le_bytes());
         out[32..36].copy_from_slice(&self.prev_crc.to_le_bytes());
+        if let Some(rewritten) = self.rewritten {
+            out[4] = VERSION_REWRITTEN;
+            out[36..44].copy_from_slice(&rewritten.was_len.to_le_bytes());
+            out[44..48].copy_from_slice(&rewritten.was_crc.to_le_bytes());
+            out[48..52].copy_from_slice(&rewritten.generation.to_le_bytes());
+            out[52..60].copy_from_slice(&rewritten.len.to_le_bytes());
+        }
         let crc = crc32fast::hash(&out[..60]);
         out[60..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -92,20 +122,54 @@ impl SegmentHeader {
         if crc32fast::hash(content).to_le_bytes() != crc {
             return Err("the segment's header is damaged".to_owned());
         }
-        if !bytes.starts_with(MAGIC) || bytes[5..8] != [0; 3] || bytes[36..60] != [0; 24] {
+        if !bytes.starts_with(MAGIC) || bytes[5..8] != [0; 3] {
             return Err("the file is not a segment".to_owned());
         }
-        if bytes[4] != VERSION {
-            return Err(format!("segment format {}, this program knows 1", bytes[4]));
-        }
-        let half = word(32);
+        let half = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let rewritten = match bytes[4] {
+            VERSION if bytes[36..60] == [0; 24] => None,
+            VERSION => return Err("the file is not a segment".to_owned()),
+            VERSION_REWRITTEN => Some(Rewritten {
+                was_len: u64::from_le_bytes(word(36)),
+                was_crc: half(44),
+                generation: half(48),
+                len: u64::from_le_bytes(word(52)),
+            }),
+            other => return Err(format!("segment format {other}, this program knows 1 and 2")),
+        };
         Ok(Self {
             number: u64::from_le_bytes(word(8)),
             begun: Timestamp::from_micros(i64::from_le_bytes(word(16))),
             prev_len: u64::from_le_bytes(word(24)),
-            prev_crc: u32::from_le_bytes([half[0], half[1], half[2], half[3]]),
+            prev_crc: half(32),
+            rewritten,
         })
     }
+}
+
+/// How a segment ended when it was closed, as the header of the next one names it: its length and
+/// its last four bytes. Of a damaged header nothing is believed: then the file's own end counts.
+///
+/// # Errors
+/// It cannot be read.
+pub fn end_of(segment: &Segment) -> io::Result<(u64, u32)> {
+    let mut file = File::open(&segment.path)?;
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    file.by_ref().take(HEADER_BYTES).read_to_end(&mut header)?;
+    let header = <[u8; HEADER_LEN]>::try_from(header).ok();
+    if let Some(Ok(header)) = header.map(|header| SegmentHeader::from_bytes(&header))
+        && let Some(rewritten) = header.rewritten
+    {
+        return Ok((rewritten.was_len, rewritten.was_crc));
+    }
+    let mut bytes = [0; 4];
+    if segment.len >= 4 {
+        file.seek(SeekFrom::Start(segment.len - 4))?;
+        file.read_exact(&mut bytes)?;
+    }
+    Ok((segment.len, u32::from_le_bytes(bytes)))
 }
 
 /// All segments under `root`, by number; numbers may be missing or there twice.
@@ -308,18 +372,22 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_every_flipped_bit_is_seen() {
-        let header = SegmentHeader {
-            number: 7,
-            begun: Timestamp::Y2020,
-            prev_len: 1 << 33,
-            prev_crc: 0xdead_beef,
-        };
-        let bytes = header.to_bytes();
-        assert_eq!(SegmentHeader::from_bytes(&bytes), Ok(header));
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes;
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::from_bytes(&bad).is_err(), "bit {bit}");
+        let again = Rewritten { was_len: 1 << 28, was_crc: 7, generation: 3, len: 1 << 20 };
+        for rewritten in [None, Some(again)] {
+            let header = SegmentHeader {
+                number: 7,
+                begun: Timestamp::Y2020,
+                prev_len: 1 << 33,
+                prev_crc: 0xdead_beef,
+                rewritten,
+            };
+            let bytes = header.to_bytes();
+            assert_eq!(SegmentHeader::from_bytes(&bytes), Ok(header));
+            for bit in 0..bytes.len() * 8 {
+                let mut bad = bytes;
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(SegmentHeader::from_bytes(&bad).is_err(), "bit {bit}");
+            }
         }
     }
 

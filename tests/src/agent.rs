@@ -34,6 +34,8 @@ pub struct AgentSpec {
     pub enroll_token: PathBuf,
     /// Further keys of the output, as YAML in flow style: `tls: { ca_file: /x }`.
     pub output_extra: String,
+    /// Further keys of `admin`, as YAML in flow style: `metrics: "127.0.0.1:9480"`.
+    pub admin_extra: String,
     /// Further top-level keys.
     pub extra: String,
 }
@@ -49,6 +51,7 @@ impl AgentSpec {
             endpoints: vec![url.to_owned()],
             enroll_token: enroll_token.to_owned(),
             output_extra: String::new(),
+            admin_extra: String::new(),
             extra: String::new(),
         }
     }
@@ -64,6 +67,7 @@ impl AgentSpec {
                 format!("  - {{ id: {id}, type: file, paths: {}, packs: auto }}\n", list(paths))
             })
             .collect();
+        let comma_admin = if self.admin_extra.is_empty() { "" } else { ", " };
         let comma = if self.output_extra.is_empty() { "" } else { ", " };
         format!(
             "data_dir: {}\n\
@@ -72,7 +76,7 @@ impl AgentSpec {
              spool: {{ max_bytes: {}, linger: 50ms, free_space_floor: {} }}\n\
              outputs:\n  \
              - {{ id: central, type: custody, endpoints: {}, enroll_token_file: {}, max_backoff: 1s{comma}{} }}\n\
-             admin: {{ socket: {} }}\n\
+             admin: {{ socket: {}{comma_admin}{} }}\n\
              {}",
             data_dir.display(),
             self.spool_max_bytes,
@@ -81,6 +85,7 @@ impl AgentSpec {
             self.enroll_token.display(),
             self.output_extra,
             socket.display(),
+            self.admin_extra,
             self.extra,
         )
     }

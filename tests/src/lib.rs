@@ -17,6 +17,7 @@
 )]
 
 pub mod agent;
+pub mod boot;
 pub mod collector;
 pub mod disk;
 pub mod evidence;

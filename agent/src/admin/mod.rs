@@ -3,6 +3,9 @@
 //! The request is `{"command":"status"}`; the answer is a [`Status`]. The socket's mode is 0660:
 //! who may read it may read the agent's numbers, and nothing can be changed through it.
 
+pub mod http;
+pub mod metrics;
+
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -3,20 +3,24 @@
 mod check;
 mod coverage;
 mod difference;
+mod doctor;
 mod draft;
+mod enroll;
 mod follow;
 mod fork;
 mod preview;
 mod print;
 mod run;
+mod service_user;
 mod spool;
 mod status;
 mod test;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use custody_config::shell::{Exit, finish};
 use custody_config::{AgentOverrides, LogLevel};
 
@@ -42,22 +46,39 @@ Exit codes: 0 good, 1 the answer is no, 64 usage, 66 input missing, 74 I/O, 78 c
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (what the service does).
+    #[command(after_help = "Example:\n  custody-agent run --config /etc/custody/agent.yaml")]
     Run(ConfigArgs),
     /// Check the configuration, the packs and the set-up without starting.
+    #[command(after_help = "Example:\n  custody-agent check --config agent.yaml --print")]
     Check(check::CheckArgs),
     /// Run the tests of all rule packs.
+    #[command(after_help = "Example:\n  custody-agent test /etc/custody/packs/*.yaml")]
     Test(test::TestArgs),
     /// Show what rule packs make of a log file.
+    #[command(after_help = "Example:\n  custody-agent preview --packs sshd,sudo /var/log/auth.log")]
     Preview(preview::PreviewArgs),
     /// Count what rules know of a log, and show what they do not.
+    #[command(after_help = "Example:\n  custody-agent coverage /var/log/app.log")]
     Coverage(coverage::CoverageArgs),
     /// Draft a rule pack, with its tests, from a log that no pack knows.
+    #[command(after_help = "Example:\n  custody-agent draft /var/log/app.log > app.yaml")]
     Draft(draft::DraftArgs),
     /// Ask the running agent how it is.
+    #[command(after_help = "Example:\n  sudo custody-agent status")]
     Status(status::StatusArgs),
+    /// Watch the running agent.
+    Top(top::TopArgs),
+    /// Look at all that the agent depends on, and say what is wrong and what mends it.
+    Doctor(doctor::DoctorArgs),
+    /// Enrol at the collectors now, with a token that need not stay here.
+    Enroll(enroll::EnrollArgs),
     /// Accept that a collector's history does not continue what it had shown.
+    #[command(
+        after_help = "Example:\n  sudo custody-agent accept-fork --output central --reason 'the collector was put back'"
+    )]
     AcceptFork(fork::AcceptForkArgs),
     /// Look into the spool of an agent that is not running.
+    #[command(after_help = "Example:\n  sudo custody-agent spool ls")]
     Spool(spool::SpoolArgs),
 }
 
@@ -93,6 +114,12 @@ fn level(word: &str) -> Result<LogLevel, String> {
         .ok_or_else(|| "one of: error, warn, info, debug, trace".to_owned())
 }
 
+/// The definition of the command line: manual pages and completions are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line, does what it says, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -121,7 +148,40 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Draft(args) => draft::run(&args),
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Enroll(args) => enroll::run(&args),
         Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(command: &clap::Command, look: &mut impl FnMut(&clap::Command)) {
+        look(command);
+        for below in command.get_subcommands() {
+            each(below, look);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_one_screen_and_those_of_the_program_give_an_example() {
+        let mut command = command();
+        command.build();
+        let mut all = 0;
+        each(&command, &mut |command| {
+            let help = command.clone().render_help().to_string();
+            let lines = help.lines().count();
+            assert!(lines <= 48, "{}: {lines} lines\n{help}", command.get_name());
+            all += 1;
+        });
+        assert!(all > 12);
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let help = below.clone().render_help().to_string();
+            assert!(help.contains("Example"), "{} gives no example\n{help}", below.get_name());
+        }
     }
 }

@@ -186,6 +186,11 @@ impl Reader {
         let parser = packs
             .select(&select, Settings { zone, redaction, ..Settings::default() })
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+        Ok(Self::of(parser, file))
+    }
+
+    /// With a parser that is made already.
+    pub(super) fn of(parser: Parser, file: &Path) -> Self {
         let identity = FileIdentity {
             born_ns: 0,
             dev: 0,
@@ -195,7 +200,7 @@ impl Reader {
         };
         // Packs choose by the whole path, as the agent sees it.
         let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        Ok(Self {
+        Self {
             parser,
             scratch: Scratch::default(),
             file: identity.key("preview"),
@@ -203,7 +208,7 @@ impl Reader {
             host: custody_config::Env::from_process().hostname,
             clock: SystemClock::new(),
             events: Vec::new(),
-        })
+        }
     }
 
     /// A line as people may see it.

@@ -29,10 +29,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
-    let socket = match &args.socket {
-        Some(socket) => socket.clone(),
-        None => configured_socket(args)?,
-    };
+    let socket = socket(args.socket.as_ref(), &args.config)?;
     let answer = ask(&socket).map_err(|error| {
         Failure::because(
             Exit::Io,
@@ -54,13 +51,18 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
-fn configured_socket(args: &StatusArgs) -> anyhow::Result<PathBuf> {
+/// The socket that was named, or else the configured one.
+pub(super) fn socket(named: Option<&PathBuf>, config: &ConfigArgs) -> anyhow::Result<PathBuf> {
+    if let Some(socket) = named {
+        return Ok(socket.clone());
+    }
     let loaded: custody_config::Loaded<AgentConfig> =
-        args.config.loader().load().map_err(Failure::from)?;
+        config.loader().load().map_err(Failure::from)?;
     Ok(loaded.value.admin.socket.get().clone())
 }
 
-fn ask(socket: &Path) -> std::io::Result<String> {
+/// The agent's answer.
+pub(super) fn ask(socket: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"{\"command\":\"status\"}\n")?;
@@ -72,7 +74,7 @@ fn ask(socket: &Path) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
+pub(super) fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(
         out,
         "agent    {}  {}  version {}  pid {}",
@@ -85,6 +87,9 @@ fn show(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
         "started  {}  config {} ({:.12})",
         status.started, status.config_path, status.config_sha256
     )?;
+    if let Some(why) = &status.config_trouble {
+        writeln!(out, "  ! the newest configuration was refused, this one stays: {why}")?;
+    }
     writeln!(
         out,
         "\nSOURCE            TYPE  FILES        READ      STORED    FILTERED  UNMATCHED  GAPS      BEHIND"

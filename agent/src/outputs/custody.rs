@@ -185,7 +185,10 @@ impl CustodyOutput {
             Ok(Some(token)) => Ok(token),
             Ok(None) => {
                 let endpoint = self.endpoint().to_owned();
-                self.settings.tokens.enroll(&self.client, &endpoint, &self.known_identity()).await
+                self.settings
+                    .tokens
+                    .enroll(&self.client, &endpoint, &self.known_identity(), None)
+                    .await
             }
             Err(reason) => Err(reason),
         };
@@ -434,7 +437,7 @@ impl CustodyOutput {
         let tokens = self.settings.tokens.clone();
         if tokens.configured.is_none() && tokens.enroll.is_some() {
             let endpoint = self.endpoint().to_owned();
-            match tokens.enroll(&self.client, &endpoint, &self.known_identity()).await {
+            match tokens.enroll(&self.client, &endpoint, &self.known_identity(), None).await {
                 Ok(token) => {
                     log::info!(output = self.settings.id.as_str(); "enrolled again");
                     self.token = Some(token);

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use custody_config::SecretFile;
+use custody_config::{Secret, SecretFile};
 use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +63,8 @@ impl TokenStore {
         }
     }
 
-    /// Asks `endpoint` for a token and keeps it (mode 0600, durably).
+    /// Asks `endpoint` for a token and keeps it (mode 0600, durably). The enrolment token is `token`, or else the configured
+    /// one.
     ///
     /// # Errors
     /// There is no enrolment token, the collector cannot be reached or refuses, or the token
@@ -73,12 +74,19 @@ impl TokenStore {
         client: &Client,
         endpoint: &str,
         identity: &Identity,
+        token: Option<&Secret>,
     ) -> Result<Arc<str>, String> {
-        let file = self.enroll.as_ref().ok_or(
-            "the collector does not know this agent and no enroll_token_file is configured; \
-             name one under outputs, or a token_file",
-        )?;
-        let secret = file.read().map_err(|error| error.to_string())?;
+        let (secret, from) = match (token, &self.enroll) {
+            (Some(token), _) => (token.clone(), "what was given".to_owned()),
+            (None, Some(file)) => {
+                (file.read().map_err(|error| error.to_string())?, file.path().display().to_string())
+            }
+            (None, None) => {
+                return Err("the collector does not know this agent and no enroll_token_file is \
+                    configured; custody-agent enroll, or name one under outputs, or a token_file"
+                    .into());
+            }
+        };
         let request = Request {
             agent: identity.agent.to_hex(),
             host: &identity.host_id,
@@ -98,7 +106,7 @@ impl TokenStore {
         let status = response.status();
         let text = response.bytes().await.map_err(|error| explain(&error))?;
         if status != StatusCode::OK {
-            return Err(refusal(status, &text, file.path()));
+            return Err(refusal(status, &text, &from));
         }
         let granted: Granted = serde_json::from_slice(&text)
             .map_err(|error| format!("the enrolment's answer cannot be read: {error}"))?;
@@ -109,10 +117,10 @@ impl TokenStore {
     }
 }
 
-fn refusal(status: StatusCode, text: &[u8], token: &Path) -> String {
+fn refusal(status: StatusCode, text: &[u8], token: &str) -> String {
     let said: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
     let detail = said.get("detail").and_then(|detail| detail.as_str()).unwrap_or("no reason given");
-    format!("enrolment refused ({status}: {detail}); check the token in {}", token.display())
+    format!("enrolment refused ({status}: {detail}); check the token in {token}")
 }
 
 /// Written under another name first, so that a crash leaves the old token or the new.

@@ -11,6 +11,7 @@ mod custody;
 mod enroll;
 mod history;
 mod memory;
+pub mod probe;
 mod request;
 mod window;
 

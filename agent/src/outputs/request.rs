@@ -188,5 +188,50 @@ pub(super) fn explain(error: &reqwest::Error) -> String {
         }
         cause = inner.source();
     }
+    if let Some(hint) = remedy(&text) {
+        text.push_str(&format!(" (hint: {hint})"));
+    }
     text
+}
+
+/// What mends it, by the words of the libraries below; what they do not say in these words keeps its own.
+fn remedy(text: &str) -> Option<&'static str> {
+    const REMEDIES: [(&str, &str); 11] = [
+        (
+            "UnknownIssuer",
+            "name the CA that signed the collector's certificate: outputs[].tls.ca_file",
+        ),
+        (
+            "BadSignature",
+            "another authority of the same name signed the collector's certificate: outputs[].tls.ca_file must name that one",
+        ),
+        (
+            "NotValidForName",
+            "the certificate is for other names: use one of them in `endpoints`, or renew it with this one",
+        ),
+        (
+            "not valid for name",
+            "the certificate is for other names: use one of them in `endpoints`, or renew it with this one",
+        ),
+        (
+            "Expired",
+            "the certificate has ended: renew it at the collector; if it has not, this host's clock is wrong (timedatectl)",
+        ),
+        ("NotValidYet", "the certificate begins later: this host's clock is wrong (timedatectl)"),
+        (
+            "CertificateRequired",
+            "the collector wants a client certificate: outputs[].tls.cert_file and key_file",
+        ),
+        (
+            "dns error",
+            "the name cannot be resolved: check `endpoints` and /etc/resolv.conf (getent hosts NAME)",
+        ),
+        (
+            "Connection refused",
+            "nothing listens there: is the collector running, and `endpoints` right?",
+        ),
+        ("InvalidContentType", "the other side does not speak TLS: http:// or another port?"),
+        ("unreachable", "no way to that network: check routes and firewalls"),
+    ];
+    REMEDIES.iter().find(|(word, _)| text.contains(word)).map(|(_, hint)| *hint)
 }

@@ -35,7 +35,7 @@ pub use commit::{Committer, CommitterParts, Underway};
 pub use gate::Gate;
 pub use intake::{Entry, Intake, SourceOutlet};
 pub use join::Join;
-pub use own::{OWN_INPUT, OwnAct, OwnEvents};
+pub use own::{Difference, OWN_INPUT, OwnAct, OwnEvents};
 pub use place::{StreamState, mark_prefix, position_key, position_prefix, positions_of};
 pub use worker::{SourceContext, Worker, random_secret};
 

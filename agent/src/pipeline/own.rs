@@ -1,12 +1,25 @@
 //! The agent's own acts as events in the same chain: start, stop, configuration, and gaps.
 
 use custody_event::position::{event_id, own_key};
-use custody_event::{Detail, Digest, Draft, Field, FileKey, Offset, StreamId, Target, Timestamp};
+use custody_event::{
+    Change, Detail, Digest, Draft, Field, FileKey, Offset, StreamId, Target, Timestamp,
+};
 
 use crate::sources::{Notice, Refused};
 
 /// The input that own events name, and whose book counts them.
 pub const OWN_INPUT: &str = "custody";
+
+/// A key of the configuration, or an own rule pack, that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key, such as `sources[auth].paths`, or `pack <file>`.
+    pub field: String,
+    /// The value before; none where there was none. Of a pack, its SHA-256.
+    pub before: Option<String>,
+    /// The value now.
+    pub after: Option<String>,
+}
 
 /// Something the agent did, or that befell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +44,12 @@ pub enum OwnAct {
         sha256: String,
         /// SHA-256 of the one before.
         previous_sha256: String,
+        /// SHA-256 over the own rule packs.
+        packs_sha256: String,
+        /// SHA-256 over those before.
+        previous_packs_sha256: String,
+        /// Key by key, what is different.
+        changes: Vec<Difference>,
         /// Its path.
         path: String,
     },
@@ -218,29 +237,7 @@ fn describe<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
             say(draft, "agent.stop", "info", "success", format!("The agent stopped: {reason}."));
             draft.text(Field::ReasonText, &**reason);
         }
-        OwnAct::ConfigLoaded { sha256, previous_sha256, path } => {
-            say(
-                draft,
-                "agent.config.load",
-                "info",
-                "success",
-                format!("Configuration {path} is in force."),
-            );
-            draft.detail("config_path", text(path));
-            draft.detail("config_sha256", text(sha256));
-            draft.detail("previous_sha256", text(previous_sha256));
-        }
-        OwnAct::ConfigRefused { path, error } => {
-            say(
-                draft,
-                "agent.config.load",
-                "medium",
-                "failure",
-                format!("Configuration {path} was refused; the one before stays in force."),
-            );
-            draft.detail("config_path", text(path));
-            draft.text(Field::ReasonText, &**error);
-        }
+        OwnAct::ConfigLoaded { .. } | OwnAct::ConfigRefused { .. } => describe_config(act, draft),
         OwnAct::StreamBegun { previous, reason } => {
             say(
                 draft,
@@ -256,6 +253,51 @@ fn describe<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
         OwnAct::Gap { .. } => describe_gap(act, draft),
         OwnAct::Refused { .. } => describe_refused(act, draft),
     }
+}
+
+fn describe_config<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
+    let path = match act {
+        OwnAct::ConfigLoaded {
+            sha256,
+            previous_sha256,
+            packs_sha256,
+            previous_packs_sha256,
+            path,
+            changes,
+        } => {
+            let said = format!("Configuration {path} is in force; {} keys changed.", changes.len());
+            say(draft, "configuration.update", "low", "success", said);
+            draft.text(Field::Op, "update");
+            draft.detail("config_sha256", text(sha256));
+            draft.detail("previous_sha256", text(previous_sha256));
+            draft.detail("packs_sha256", text(packs_sha256));
+            draft.detail("previous_packs_sha256", text(previous_packs_sha256));
+            for change in changes {
+                draft.change(Change {
+                    field: (&*change.field).into(),
+                    before: change.before.as_deref().map(text),
+                    after: change.after.as_deref().map(text),
+                    masked: false,
+                });
+            }
+            path
+        }
+        OwnAct::ConfigRefused { path, error } => {
+            let said = format!("Configuration {path} was refused; the one before stays in force.");
+            say(draft, "configuration.update", "medium", "failure", said);
+            draft.text(Field::Op, "update");
+            draft.text(Field::ReasonText, &**error);
+            path
+        }
+        _ => return,
+    };
+    draft.detail("config_path", text(path));
+    draft.target(Target {
+        kind: Some("configuration".into()),
+        id: Some(path.into()),
+        name: None,
+        parent: None,
+    });
 }
 
 fn describe_refused<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {

@@ -10,7 +10,7 @@ use custody_config::agent::{
     OutputConfig, Packs, Protocol, RedactConfig, ServerTls, SourceConfig, Start,
     SyslogSourceConfig, TextEncoding,
 };
-use custody_config::{AgentConfig, Located, SecretFile};
+use custody_config::{AgentConfig, Located, Secret, SecretFile};
 use custody_event::Clock;
 use custody_journal::{Access, ChildOptions, Filter, FollowerOptions, Target};
 use custody_parsers::{
@@ -20,6 +20,7 @@ use custody_parsers::{
 
 use super::Shared;
 use crate::geoip::Geoip;
+use crate::identity::AgentIdentity;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{Join, OwnAct, SourceContext, random_secret};
 use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
@@ -33,11 +34,16 @@ use crate::sources::{syslog, webhook};
 /// # Errors
 /// A folder or file cannot be read, or a pack is wrong: each with file, line and column.
 pub fn load_packs(config: &AgentConfig) -> anyhow::Result<PackSet> {
+    Ok(PackSet::with_builtin(&own_packs(config)?)?)
+}
+
+/// The packs of the configured folders, by name.
+pub(super) fn own_packs(config: &AgentConfig) -> anyhow::Result<Vec<PackSource>> {
     let mut sources = Vec::new();
     for folder in &config.pack_dirs {
         sources.extend(packs_in(folder)?);
     }
-    Ok(PackSet::with_builtin(&sources)?)
+    Ok(sources)
 }
 
 fn packs_in(folder: &Located<std::path::PathBuf>) -> anyhow::Result<Vec<PackSource>> {
@@ -389,7 +395,10 @@ fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
 }
 
 /// The HTTP client of a custody output.
-pub(super) fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Client> {
+///
+/// # Errors
+/// A file that it names cannot be read, or is not what it should be.
+pub fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("custody-agent/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -425,6 +434,51 @@ pub(super) fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Cl
     Ok(builder.build()?)
 }
 
+/// Shows an enrolment token (the configured one without another) to the collectors of the outputs that are `named`; gives for
+/// each the agent's id, or why not.
+///
+/// # Errors
+/// The agent's identity cannot be read or made.
+pub fn enroll(
+    config: &AgentConfig,
+    data_dir: &Path,
+    token: Option<&Secret>,
+    named: impl Fn(&str) -> bool,
+) -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+    let identity = AgentIdentity::load_or_create(data_dir, &config.host)?;
+    let who = Identity {
+        agent: identity.agent,
+        host_id: identity.host_id.clone(),
+        hostname: config.host.clone(),
+        public_key: identity.key.public().to_hex(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut done = Vec::new();
+    for output in config.outputs.iter().filter(|output| named(output.id())) {
+        let OutputConfig::Custody(custody) = output;
+        let client = client(custody)?;
+        let store = tokens(custody, data_dir);
+        let mut result = Err("it has no endpoint".to_owned());
+        for endpoint in &custody.endpoints {
+            let endpoint = endpoint.get().to_string();
+            result = runtime.block_on(store.enroll(&client, &endpoint, &who, token));
+            if result.is_ok() {
+                break;
+            }
+        }
+        done.push((output.id().to_owned(), result.map(|_| who.agent.to_hex())));
+    }
+    Ok(done)
+}
+
+fn tokens(output: &CustodyOutputConfig, data_dir: &Path) -> TokenStore {
+    TokenStore {
+        configured: output.token_file.clone(),
+        enroll: output.enroll_token_file.clone(),
+        kept: data_dir.join(format!("token-{}", output.id.get())),
+    }
+}
+
 /// The settings of a custody output.
 pub(super) fn output_settings(
     output: &CustodyOutputConfig,
@@ -435,11 +489,7 @@ pub(super) fn output_settings(
     let [a, b, c, d, e, f, g, h, ..] = random_secret()?;
     Ok(CustodySettings {
         endpoints: output.endpoints.iter().map(|endpoint| endpoint.get().to_string()).collect(),
-        tokens: TokenStore {
-            configured: output.token_file.clone(),
-            enroll: output.enroll_token_file.clone(),
-            kept: shared.data_dir.join(format!("token-{id}")),
-        },
+        tokens: tokens(output, &shared.data_dir),
         witness: shared.data_dir.join(format!("log-{id}")),
         cosigner: Arc::new(shared.identity.key.witness(&shared.identity.agent)),
         keys: Arc::clone(&shared.rotations),

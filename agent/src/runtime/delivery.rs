@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use custody_config::AgentConfig;
-use custody_config::agent::OutputConfig;
+use custody_config::agent::{AdminConfig, OutputConfig};
 use custody_config::shell::StopToken;
+use custody_config::{AgentConfig, Problem};
 use custody_event::StreamId;
 use tokio_util::task::TaskTracker;
 
 use super::{Shared, build};
+use crate::admin::http::Pages;
 use crate::admin::{AdminSocket, Answer};
 use crate::outputs::{CustodyOutput, Ended};
 use crate::pipeline::OwnAct;
@@ -46,19 +47,13 @@ impl Delivery {
         let (ended_tx, ended) = bounded(config.outputs.len().max(1));
         let stop = StopToken::new();
         let answer = answer(&outputs);
-        let socket = config.admin.socket.clone();
+        let settings = config.admin.clone();
         let stopped = stop.clone();
         let (bound_tx, bound) = bounded(1);
         let thread = std::thread::Builder::new().name("deliver".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async move {
-                let admin = AdminSocket::bind(socket.get()).map_err(|error| {
-                    socket.problem(
-                        format!("cannot listen on {}: {error}", socket.get().display()),
-                        "choose another admin.socket, or make its folder and give it to this user",
-                    )
-                });
-                let admin = match admin {
+                let admin = match Admin::bind(&settings).await {
                     Ok(admin) => admin,
                     Err(problem) => {
                         let _session_gone = bound_tx.send(Err(problem));
@@ -144,9 +139,37 @@ fn prepare(
     Ok((ready, states))
 }
 
+/// How the agent is asked about itself.
+struct Admin {
+    socket: AdminSocket,
+    pages: Option<Pages>,
+}
+
+impl Admin {
+    async fn bind(settings: &AdminConfig) -> Result<Self, Problem> {
+        let socket = &settings.socket;
+        let bound = AdminSocket::bind(socket.get()).map_err(|error| {
+            socket.problem(
+                format!("cannot listen on {}: {error}", socket.get().display()),
+                "choose another admin.socket, or make its folder and give it to this user",
+            )
+        })?;
+        let pages = match &settings.metrics {
+            None => None,
+            Some(at) => Some(Pages::bind(*at.get()).await.map_err(|error| {
+                at.problem(
+                    format!("cannot listen on {}: {error}", at.get()),
+                    "choose another address for admin.metrics, or end who has it",
+                )
+            })?),
+        };
+        Ok(Self { socket: bound, pages })
+    }
+}
+
 async fn work(
     outputs: Vec<Ready>,
-    admin: AdminSocket,
+    admin: Admin,
     answer: Answer,
     ended: Sender<Ended>,
     stop: StopToken,
@@ -161,7 +184,10 @@ async fn work(
             }
         });
     }
-    tasks.spawn(admin.serve(answer, stop));
+    if let Some(pages) = admin.pages {
+        tasks.spawn(pages.serve(Arc::clone(&answer), stop.clone()));
+    }
+    tasks.spawn(admin.socket.serve(answer, stop));
     tasks.close();
     tasks.wait().await;
 }

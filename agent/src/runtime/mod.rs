@@ -6,11 +6,13 @@
 
 mod build;
 mod delivery;
+mod difference;
 mod pipe;
 mod session;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,8 +20,9 @@ use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
 use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
 use custody_event::Timestamp;
 
-pub use build::{Surroundings, check, load_packs, parser_of};
-use session::{End, Session};
+pub use build::{Surroundings, check, client, enroll, load_packs, parser_of};
+use difference::Facts;
+use session::{End, NotStarted, Session};
 
 use crate::identity::{self, AgentIdentity};
 use crate::pipeline::{OwnAct, StreamState};
@@ -42,6 +45,33 @@ pub(crate) struct Shared {
     pub(crate) rotations: Arc<Rotations>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Timestamp,
+    pub(crate) reloads: Arc<Reloads>,
+}
+
+/// What became of the reloads so far.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    loads: AtomicU64,
+    refusals: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Reloads {
+    pub(crate) fn loaded(&self) {
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub(crate) fn refused(&self, why: &str) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
+    /// Loaded, refused, and why the newest was refused.
+    pub(crate) fn counts(&self) -> (u64, u64, Option<String>) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (self.loads.load(Ordering::Relaxed), self.refusals.load(Ordering::Relaxed), trouble)
+    }
 }
 
 /// How the configuration is loaded, at start and again at SIGHUP.
@@ -103,6 +133,7 @@ pub fn run(
         data_dir: data_dir.path().to_owned(),
         clock,
         spool,
+        reloads: Arc::default(),
     };
     let watchdog = start_watchdog(&service, &shared.spool)?;
     let ended = sessions(loader, config, &mut shared, &opened, &mut signals, &service);
@@ -207,20 +238,38 @@ fn replace_key(
     Ok(())
 }
 
-fn sessions(
+/// A configuration with what an event about its successor must say.
+struct InForce {
+    config: Loaded<AgentConfig>,
+    facts: Facts,
+}
+
+impl InForce {
+    /// What is told when this takes the place of `before`.
+    fn told_after(&self, before: &Self, loader: &Loader) -> OwnAct {
+        OwnAct::ConfigLoaded {
+            sha256: self.config.sha256.clone(),
+            previous_sha256: before.config.sha256.clone(),
+            packs_sha256: self.facts.packs_sha256.clone(),
+            previous_packs_sha256: before.facts.packs_sha256.clone(),
+            path: loader.path.display().to_string(),
+            changes: before.facts.against(&self.facts),
+        }
+    }
+}
+
+/// Where the stream stands at the start, and what must be told first.
+fn found_at_start(
     loader: &Loader,
-    mut config: Loaded<AgentConfig>,
+    config: &Loaded<AgentConfig>,
     shared: &mut Shared,
     opened: &Opened,
-    signals: &mut Signals,
-    service: &Service,
-) -> anyhow::Result<()> {
-    let (mark, after_crash) = RunMark::set(&shared.data_dir)?;
+    after_crash: bool,
+) -> anyhow::Result<(StreamState, Vec<OwnAct>)> {
     let reread = build::rereadable(&config.value);
     let found = stream::find(&shared.spool, opened, &shared.identity, &shared.clock, &reread)?;
     shared.generation = shared.spool.stats().generation;
-    let mut state: StreamState = found.state;
-    let mut acts = found.acts;
+    let (mut state, mut acts) = (found.state, found.acts);
     if identity::is_renewing(&shared.data_dir)? {
         let act;
         (state, act) = take_on(shared, &state, "a new identity is taken on")?;
@@ -231,6 +280,50 @@ fn sessions(
         config_path: loader.path.display().to_string(),
         after_crash,
     });
+    Ok((state, acts))
+}
+
+/// The stream in which things go on, where a session's end asks for another one.
+fn next_stream(
+    end: End,
+    config: &AgentConfig,
+    shared: &mut Shared,
+    state: StreamState,
+    acts: &mut Vec<OwnAct>,
+) -> anyhow::Result<StreamState> {
+    let (state, act) = match end {
+        End::NewIdentity { reason } => {
+            log::error!("a new identity is taken on: {reason}");
+            identity::renew(&shared.data_dir)?;
+            let identity = AgentIdentity::load_or_create(&shared.data_dir, &config.host)?;
+            shared.identity = Arc::new(identity);
+            shared.rotations = Arc::new(Rotations::load(&shared.data_dir)?);
+            take_on(shared, &state, &reason)?
+        }
+        End::NewStream { reason, gaps, lost } => {
+            acts.extend(gaps);
+            let reread = if lost { build::rereadable(config) } else { Vec::new() };
+            begin_anew(shared, Some(&state), &reason, &reread)?
+        }
+        End::Stop | End::Reload(..) | End::Reread | End::Rotate => return Ok(state),
+    };
+    acts.push(act);
+    Ok(state)
+}
+
+fn sessions(
+    loader: &Loader,
+    config: Loaded<AgentConfig>,
+    shared: &mut Shared,
+    opened: &Opened,
+    signals: &mut Signals,
+    service: &Service,
+) -> anyhow::Result<()> {
+    let (mark, after_crash) = RunMark::set(&shared.data_dir)?;
+    let (mut state, mut acts) = found_at_start(loader, &config, shared, opened, after_crash)?;
+    let mut now = InForce { facts: Facts::of(&config.value)?, config };
+    // What to go back to where a session cannot begin with what has been loaded.
+    let mut before: Option<InForce> = None;
     let mut rotate = true;
     loop {
         let reread = stream::to_reread(&shared.spool)?;
@@ -241,16 +334,29 @@ fn sessions(
             acts.push(act);
             continue;
         }
-        let hold = !reread.is_empty();
+        let (hold, config) = (!reread.is_empty(), &now.config.value);
         if std::mem::take(&mut rotate) {
-            replace_key(shared, &config.value, &state)?;
+            replace_key(shared, config, &state)?;
         }
-        let session = Session::start(&config, shared, state, std::mem::take(&mut acts), hold)?;
-        service.ready(&format!(
-            "{} sources, {} outputs",
-            config.value.sources.len(),
-            config.value.outputs.len()
-        ));
+        let told = std::mem::take(&mut acts);
+        let session = match (Session::start(&now.config, shared, state, told, hold), before.take())
+        {
+            (Ok(session), reloaded) => {
+                if reloaded.is_some() {
+                    shared.reloads.loaded();
+                }
+                session
+            }
+            // What could be checked beforehand was; an address may be taken all the same.
+            (Err(NotStarted { error, state: Some(at) }), Some(old)) => {
+                acts.push(session::refused(loader, shared, &error));
+                (state, now) = (at, old);
+                continue;
+            }
+            (Err(NotStarted { error, .. }), _) => return Err(error),
+        };
+        let (sources, outputs) = (config.sources.len(), config.outputs.len());
+        service.ready(&format!("{sources} sources, {outputs} outputs"));
         let (end, ended_at) = session.run(loader, signals, service)?;
         state = ended_at;
         match end {
@@ -258,33 +364,13 @@ fn sessions(
                 mark.clear();
                 return Ok(());
             }
-            End::Reload(loaded) => {
-                acts.push(OwnAct::ConfigLoaded {
-                    sha256: loaded.sha256.clone(),
-                    previous_sha256: config.sha256.clone(),
-                    path: loader.path.display().to_string(),
-                });
-                config = *loaded;
+            End::Reload(config, facts) => {
+                let next = InForce { config: *config, facts };
+                acts.push(next.told_after(&now, loader));
+                before = Some(std::mem::replace(&mut now, next));
             }
-            End::Reread => {}
             End::Rotate => rotate = true,
-            End::NewIdentity { reason } => {
-                log::error!("a new identity is taken on: {reason}");
-                identity::renew(&shared.data_dir)?;
-                let host = &config.value.host;
-                shared.identity = Arc::new(AgentIdentity::load_or_create(&shared.data_dir, host)?);
-                shared.rotations = Arc::new(Rotations::load(&shared.data_dir)?);
-                let act;
-                (state, act) = take_on(shared, &state, &reason)?;
-                acts.push(act);
-            }
-            End::NewStream { reason, gaps, lost } => {
-                acts.extend(gaps);
-                let reread = if lost { build::rereadable(&config.value) } else { Vec::new() };
-                let act;
-                (state, act) = begin_anew(shared, Some(&state), &reason, &reread)?;
-                acts.push(act);
-            }
+            other => state = next_stream(other, &now.config.value, shared, state, &mut acts)?,
         }
     }
 }

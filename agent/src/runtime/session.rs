@@ -8,6 +8,7 @@ use custody_config::shell::{Service, Signal, Signals};
 use custody_config::{AgentConfig, Loaded};
 
 use super::delivery::Delivery;
+use super::difference::Facts;
 use super::pipe::{Pipe, SourceView};
 use super::{DRAIN, Loader, Shared};
 use crate::admin::Answer;
@@ -27,7 +28,7 @@ pub(crate) enum End {
     /// The agent is to stop.
     Stop,
     /// A new configuration has been loaded and can be built.
-    Reload(Box<Loaded<AgentConfig>>),
+    Reload(Box<Loaded<AgentConfig>>, Facts),
     /// All saved blocks are delivered: what was lost can be read again.
     Reread,
     /// The key is a day old.
@@ -46,6 +47,14 @@ pub(crate) enum End {
         /// Blocks were lost: what can be read again is.
         lost: bool,
     },
+}
+
+/// A session that could not begin.
+pub(crate) struct NotStarted {
+    /// Why.
+    pub(crate) error: anyhow::Error,
+    /// Where the stream stands, if another session can go on from there.
+    pub(crate) state: Option<StreamState>,
 }
 
 /// A running session.
@@ -70,12 +79,13 @@ impl Session {
         state: StreamState,
         acts: Vec<OwnAct>,
         hold_sources: bool,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, NotStarted> {
         for warning in &config.warnings {
             log::warn!("{warning}");
         }
         let stream = state.stream;
-        let pipe = Pipe::start(&config.value, shared, state, acts, hold_sources)?;
+        let pipe = Pipe::start(&config.value, shared, state, acts, hold_sources)
+            .map_err(|error| NotStarted { error, state: None })?;
         let views = pipe.sources.clone();
         let gate = Arc::clone(&pipe.gate);
         let reporter = Reporter::new(config, shared, stream.to_hex(), views, gate);
@@ -100,10 +110,10 @@ impl Session {
                     begun: shared.clock.monotonic(),
                 })
             }
-            Err(error) => {
-                pipe.finish(None, shared)?;
-                Err(error)
-            }
+            Err(error) => match pipe.finish(None, shared) {
+                Ok(state) => Err(NotStarted { error, state: Some(state) }),
+                Err(error) => Err(NotStarted { error, state: None }),
+            },
         }
     }
 
@@ -117,7 +127,7 @@ impl Session {
         let end = self.watch(loader, signals, service);
         let last = match &end {
             End::Stop => Some(OwnAct::Stopped { reason: "asked to stop".into() }),
-            End::Reload(_)
+            End::Reload(..)
             | End::Reread
             | End::Rotate
             | End::NewIdentity { .. }
@@ -213,20 +223,25 @@ impl Session {
     fn reload(&self, loader: &Loader) -> Option<End> {
         let checked = loader.load().map_err(anyhow::Error::from).and_then(|loaded| {
             super::build::check(&loaded.value, &self.shared.clock)?;
-            Ok(loaded)
+            let facts = Facts::of(&loaded.value)?;
+            Ok((loaded, facts))
         });
         match checked {
-            Ok(loaded) => Some(End::Reload(Box::new(loaded))),
+            Ok((loaded, facts)) => Some(End::Reload(Box::new(loaded), facts)),
             Err(error) => {
-                log::error!("the configuration was not loaded: {error:#}");
-                self.pipe.own(OwnAct::ConfigRefused {
-                    path: loader.path.display().to_string(),
-                    error: format!("{error:#}"),
-                });
+                self.pipe.own(refused(loader, &self.shared, &error));
                 None
             }
         }
     }
+}
+
+/// Says that a configuration is refused, and why.
+pub(super) fn refused(loader: &Loader, shared: &Shared, error: &anyhow::Error) -> OwnAct {
+    let error = format!("{error:#}");
+    log::error!("the configuration was not loaded, the one before stays in force: {error}");
+    shared.reloads.refused(&error);
+    OwnAct::ConfigRefused { path: loader.path.display().to_string(), error }
 }
 
 fn may_have_lost_blocks(incident: &Incident) -> bool {
@@ -276,6 +291,9 @@ impl Reporter {
                 .map(|path| path.display().to_string())
                 .unwrap_or_default(),
             config_sha256: config.sha256.clone(),
+            config_loads: 0,
+            config_refusals: 0,
+            config_trouble: None,
             in_flight_bytes: 0,
             sources: Vec::new(),
             spool: SpoolStatus::default(),
@@ -287,7 +305,11 @@ impl Reporter {
     fn status(&self, outputs: &[Arc<OutputState>]) -> Status {
         let stats = self.shared.spool.stats();
         let durable = stats.durable_next_seq;
+        let (config_loads, config_refusals, config_trouble) = self.shared.reloads.counts();
         Status {
+            config_loads,
+            config_refusals,
+            config_trouble,
             now: self.shared.clock.now(),
             in_flight_bytes: u64::try_from(self.gate.held_bytes()).unwrap_or(u64::MAX),
             sources: self.views.iter().map(source_status).collect(),

@@ -111,6 +111,47 @@ CREATE TABLE schedules (
 ) STRICT;
 PRAGMA user_version = 4;
 ",
+    // Holds, erasures and what is known of segments; what they mean is written in the room `retain`.
+    "
+CREATE TABLE holds (
+    id INTEGER PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    q TEXT NOT NULL,
+    from_time TEXT,
+    to_time TEXT,
+    reason TEXT NOT NULL,
+    by_whom TEXT NOT NULL,
+    created TEXT NOT NULL,
+    released TEXT,
+    released_by TEXT
+) STRICT;
+CREATE TABLE erasures (
+    id INTEGER PRIMARY KEY NOT NULL,
+    status TEXT NOT NULL,
+    what TEXT,
+    what_sha256 TEXT NOT NULL,
+    salt TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    asked_by TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    approved_by TEXT,
+    approved TEXT,
+    done TEXT,
+    erased INTEGER NOT NULL DEFAULT 0,
+    trouble TEXT
+) STRICT;
+CREATE TABLE segments_due (
+    segment INTEGER PRIMARY KEY NOT NULL,
+    policy TEXT NOT NULL,
+    due INTEGER NOT NULL
+) STRICT;
+CREATE TABLE segments_dirty (segment INTEGER PRIMARY KEY NOT NULL) STRICT;
+CREATE TABLE segments_restored (
+    segment INTEGER PRIMARY KEY NOT NULL,
+    restored TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 5;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;

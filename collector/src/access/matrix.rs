@@ -26,6 +26,8 @@ enum Need {
     Exports,
     /// The permission, and no scope: what is told is of all hosts. Agents too, where said.
     Unbounded { agents: bool },
+    /// The permission, and no scope.
+    Whole(Permission),
     /// An agent's token.
     Agent,
     /// A token for enrolment.
@@ -61,8 +63,8 @@ const fn row(
 
 /// The table. Bodies are such that being let in changes nothing.
 fn rows() -> Vec<Row> {
-    use Need::{Agent, Anybody, Enroller, Exports, Known, Page, Reads, Unbounded};
-    use Permission::{Administer, Search};
+    use Need::{Agent, Anybody, Enroller, Exports, Known, Page, Reads, Unbounded, Whole};
+    use Permission::{Administer, Configure, Erase, Hold, Search};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
@@ -72,6 +74,8 @@ fn rows() -> Vec<Row> {
     vec![
         row(GET, "/healthz", "/healthz", Anybody, 200),
         row(GET, "/readyz", "/readyz", Anybody, 200),
+        // From loopback, as here; from elsewhere a reader without a scope.
+        row(GET, "/metrics", "/metrics", Anybody, 200),
         row(GET, "/tlog/checkpoint", "/tlog/checkpoint", Anybody, 200),
         row(GET, "/tlog/tile/{*path}", "/tlog/tile/entries/999", insider, 404),
         row(GET, "/v1/log", "/v1/log", insider, 200),
@@ -100,6 +104,18 @@ fn rows() -> Vec<Row> {
         row(GET, "/v1/schedules", "/v1/schedules", Exports, 200),
         row(POST, "/v1/schedules", "/v1/schedules", Exports, 400),
         row(DELETE, "/v1/schedules/{id}", "/v1/schedules/00", Exports, 404),
+        row(POST, "/v1/retention/run", "/v1/retention/run", Whole(Configure), 200),
+        row(GET, "/v1/holds", "/v1/holds", Whole(Hold), 200),
+        row(POST, "/v1/holds", "/v1/holds", Whole(Hold), 400),
+        row(DELETE, "/v1/holds/{id}", "/v1/holds/0", Whole(Hold), 404),
+        row(GET, "/v1/erasures", "/v1/erasures", Whole(Erase), 200),
+        row(POST, "/v1/erasures", "/v1/erasures", Whole(Erase), 400),
+        row(GET, "/v1/erasures/{id}", "/v1/erasures/0", Whole(Erase), 404),
+        row(DELETE, "/v1/erasures/{id}", "/v1/erasures/0", Whole(Erase), 404),
+        row(POST, "/v1/erasures/{id}/approve", "/v1/erasures/0/approve", Whole(Erase), 404),
+        row(GET, "/v1/archive", "/v1/archive", Whole(Configure), 200),
+        row(POST, "/v1/archive/restore", "/v1/archive/restore", Whole(Configure), 400),
+        row(POST, "/v1/archive/release", "/v1/archive/release", Whole(Configure), 200),
         row(POST, "/v1/login", "/v1/login", Anybody, 400),
         row(POST, "/v1/logout", "/v1/logout", Known, 409),
         row(GET, "/v1/me", "/v1/me", Known, 200),
@@ -148,6 +164,9 @@ fn expected(row: &Row, who: &Subject) -> u16 {
         Need::Unbounded { agents } => {
             let all = who.kind == Kind::Unbounded && may(Permission::Search);
             or(all || agents && who.kind == Kind::Agent, if known { 403 } else { 401 })
+        }
+        Need::Whole(permission) => {
+            or(who.kind == Kind::Unbounded && may(permission), if reader { 403 } else { 401 })
         }
         Need::Agent => or(who.kind == Kind::Agent, if known { 403 } else { 401 }),
         Need::Enroller => or(who.kind == Kind::Enroller, if known { 403 } else { 401 }),

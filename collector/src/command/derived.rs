@@ -12,11 +12,12 @@ use custody_event::Clock;
 use super::ConfigArgs;
 use crate::access;
 use crate::export::{self, Exports};
-use crate::index::{EventStore, IndexOptions, Indexer};
+use crate::index::{EmbeddedStore, EventStore, IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
 use crate::query::openapi;
 use crate::query::tail::{self, Tail};
+use crate::retain;
 use crate::store::BlockSource;
 use crate::store::evidence::EvidenceLog;
 use crate::web;
@@ -50,6 +51,8 @@ pub struct Given<'a> {
 pub struct Derived {
     /// Its routes.
     pub routes: Router,
+    /// The index, with what its routes need.
+    pub index: Option<(Arc<EmbeddedStore>, QueryState)>,
     /// Called after the server has drained: ends what was started.
     pub close: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -60,7 +63,7 @@ pub struct Derived {
 /// The index cannot be opened.
 pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     if matches!(given.config.index, IndexConfig::None) {
-        return Ok(Derived { routes: openapi::router(), close: None });
+        return Ok(Derived { routes: openapi::router(), close: None, index: None });
     }
     let options = options(given.config, given.data_dir);
     let tail = Tail::start(Arc::clone(&given.source), given.stop.clone())?;
@@ -69,8 +72,10 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
     let exports = start_exports(&given, Arc::clone(&store) as Arc<dyn EventStore>)?;
     let runner = indexer.start()?;
     let auth = given.readers;
+    let index = Arc::clone(&store);
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
+    let index = Some((index, state.clone()));
     let secure = given.config.tls.is_some();
     let routes = api::router(state.clone())
         .merge(openapi::router())
@@ -81,7 +86,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
         exports.stop();
         runner.stop();
     };
-    Ok(Derived { routes, close: Some(Box::new(close)) })
+    Ok(Derived { routes, index, close: Some(Box::new(close)) })
 }
 
 fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Result<Arc<Exports>> {
@@ -93,6 +98,23 @@ fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Resul
         acts: given.acts.clone(),
     };
     Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
+}
+
+/// Starts what keeps events for as long as is said, and gives its routes.
+///
+/// # Errors
+/// Its tables cannot be opened, or a thread cannot be started.
+pub fn retention(
+    given: retain::Given<'_>,
+    derived: &Derived,
+) -> anyhow::Result<(retain::Worker, Router)> {
+    let retain = retain::Retain::open(given)?;
+    let (worker, wake) = retain::Worker::start(Arc::clone(&retain))?;
+    let routes = match &derived.index {
+        Some((_, state)) => retain::router(state.clone(), retain, wake),
+        None => Router::new(),
+    };
+    Ok((worker, routes))
 }
 
 /// The index's bounds, as they are configured.

@@ -4,8 +4,10 @@ mod accounts;
 mod client;
 pub mod derived;
 mod export;
+mod init;
 mod keys;
 mod questions;
+mod retain;
 mod run;
 mod search;
 mod tail;
@@ -14,8 +16,13 @@ mod verify;
 
 pub use accounts::{RoleCommand, UserCommand, role, user};
 pub use export::{ExportArgs, export};
+pub use init::{InitArgs, init};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use questions::{AccessArgs, HistoryArgs, TimelineArgs, access, history, timeline};
+pub(crate) use retain::{
+    ArchiveCommand, BackupArgs, EraseArgs, HoldCommand, RetentionCommand, archive, backup, erase,
+    hold, restore, retention,
+};
 pub use run::{check, run};
 pub use search::{SearchArgs, search};
 pub use tail::{TailArgs, tail};

@@ -11,14 +11,15 @@ use custody_config::shell::{
     Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, SystemClock,
     Watchdog, check_clock, logging,
 };
+use custody_event::AgentId;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 use super::{ConfigArgs, derived, say};
 use crate::access::oidc::Oidc;
 use crate::access::{self, Access, Logins, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
+use crate::retain;
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
 use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
@@ -60,20 +61,20 @@ pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let signals = Signals::install().or_exit(Exit::Io, "signals cannot be taken over")?;
     let service = Service::from_env();
-    let tls = load_tls(config.tls.as_ref())?;
+    let tls = load_tls(config.tls.as_ref())?.map(|tls| Arc::new(tls::Certificates::new(tls)));
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;
-    let name = config.name.get();
+    let (name, agent) = (config.name.get(), own.agent());
     let (own, acts) = OwnStream::start(Arc::clone(&log), own, name, Arc::clone(&clock))?;
     acts.record(Act::Started { config_sha256: loaded.sha256.clone() });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls, acts };
+    let parts = Parts { clock, access, log, service, tls, acts, agent };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
     own.close();
@@ -88,18 +89,20 @@ struct Parts {
     access: Arc<Access>,
     log: Arc<EvidenceLog>,
     service: Service,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<tls::Certificates>>,
     acts: Acts,
+    /// The collector among the agents.
+    agent: AgentId,
 }
 
-fn load_tls(config: Option<&ServerTls>) -> Result<Option<TlsAcceptor>, Failure> {
+fn load_tls(config: Option<&ServerTls>) -> Result<Option<ServerConfig>, Failure> {
     let Some(config) = config else { return Ok(None) };
     let key = config.key_file.read()?;
     let ca = config.client_ca_file.as_ref().map(|path| path.get().as_path());
     let server: ServerConfig =
         tls::server_config(config.cert_file.get(), config.key_file.path(), key.expose(), ca)
             .or_exit(Exit::Config, "tls")?;
-    Ok(Some(TlsAcceptor::from(Arc::new(server))))
+    Ok(Some(server))
 }
 
 fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>> {
@@ -218,7 +221,21 @@ async fn serve(
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
-    let router = Arc::new(app).router(derived.routes.merge(access::http::router(logins)));
+    let (worker, routes) = derived::retention(
+        retain::Given {
+            config,
+            data_dir: dir,
+            log: Arc::clone(&parts.log),
+            index: derived.index.as_ref().map(|(index, _)| Arc::clone(index)),
+            clock: Arc::clone(&parts.clock),
+            acts: Some(parts.acts.clone()),
+            own: parts.agent,
+        },
+        &derived,
+    )?;
+    let routes = derived.routes.merge(routes).merge(access::http::router(logins));
+    let counters = app.counters();
+    let router = Arc::new(app).router(routes);
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
     let failed = parts.log.failed();
@@ -232,18 +249,21 @@ async fn serve(
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        () = server::serve(listener, parts.tls.clone(), router, stop.clone()) => Ok(Exit::Good),
+        () = server::serve(listener, parts.tls.clone(), router, counters, stop.clone()) => Ok(Exit::Good),
         reason = failure(&parts.log) => Err(Failure::new(Exit::Io, format!(
             "the evidence log has failed: {reason} (hint: check the disk, then start again; \
              nothing acknowledged is lost)"
         )).into()),
-        () = housekeeping(signals, &parts.service) => Ok(Exit::Good),
+        () = housekeeping(signals, config, parts) => Ok(Exit::Good),
         () = keeper => Ok(Exit::Good),
     };
     stop.stop();
-    if let Some(close) = derived.close {
-        tokio::task::spawn_blocking(close).await.context("ending the index")?;
-    }
+    let close = move || {
+        // It may wait for the index.
+        worker.stop();
+        derived.close.map(|close| close())
+    };
+    tokio::task::spawn_blocking(close).await.context("ending retention and the index")?;
     ended
 }
 
@@ -275,16 +295,37 @@ async fn failure(log: &EvidenceLog) -> String {
     }
 }
 
+/// Reads the certificate, its key and the clients' CA again; on any error those before stay. Gives what became of it.
+fn reload(config: &CollectorConfig, certificates: Option<&tls::Certificates>) -> String {
+    let Some(certificates) = certificates else {
+        let said = "nothing to read again: the configuration is read at the start only";
+        log::info!("a reload was asked for; {said}");
+        return said.to_owned();
+    };
+    match load_tls(config.tls.as_ref()) {
+        Ok(Some(new)) => {
+            certificates.replace(new);
+            log::info!("the certificates were read again: new connections get them");
+            "the certificates were read again".to_owned()
+        }
+        Ok(None) => String::new(),
+        Err(error) => {
+            log::error!(error:% = error; "the certificates were not read again, those before stay in force");
+            format!("the certificates before stay in force: {error}")
+        }
+    }
+}
+
 /// Never completes: the server ends by the stop token itself.
-async fn housekeeping(mut signals: Signals, service: &Service) {
+async fn housekeeping(mut signals: Signals, config: &CollectorConfig, parts: &Parts) {
     let stop: StopToken = signals.stop_token();
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => logging::tick(),
             signal = signals.recv() => match signal {
                 Signal::Reload => {
-                    log::info!("a reload was asked for; this version reads its configuration at the start only");
-                    service.status("running");
+                    parts.service.reloading();
+                    parts.service.ready(&reload(config, parts.tls.as_deref()));
                 }
                 Signal::Stop => break,
             },

@@ -1,6 +1,6 @@
 //! Opened blocks, kept for the next look: a page of hits often lies in few blocks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use custody_event::block::Opened;
@@ -53,6 +53,18 @@ impl Blocks {
         let block = Arc::new(OpenBlock { stored, events });
         self.kept().keep(at, &block, self.max_bytes);
         Ok(block)
+    }
+
+    /// Blocks of these segments have lost events: they are read anew.
+    pub(super) fn forget(&self, segments: &BTreeSet<u64>) {
+        let mut kept = self.kept();
+        let old: Vec<LogCursor> =
+            kept.blocks.keys().filter(|at| segments.contains(&at.segment)).copied().collect();
+        for at in old {
+            if let Some((block, _)) = kept.blocks.remove(&at) {
+                kept.bytes -= cost(&block);
+            }
+        }
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {

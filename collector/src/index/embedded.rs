@@ -1,15 +1,16 @@
 //! The embedded index's answers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use custody_event::{Clock, EventId, EventView};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::blocks::{Blocks, OpenBlock};
 use super::lower::{is_everything, lower};
-use super::partition::Partition;
+use super::partition::{Partition, Payload};
 use super::schema::Fields;
 use super::segments::{Deadline, Scan, Times, View, border, searched, short};
 use super::{
@@ -28,6 +29,17 @@ pub(super) struct Shared {
     pub(super) searchable: watch::Sender<LogCursor>,
     /// A search met an error of the engine: the runner should look at the files.
     pub(super) suspect: AtomicBool,
+    /// What the runner is asked to do between blocks.
+    /// `None` once it has ended.
+    pub(super) requests: Mutex<Option<Vec<Request>>>,
+}
+
+/// What the runner does when asked; the answer comes when it is done.
+pub(super) enum Request {
+    /// Commit what it has read.
+    Commit(oneshot::Sender<()>),
+    /// Put a day that was made anew in its place.
+    Swap(String, oneshot::Sender<()>),
 }
 
 #[derive(Clone)]
@@ -42,6 +54,7 @@ impl Shared {
             partitions: RwLock::default(),
             searchable: watch::Sender::new(LogCursor::default()),
             suspect: AtomicBool::new(false),
+            requests: Mutex::new(Some(Vec::new())),
         }
     }
 
@@ -90,6 +103,18 @@ impl Shared {
         self.all().iter().find(|shown| shown.partition.day == day).map(|s| Arc::clone(&s.view))
     }
 
+    /// The days whose stretch of the log touches one of these segments.
+    pub(super) fn days_of(&self, segments: &BTreeSet<u64>) -> Vec<String> {
+        let touches = |payload: &Payload| {
+            segments
+                .range(payload.from.segment..=payload.next.segment)
+                .any(|segment| *segment < payload.next.segment || payload.next.offset > 0)
+        };
+        let all = self.all();
+        let days = all.iter().filter(|shown| touches(&shown.partition.payload));
+        days.map(|shown| shown.partition.day.clone()).collect()
+    }
+
     fn views(&self) -> Vec<Arc<View>> {
         self.all().iter().map(|shown| Arc::clone(&shown.view)).collect()
     }
@@ -97,8 +122,10 @@ impl Shared {
 
 /// Finds events with the embedded index.
 pub struct EmbeddedStore {
-    shared: Arc<Shared>,
-    blocks: Blocks,
+    pub(super) shared: Arc<Shared>,
+    pub(super) blocks: Blocks,
+    pub(super) source: Arc<dyn BlockSource>,
+    pub(super) options: IndexOptions,
     clock: Arc<dyn Clock>,
     fields: Fields,
     search_limit_ms: u64,
@@ -114,7 +141,9 @@ impl EmbeddedStore {
     ) -> Self {
         Self {
             shared,
-            blocks: Blocks::new(source, options.cache_bytes),
+            blocks: Blocks::new(Arc::clone(&source), options.cache_bytes),
+            source,
+            options: options.clone(),
             clock,
             fields: Fields::schema().1,
             search_limit_ms: options.search_limit_ms,

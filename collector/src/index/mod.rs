@@ -21,6 +21,11 @@
 //! cannot be read is counted, warned of, and skipped. A full disk or an I/O error makes the runner
 //! wait and begin again from the last commit. The evidence log is only ever read.
 //!
+//! # Removal
+//! Events that have expired or were erased leave bare leaves in the log. Their days are then made
+//! anew from the log beside those that are searched, and put in their place whole ([`remake`]):
+//! no term of an event that is gone stays on the disk.
+//!
 //! # Budgets
 //! Every question has a time ([`IndexOptions::search_limit_ms`], less if the question says so) and
 //! bytes ([`IndexOptions::page_bytes`]). When its time is up it ends between two segments and
@@ -43,6 +48,7 @@ mod lower;
 pub mod memory;
 pub mod merge;
 mod partition;
+mod remake;
 pub mod runner;
 pub mod schema;
 mod segments;
@@ -283,6 +289,9 @@ pub enum IndexError {
         /// The lock.
         path: std::path::PathBuf,
     },
+    /// The runner has ended, or could not do what it was asked to do.
+    #[error("the index is not running, or an error in its log kept it from doing this; try again")]
+    Stopped,
     /// The runner's thread could not be started.
     #[error("the index thread cannot be started: {0}")]
     Thread(std::io::Error),

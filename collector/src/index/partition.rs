@@ -154,16 +154,76 @@ pub(super) fn remove(path: &Path) -> Result<(), IndexError> {
 }
 
 const ASIDE: &str = ".damaged";
+const ANEW: &str = ".new";
+const OLD: &str = ".old";
+
+/// The name under which a day is made anew, beside the one that is searched.
+pub(super) fn anew(day: &str) -> String {
+    format!("{day}{ANEW}")
+}
+
+/// Puts the day that was made anew in the old one's place. Nobody may have either of them open.
+pub(super) fn swap(dir: &Path, day: &str) -> Result<(), IndexError> {
+    let (path, old) = (dir.join(day), dir.join(format!("{day}{OLD}")));
+    remove(&old)?;
+    std::fs::rename(&path, &old).map_err(io(&path))?;
+    end_swap(dir, day)
+}
+
+fn end_swap(dir: &Path, day: &str) -> Result<(), IndexError> {
+    let new = dir.join(anew(day));
+    std::fs::rename(&new, dir.join(day)).map_err(io(&new))?;
+    std::fs::File::open(dir).and_then(|folder| folder.sync_all()).map_err(io(dir))?;
+    remove(&dir.join(format!("{day}{OLD}")))
+}
+
+/// Ends swaps that were broken off; with `all` also removes what was being made anew.
+pub(super) fn end_swaps(dir: &Path, all: bool) -> Result<(), IndexError> {
+    for name in names(dir)? {
+        if let Some(day) = name.strip_suffix(OLD).filter(|day| is_day(day)) {
+            let has = |name: &str| {
+                let path = dir.join(name);
+                path.try_exists().map_err(io(&path))
+            };
+            match (has(day)?, has(&anew(day))?) {
+                (false, true) => end_swap(dir, day)?,
+                (false, false) => {
+                    let old = dir.join(&name);
+                    std::fs::rename(&old, dir.join(day)).map_err(io(&old))?;
+                }
+                (true, _) => remove(&dir.join(&name))?,
+            }
+        }
+    }
+    for name in names(dir)? {
+        if all && name.strip_suffix(ANEW).is_some_and(is_day) {
+            remove(&dir.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was set aside: it may hold what is to be gone.
+pub(super) fn remove_asides(dir: &Path) -> Result<(), IndexError> {
+    for name in names(dir)?.iter().filter(|name| name.ends_with(ASIDE)) {
+        remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, IndexError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
+        if let Ok(name) = entry.map_err(io(dir))?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
 
 /// The days that have a partition, in order.
 pub(super) fn days(dir: &Path) -> Result<Vec<String>, IndexError> {
-    let mut days = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io(dir))? {
-        let name = entry.map_err(io(dir))?.file_name();
-        if let Some(name) = name.to_str().filter(|name| is_day(name)) {
-            days.push(name.to_owned());
-        }
-    }
+    let mut days: Vec<String> = names(dir)?.into_iter().filter(|name| is_day(name)).collect();
     days.sort_unstable();
     Ok(days)
 }

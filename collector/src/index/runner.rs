@@ -8,8 +8,8 @@
 use std::fs::File;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ use tantivy::{FutureResult, IndexWriter};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::embedded::{EmbeddedStore, Shared};
+use super::embedded::{EmbeddedStore, Request, Shared};
 use super::partition::{self, Opened, Partition};
+use super::remake::Remaking;
 use super::schema::{Documents, Fields, day_of, pack_place};
 use super::{IndexError, IndexOptions, merge};
 use crate::store::{BlockSource, LogCursor, StoreError, StoredBlock};
@@ -129,6 +130,7 @@ impl Indexer {
             Arc::clone(&clock),
             Arc::clone(&shared),
         ));
+        partition::end_swaps(&options.dir, true)?;
         let mut indexer = Self {
             options,
             source,
@@ -246,6 +248,7 @@ impl Indexer {
             self.current = None;
             self.survey(true)?;
         }
+        self.answer_requests()?;
         let found = self.next_block()?;
         let turn = match found {
             Some(block) => {
@@ -263,6 +266,59 @@ impl Indexer {
         }
         self.poll_merge()?;
         Ok(turn)
+    }
+
+    /// Does what it was asked to do; what fails is asked for again by whoever asked.
+    fn answer_requests(&mut self) -> Result<(), IndexError> {
+        let waiting = self
+            .shared
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+            .map(std::mem::take);
+        for request in waiting.into_iter().flatten() {
+            let done = match request {
+                Request::Commit(done) => {
+                    self.commit()?;
+                    done
+                }
+                Request::Swap(day, done) => {
+                    self.swap(&day)?;
+                    done
+                }
+            };
+            if done.send(()).is_err() {
+                log::debug!("nobody waits for the index any more");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the day that was made anew in the place of the old one, with what came meanwhile.
+    fn swap(&mut self, day: &str) -> Result<(), IndexError> {
+        self.commit()?;
+        if self.current.as_ref().is_some_and(|writing| writing.partition.day == day) {
+            self.current = None;
+        }
+        let dir = self.options.dir.clone();
+        let Some(old) = self.shared.partition(day) else { return Ok(()) };
+        let name = partition::anew(day);
+        match Partition::open(&dir, &name, false)? {
+            Opened::Whole(new) => {
+                let to = old.payload.next;
+                Remaking::go_on(*new, &self.options, &*self.source)?.read_up_to(to)?;
+            }
+            _ => return partition::remove(&dir.join(name)),
+        }
+        partition::swap(&dir, day)?;
+        match Partition::open(&dir, day, false)? {
+            Opened::Whole(partition) => self.shared.publish(&partition),
+            _ => {
+                self.shared.suspect.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     fn next_block(&mut self) -> Result<Option<StoredBlock>, IndexError> {
@@ -482,6 +538,7 @@ impl Indexer {
     /// Opens all partitions, sets aside what is damaged, and plans what must be read.
     fn survey(&mut self, verify_all: bool) -> Result<(), IndexError> {
         let dir = self.options.dir.clone();
+        partition::end_swaps(&dir, false)?;
         let days = partition::days(&dir)?;
         let mut whole: Vec<Partition> = Vec::new();
         let mut lost: Vec<String> = Vec::new();
@@ -521,6 +578,13 @@ impl Indexer {
     }
 }
 
+impl Drop for Indexer {
+    /// Whoever waits for an answer gets none.
+    fn drop(&mut self) {
+        drop(self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// What has to be read, given the partitions that are whole (in order of the log and of days)
 /// and the days that were lost.
 fn plan(whole: &[Partition], lost: &[String]) -> Vec<Stretch> {
@@ -553,15 +617,7 @@ impl Writing {
         options: &IndexOptions,
         cursor: LogCursor,
     ) -> Result<Self, IndexError> {
-        let writer = partition.index.writer_with_options(
-            IndexWriterOptions::builder()
-                .memory_budget_per_thread(options.arena_bytes)
-                .num_worker_threads(1)
-                .num_merge_threads(1)
-                .build(),
-        )?;
-        // The runner itself says what is merged.
-        writer.set_merge_policy(Box::new(tantivy::merge_policy::NoMergePolicy));
+        let writer = writer_of(&partition, options)?;
         Ok(Self {
             partition,
             writer,
@@ -572,6 +628,23 @@ impl Writing {
             cursor,
         })
     }
+}
+
+/// A writer whose segments stand in the order of the log.
+pub(super) fn writer_of(
+    partition: &Partition,
+    options: &IndexOptions,
+) -> Result<IndexWriter, IndexError> {
+    let writer = partition.index.writer_with_options(
+        IndexWriterOptions::builder()
+            .memory_budget_per_thread(options.arena_bytes)
+            .num_worker_threads(1)
+            .num_merge_threads(1)
+            .build(),
+    )?;
+    // The runner itself says what is merged.
+    writer.set_merge_policy(Box::new(tantivy::merge_policy::NoMergePolicy));
+    Ok(writer)
 }
 
 async fn idle(ends: &mut watch::Receiver<LogCursor>, stop: &CancellationToken, wait: Duration) {

@@ -169,6 +169,9 @@ fn first_look(
     if let Some(known) = before? {
         return Ok(known);
     }
+    if let Some(reason) = log.held_back() {
+        return Err(Problem::unavailable(reason, 10));
+    }
     let coverage = content::check(&block).map_err(Problem::malformed)?;
     let checked = Arc::new(Checked { block, bytes, coverage, keys_version, _permit: Some(permit) });
     submit(log, checked)

@@ -76,6 +76,8 @@ pub enum Act {
         /// The permission that is missing, or why the token is not good.
         what: String,
     },
+    /// What was done about retention: holds, erasures, the archive, what has expired.
+    Retained(Box<super::RetainAct>),
     /// Users, tokens, roles, agents and forks: as it stands in the table of acts.
     Administered {
         /// Who did it; `None` for the command line.
@@ -192,6 +194,7 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             Say { who: Some(who), ..Say::new("authentication.logout", "logout", message) }
         }
         Act::Exported(export) => super::exports::describe(export, draft),
+        Act::Retained(act) => super::retained::describe(act, draft),
         Act::Locked { who, from } => {
             draft.text(Field::Category, AUTHENTICATION);
             draft.text(Field::SourceIp, from.to_string());

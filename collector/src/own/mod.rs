@@ -18,6 +18,7 @@
 
 mod describe;
 mod exports;
+mod retained;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,6 +40,7 @@ use crate::tlog::Enrolment;
 
 pub use describe::{Act, Login};
 pub use exports::ExportAct;
+pub use retained::RetainAct;
 
 /// Acts that wait, at most.
 const QUEUE: usize = 4_096;
@@ -77,6 +79,12 @@ impl Identity {
             .parse()
             .map_err(|_| anyhow::anyhow!("32 hex digits are an id"))?;
         Ok(Self { agent, host: digest("custody collector host v1\0"), key })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn agent(&self) -> AgentId {
+        self.agent
     }
 
     /// As the log vouches for it.

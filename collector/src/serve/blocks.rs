@@ -43,7 +43,10 @@ pub(super) async fn post_block(
     let bytes = read_body(body, expected, app.max_block_bytes).await?;
     let sender = Sender { host: agent.host.clone(), key: agent.key.clone() };
     let known_size = tree_size(&headers)?;
-    let (next_seq, receipt) = app.ingest.take(sender, path, bytes, permit, known_size).await?;
+    let len = bytes.len();
+    let taken = app.ingest.take(sender, path, bytes, permit, known_size).await;
+    app.counters.block(taken.is_ok(), len);
+    let (next_seq, receipt) = taken?;
     Ok(Json(Acknowledged { next_seq, receipt }))
 }
 

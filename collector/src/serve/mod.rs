@@ -6,6 +6,7 @@
 //! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token |
 //! | `GET /v1/agents` | readers without a scope | agents with their streams and books |
 //! | `/tlog/…`, `/v1/log…`, `/v1/agents/{agent}/keys` | see [`tlog`] | the transparency log |
+//! | `GET /metrics` | loopback, or who reads | numbers for Prometheus ([`metrics`]) |
 //! | `GET /healthz` | anybody | 200 while the process answers |
 //! | `GET /readyz` | anybody | 200 while blocks are taken, else 503 |
 //!
@@ -18,6 +19,7 @@ mod agents;
 mod blocks;
 mod enroll;
 pub(crate) mod keeper;
+pub mod metrics;
 pub mod problem;
 pub mod server;
 mod tlog;
@@ -33,7 +35,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use custody_config::shell::StopToken;
-use custody_event::Clock;
+use custody_event::{Clock, Timestamp};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
@@ -72,6 +74,8 @@ pub struct App {
     max_block_bytes: usize,
     client_certificates: bool,
     acts: Option<Acts>,
+    counters: Arc<metrics::Counters>,
+    started: Timestamp,
     stop: StopToken,
 }
 
@@ -108,12 +112,14 @@ impl App {
             ingest: Ingest::new(Arc::clone(&log), limits.workers),
             log,
             access,
-            clock,
             throttle: Throttle::default(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES)),
             max_block_bytes: limits.max_block_bytes.min(custody_event::MAX_BLOCK_BYTES),
             client_certificates: limits.client_certificates,
             acts: None,
+            counters: Arc::default(),
+            started: clock.now(),
+            clock,
             stop,
         }
     }
@@ -122,6 +128,12 @@ impl App {
     #[must_use]
     pub fn telling(self, acts: Acts) -> Self {
         Self { acts: Some(acts), ..self }
+    }
+
+    /// What is counted while requests are answered: the server counts, too.
+    #[must_use]
+    pub fn counters(&self) -> Arc<metrics::Counters> {
+        Arc::clone(&self.counters)
     }
 
     /// The routes of this room, and those of others behind them.
@@ -136,6 +148,7 @@ impl App {
             .route("/tlog/checkpoint", get(tlog::get_checkpoint))
             .route("/tlog/tile/{*path}", get(tlog::get_tile))
             .route("/tlog/witness/{agent}", get(tlog::get_witness))
+            .route("/metrics", get(metrics::get_metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .with_state(self)

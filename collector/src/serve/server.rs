@@ -19,11 +19,12 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::Peer;
+use super::metrics::Counters;
+use super::tls::Certificates;
 
 /// Connections at once: an agent holds four.
 const MAX_CONNECTIONS: usize = 4096;
@@ -40,19 +41,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 struct Server {
     http: Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificates>>,
     router: Router,
+    counters: Arc<Counters>,
     stop: StopToken,
 }
 
 /// Serves `router` on `listener` until `stop` is set and requests under way are finished.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificates>>,
     router: Router,
+    counters: Arc<Counters>,
     stop: StopToken,
 ) {
-    let server = Arc::new(Server { http: http(), tls, router, stop: stop.clone() });
+    let server = Arc::new(Server { http: http(), tls, router, counters, stop: stop.clone() });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -100,18 +103,23 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         log::debug!(error:% = error, peer:% = addr; "TCP_NODELAY could not be set");
     }
+    server.counters.connected();
     let Some(tls) = &server.tls else {
         return requests(&server, stream, Peer { addr, certified: false }).await;
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             let certified = stream.get_ref().1.peer_certificates().is_some();
             requests(&server, stream, Peer { addr, certified }).await;
         }
         Ok(Err(error)) => {
+            server.counters.handshake_failed();
             log::warn!(error:% = error, peer:% = addr; "a TLS handshake failed");
         }
-        Err(_) => log::warn!(peer:% = addr; "a TLS handshake took too long"),
+        Err(_) => {
+            server.counters.handshake_failed();
+            log::warn!(peer:% = addr; "a TLS handshake took too long");
+        }
     }
 }
 
@@ -119,10 +127,12 @@ async fn requests<S>(server: &Server, stream: S, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let router = server.router.clone();
+    let (router, counters) = (server.router.clone(), Arc::clone(&server.counters));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.clone().oneshot(request.map(Body::new))
+        let answer = router.clone().oneshot(request.map(Body::new));
+        let counters = Arc::clone(&counters);
+        async move { answer.await.inspect(|answer| counters.answered(answer.status())) }
     });
     let connection = server.http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

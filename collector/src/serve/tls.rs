@@ -4,12 +4,43 @@
 //! programs that read with a token need none.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The certificates in force: new ones can take their place while connections are served with the old.
+pub struct Certificates {
+    acceptor: RwLock<TlsAcceptor>,
+}
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    /// These.
+    #[must_use]
+    pub fn new(config: ServerConfig) -> Self {
+        Self { acceptor: RwLock::new(TlsAcceptor::from(Arc::new(config))) }
+    }
+
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From the next connection on.
+    pub fn replace(&self, config: ServerConfig) {
+        *self.acceptor.write().unwrap_or_else(PoisonError::into_inner) =
+            TlsAcceptor::from(Arc::new(config));
+    }
+}
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -32,7 +32,8 @@ impl Tlog {
         {
             return Ok(());
         }
-        write_whole(&self.witness_path(agent), note.as_bytes())
+        let path = self.witness_path(agent);
+        write_whole(&path, note.as_bytes()).map_err(|source| TlogError::Io { path, source })
     }
 
     /// The newest checkpoint that this agent has cosigned.

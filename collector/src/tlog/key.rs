@@ -46,6 +46,9 @@ pub(super) fn load(folder: &Path, origin: &str, random: &[u8; 32]) -> Result<Not
             }
             Ok(key)
         }
-        None => write_whole(&vkey_path, format!("{verifier}\n").as_bytes()).map(|()| key),
+        None => match write_whole(&vkey_path, format!("{verifier}\n").as_bytes()) {
+            Ok(()) => Ok(key),
+            Err(source) => Err(TlogError::Io { path: vkey_path, source }),
+        },
     }
 }

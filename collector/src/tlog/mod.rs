@@ -471,20 +471,19 @@ impl Prove for EvidenceLog {
 
 /// Writes the checkpoint: whole and durable, or not at all.
 fn save(folder: &Path, note: &str) -> Result<(), TlogError> {
-    write_whole(&folder.join("checkpoint"), note.as_bytes())
+    let path = folder.join("checkpoint");
+    write_whole(&path, note.as_bytes()).map_err(|source| TlogError::Io { path, source })
 }
 
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TlogError> {
+/// Writes a file durably, whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|source| TlogError::Io { path: path.to_owned(), source })
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,13 +1,13 @@
 //! Reading the sections of `collector.yaml`.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
-    BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig, LimitsConfig,
-    RetentionClass, RetentionConfig, SearchConfig, ServerTls,
+    ArchiveConfig, BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig,
+    LimitsConfig, RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig,
 };
 use crate::common;
 use crate::load::Env;
@@ -15,7 +15,7 @@ use crate::place::{Located, Place, Problem};
 use crate::secret::{file_or_credential, secret_file};
 use crate::section::{Reader, Section, one_of};
 use crate::tree::Node;
-use crate::units::{ByteSize, Period, UnitError};
+use crate::units::{ByteSize, Keep, Period, UnitError};
 
 pub(super) fn collector(
     top: &mut Section<'_>,
@@ -38,6 +38,8 @@ pub(super) fn collector(
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
         retention: retention(top.section("retention")),
         exports: exports(top.section("exports")),
+        archive: top.optional_section("archive").and_then(archive),
+        space: space(top.section("space")),
         limits: limits(top.section("limits")),
         log: common::log(top.section("log"), overrides.log_level),
     };
@@ -147,32 +149,79 @@ fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
     segment_bytes.map(|segment_bytes| BlocksConfig::Local { segment_bytes })
 }
 
+/// Nothing is kept for less than a day or for more than this, but for ever.
+const LONGEST: Period = Period::days(36_500);
+
 fn retention(mut section: Section<'_>) -> RetentionConfig {
     let base = RetentionConfig::default();
-    let range = || Period::days(1)..=Period::days(36_500);
-    let default = section.period("default", range()).unwrap_or(base.default);
+    let minimum = section.period("minimum", Period::days(1)..=LONGEST).unwrap_or(base.minimum);
+    let default =
+        keep(&mut section, "default", minimum).unwrap_or(base.default.max(Keep::For(minimum)));
     let nodes = section.list("classes").map(|(_, nodes)| nodes).unwrap_or_default();
     let reader = section.reader();
-    let classes = nodes.into_iter().filter_map(|node| retention_class(reader, node)).collect();
+    let classes =
+        nodes.into_iter().filter_map(|node| retention_class(reader, node, minimum)).collect();
     section.finish();
-    RetentionConfig { default, classes }
+    RetentionConfig { default, minimum, classes }
 }
 
-fn retention_class(reader: &Reader, node: Node) -> Option<RetentionClass> {
+/// A time to keep, not below the floor.
+fn keep(section: &mut Section<'_>, key: &'static str, minimum: Period) -> Option<Keep> {
+    let read = |text: &str| {
+        let keep = Keep::parse(text)?;
+        let (what, hint) = if keep < Keep::For(minimum) {
+            let what = format!("`{text}` is below the floor of {minimum}");
+            let hint = format!(
+                "write {minimum} or more, or `forever`; `retention.minimum` sets the floor"
+            );
+            (what, hint)
+        } else if keep > Keep::For(LONGEST) && keep != Keep::Forever {
+            (format!("`{text}` is beyond {LONGEST}"), "write less, or `forever`".to_owned())
+        } else {
+            return Ok(keep);
+        };
+        Err(UnitError { what, hint })
+    };
+    section.parsed(key, read).map(Located::into_inner)
+}
+
+fn retention_class(reader: &Reader, node: Node, minimum: Period) -> Option<RetentionClass> {
     let mut item = reader.section(node, "retention.classes[]");
     item.must_have("keep");
     let severity = words(&mut item, "severity", |word| SEVERITIES.contains(&word), SEVERITIES);
     let category = words(&mut item, "category", custody_event::taxonomy::is_category, CATEGORIES);
-    let keep = item.period("keep", Period::days(1)..=Period::days(36_500));
-    if severity.is_empty() && category.is_empty() {
+    let tenant = item.texts("tenant").unwrap_or_default();
+    let tenant: Vec<String> = tenant.into_iter().map(Located::into_inner).collect();
+    let keep = keep(&mut item, "keep", minimum);
+    if severity.is_empty() && category.is_empty() && tenant.is_empty() {
         item.reader().at(
             item.spot(),
-            "a class of retention needs `severity` or `category`",
+            "a class of retention needs `severity`, `category` or `tenant`",
             "say which events it is about",
         );
     }
     item.finish();
-    Some(RetentionClass { severity, category, keep: keep? })
+    Some(RetentionClass { severity, category, tenant, keep: keep? })
+}
+
+fn archive(mut section: Section<'_>) -> Option<ArchiveConfig> {
+    let _type = kind(&mut section, &[("dir", ())], &["s3"]);
+    section.must_have("path");
+    let path = section.parsed("path", |text| Ok(PathBuf::from(text)));
+    let after = section.period("after", Period::days(1)..=LONGEST).unwrap_or(Period::days(30));
+    section.finish();
+    Some(ArchiveConfig::Dir { path: path?, after })
+}
+
+fn space(mut section: Section<'_>) -> SpaceConfig {
+    let base = SpaceConfig::default();
+    let sizes = || ByteSize::from_bytes(0)..=ByteSize::mib(1024 * 1024);
+    let space = SpaceConfig {
+        archive_below: section.size("archive_below", sizes()).unwrap_or(base.archive_below),
+        stop_below: section.size("stop_below", sizes()).unwrap_or(base.stop_below),
+    };
+    section.finish();
+    space
 }
 
 fn words(

@@ -2,17 +2,20 @@
 //!
 //! - `demo`: from a log line to an event found by search, with the real programs.
 //! - `ci`: what continuous integration runs.
-//! - `dist`: the Debian packages.
+//! - `dist`: packages, archive, bill of materials, checksums.
+//! - `booted`: the packages on a booted system.
 //! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector; `score-corpus` links the parsers.
+//! admin socket. Nothing here links the agent or the collector but `papers` (a feature, for `dist`
+//! alone); `score-corpus` links the parsers.
 
 mod agent;
 mod bench;
+mod booted;
 mod ci;
 mod collector;
 mod daemon;
@@ -47,8 +50,13 @@ enum Command {
     Demo(demo::Args),
     /// Run what continuous integration runs: format, lints, tests, demo.
     Ci(ci::Args),
-    /// Make the Debian packages.
+    /// Make the packages, the archive, the bill of materials and the checksums.
     Dist(dist::Args),
+    /// Make manual pages and completions (`dist` does).
+    #[cfg(feature = "papers")]
+    Papers(dist::papers::Args),
+    /// Make packages and try them on a booted system: install, kill, hang, reload, reboot, upgrade, purge (Linux, root).
+    Booted(booted::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -65,6 +73,9 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
+        #[cfg(feature = "papers")]
+        Command::Papers(args) => dist::papers::run(&args),
+        Command::Booted(args) => booted::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::ScoreCorpus(args) => score::run(&args),
         Command::SchemaTables(args) => schemas::run(&args),

@@ -36,6 +36,9 @@
 //! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
+//! | `retention` | events erased by two people while the collector is killed; a backup restored |
+//! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
+//! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -47,6 +50,7 @@
 
 mod access;
 mod bad_input;
+mod booted;
 mod crash;
 mod disk_full;
 mod export;
@@ -54,6 +58,8 @@ mod fork;
 mod logrotate;
 mod memory_loss;
 mod query;
+mod retention;
 mod rotate;
+mod service;
 mod ship;
 mod spool_full;

@@ -132,7 +132,7 @@ fn a_reload_takes_a_new_source_in_and_a_bad_file_leaves_the_old_one_at_work() {
     let mut tally = collector.tally();
     until("the refusal is an event", world.patience(), || {
         tally.look();
-        tally.own("agent.config.load").iter().any(|own| own.outcome == "failure").then_some(())
+        tally.own("configuration.update").iter().any(|own| own.outcome == "failure").then_some(())
     });
     assert_eq!(agent.status().0["config_sha256"], second, "the old one stays in force");
     log.append(500);
@@ -146,7 +146,7 @@ fn a_reload_takes_a_new_source_in_and_a_bad_file_leaves_the_old_one_at_work() {
     tally.expect_balanced_books();
     assert_eq!(tally.others[0].input, "other");
     let loads: Vec<&str> =
-        tally.own("agent.config.load").iter().map(|own| own.outcome.as_str()).collect();
+        tally.own("configuration.update").iter().map(|own| own.outcome.as_str()).collect();
     assert_eq!(loads, ["success", "failure"]);
 }
 
@@ -300,7 +300,7 @@ fn tls_with_a_private_authority_is_trusted_by_its_file_and_by_nothing_else() {
 }
 
 /// Paths of an authority's certificate, and of a certificate for 127.0.0.1 by it with its key.
-fn certificates(world: &World) -> (String, String, String) {
+pub(crate) fn certificates(world: &World) -> (String, String, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -60,6 +60,14 @@ mod walk;
 mod tests;
 
 pub use multiline::{Multiline, MultilineRule};
+/// Looks which files patterns mean now, and what cannot be looked at.
+///
+/// # Errors
+/// A pattern is none.
+pub(crate) fn look(paths: &[String], exclude: &[String]) -> Result<walk::Found, globset::Error> {
+    Ok(walk::Walk::new(paths, exclude)?.look())
+}
+
 pub use tailer::{Progress, Tailer};
 pub use wake::Waker;
 

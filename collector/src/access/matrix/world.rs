@@ -21,6 +21,7 @@ use crate::access::{
 };
 use crate::command::derived;
 use crate::own::{self, OwnStream};
+use crate::retain;
 use crate::serve::{App, Limits, Peer};
 use crate::store::evidence::{EvidenceLog, Options, TlogOptions, folder_in};
 use crate::testing::TestStream;
@@ -94,6 +95,7 @@ impl Browsed {
 }
 
 pub(in crate::access) struct World {
+    _keeping: retain::Worker,
     pub(super) subjects: Vec<Subject>,
     /// An event of the right tenant.
     pub(super) event: String,
@@ -178,6 +180,7 @@ impl World {
         });
         let opened = EvidenceLog::open(&folder_in(dir), &options, Arc::clone(&shared));
         let log = Arc::new(opened.unwrap().0);
+        let own_agent = own.agent();
         let started = OwnStream::start(Arc::clone(&log), own, "collector", Arc::clone(&shared));
         let (own, acts) = started.unwrap();
         let overrides =
@@ -199,10 +202,21 @@ impl World {
             stop: stop.clone(),
         });
         let started = started.unwrap();
+        let given = retain::Given {
+            config: &config,
+            data_dir: dir,
+            log: Arc::clone(&log),
+            index: started.index.as_ref().map(|(index, _)| Arc::clone(index)),
+            clock: Arc::clone(&shared),
+            acts: Some(acts.clone()),
+            own: own_agent,
+        };
+        let (keeping, retention) = derived::retention(given, &started).unwrap();
         let limits = Limits { max_block_bytes: 1 << 20, workers: 2, client_certificates: false };
         let app = App::new(Arc::clone(&log), Arc::clone(&access), shared, &limits, stop);
-        let others = started.routes.merge(crate::access::http::router(logins));
+        let others = started.routes.merge(retention).merge(crate::access::http::router(logins));
         let world = Self {
+            _keeping: keeping,
             subjects: Vec::new(),
             event: String::new(),
             access,

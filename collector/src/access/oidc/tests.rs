@@ -44,7 +44,7 @@ impl Provider {
             .with_state(Arc::clone(&provider));
         let stop = custody_config::shell::StopToken::new();
         let tasks = tokio_util::task::TaskTracker::new();
-        tasks.spawn(crate::serve::server::serve(listener, None, router, stop));
+        tasks.spawn(crate::serve::server::serve(listener, None, router, Arc::default(), stop));
         provider
     }
 

@@ -15,6 +15,10 @@
 //! A full disk refuses blocks until there is room. A failed sync closes the segment; if what is on
 //! the disk cannot be made sure of, the log fails for good ([`EvidenceLog::failed`]) and the
 //! process should end. Damage is found at start and never overwritten (`recover`).
+//!
+//! # Removal
+//! Events that have expired or were erased leave their leaves behind (`rewrite`); nothing else ever
+//! changes what is written.
 
 mod frame;
 mod held;
@@ -23,6 +27,7 @@ mod mark;
 mod note;
 mod reader;
 mod recover;
+mod rewrite;
 mod segment;
 mod shown;
 mod submit;
@@ -38,12 +43,15 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError};
 use custody_event::Clock;
+pub(crate) use custody_evidence::segments::Segment;
 use custody_evidence::{Entry, LogReceipt};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use held::DecideError;
 pub(crate) use ledger::{Ledger, Standing, StreamName};
+
 pub use recover::Cut;
+pub(crate) use rewrite::{Gone, Step, begun_of, make_sparse, read_segment};
 pub(crate) use submit::{Checked, Outcome};
 
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};
@@ -114,6 +122,7 @@ struct Shared {
     ledger: RwLock<Ledger>,
     end: watch::Sender<LogCursor>,
     failed: watch::Sender<Option<String>>,
+    held_back: watch::Sender<Option<String>>,
     tlog: Option<Tlog>,
     shown: Shown,
 }
@@ -181,6 +190,7 @@ impl EvidenceLog {
             ledger: RwLock::new(found.ledger),
             end: watch::Sender::new(end),
             failed: watch::Sender::new(None),
+            held_back: watch::Sender::new(None),
             tlog,
             shown: Shown::default(),
         });
@@ -256,6 +266,83 @@ impl EvidenceLog {
             },
             None => Err((work, "the collector is shutting down", 5)),
         }
+    }
+
+    /// Ends the segment that is being written, so that all there is now can be written anew.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The next segment cannot be begun, or the log is closed.
+    pub(crate) fn close_segment(&self) -> Result<(), StoreError> {
+        self.command(Work::Close)
+    }
+
+    /// Gives the writer something to do, and waits until it is done.
+    fn command<T>(
+        &self,
+        work: impl Fn(oneshot::Sender<Result<T, StoreError>>) -> Work,
+    ) -> Result<T, StoreError> {
+        let gone = || StoreError::Io {
+            path: PathBuf::from("evidence"),
+            source: std::io::Error::other("the evidence log is closed"),
+        };
+        let (answer, outcome) = oneshot::channel();
+        let queue = lock(&self.queue).clone().ok_or_else(gone)?;
+        // It may wait for room in the queue: unlike a sender, nobody asks again.
+        queue.send(work(answer)).map_err(|_| gone())?;
+        drop(queue);
+        outcome.blocking_recv().map_err(|_| gone())?
+    }
+
+    /// The segments that are closed, by their numbers; their lengths are those that the log names.
+    pub(crate) fn closed_segments(&self) -> Vec<Segment> {
+        self.shared.reader.closed()
+    }
+
+    /// Makes the blocks of a closed segment sparse: see [`rewrite`].
+    ///
+    /// # Errors
+    /// A file cannot be read or written; then the segment stands as it was.
+    pub(crate) fn make_sparse(
+        &self,
+        segment: &Segment,
+        gone: &Gone,
+        step: &dyn Fn(Step) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
+        let done = make_sparse(&segment.path, gone, step);
+        // Also after an error: the new file may be there already.
+        self.shared.reader.forget(segment.number);
+        done
+    }
+
+    /// Puts a copy that was archived in the place of a segment that has lost events since.
+    ///
+    /// # Errors
+    /// It is no copy of this segment, or a file cannot be read or written.
+    pub(crate) fn put_back(&self, segment: &Segment, copy: &Path) -> Result<(), StoreError> {
+        let done = rewrite::put_back(&segment.path, copy);
+        self.shared.reader.forget(segment.number);
+        done
+    }
+
+    /// Blocks of agents shall not be taken, for this reason; `None`: they shall.
+    pub(crate) fn hold_back(&self, reason: Option<String>) {
+        self.shared.held_back.send_if_modified(|before| {
+            if before.is_some() != reason.is_some() {
+                match &reason {
+                    Some(reason) => log::error!(reason:% = reason; "blocks are refused for now"),
+                    None => log::info!("blocks are taken again"),
+                }
+            }
+            let changed = *before != reason;
+            *before = reason;
+            changed
+        });
+    }
+
+    /// Why blocks of agents are not taken now, if they are not.
+    pub(crate) fn held_back(&self) -> Option<String> {
+        self.shared.held_back.borrow().clone()
     }
 
     /// The transparency log.

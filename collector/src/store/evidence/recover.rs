@@ -7,6 +7,7 @@
 //! | the same before the mark, or with a whole frame after it, or in a closed segment | refused: evidence is damaged; nothing is written |
 //! | a segment missing or shorter than the next one says | refused |
 //! | a sidecar missing or unfit | made again |
+//! | a segment half written anew (`.new`) | removed: the old one stands |
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -23,8 +24,8 @@ use super::mark::Mark;
 use super::note::{Note, NoteSpan, SidecarBuilder, read_sidecar};
 use super::reader::{RawFrame, Reader, read_frame};
 use super::segment::{
-    HEADER_BYTES, Segment, SegmentHeader, damaged, day_of, io_error, list, path_of, read_header,
-    sync_folder,
+    HEADER_BYTES, Segment, SegmentHeader, damaged, day_of, end_of, io_error, list, path_of,
+    read_header, sync_folder,
 };
 use crate::store::{LogCursor, Receipt, StoreError};
 
@@ -61,6 +62,7 @@ pub(super) struct Recovered {
 /// Opens the log in `root`, making it where there is none.
 pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, StoreError> {
     make_root(root)?;
+    super::rewrite::remove_unfinished(root)?;
     let (mark, said) = Mark::open(root).map_err(|e| io_error(&root.join("durable"), e))?;
     let mut segments = list(root)?;
     if segments.is_empty() {
@@ -69,8 +71,9 @@ pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, Store
         }
         segments.push(begin(root, clock, None)?);
     }
-    check_mark(root, &segments, said)?;
-    let reader = Arc::new(Reader::new(segments.clone()));
+    let named = named(&segments)?;
+    check_mark(root, &named, said)?;
+    let reader = Arc::new(Reader::new(named));
     let mut ledger = Ledger::with_order();
     let mut sidecars_made = 0;
     let (mut last, closed) = match segments.split_last() {
@@ -96,6 +99,15 @@ pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, Store
     let mut sidecar = SidecarBuilder::default();
     each_note(&last, &reader, &mut ledger, &mut |note| sidecar.push(note))?;
     Ok(Recovered { reader, ledger, last, file, sidecar, mark, cut, sidecars_made })
+}
+
+/// The segments with the lengths that the rest of the log names.
+fn named(segments: &[Segment]) -> Result<Vec<Segment>, StoreError> {
+    let named = segments.iter().map(|segment| {
+        let (len, _) = end_of(segment)?;
+        Ok(Segment { len, ..segment.clone() })
+    });
+    named.collect()
 }
 
 fn make_root(root: &Path) -> Result<(), StoreError> {
@@ -124,7 +136,7 @@ pub(super) fn begin(
     }
     let path = path_of(root, &day, number);
     let folder = path.parent().unwrap_or(root).to_owned();
-    let header = SegmentHeader { number, begun: now, prev_len, prev_crc };
+    let header = SegmentHeader { number, begun: now, prev_len, prev_crc, rewritten: None };
     let made = || -> std::io::Result<()> {
         std::fs::create_dir_all(&folder)?;
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -176,16 +188,32 @@ fn check_follows(segment: &Segment, next: &Segment) -> Result<(), StoreError> {
         let reason = format!("its header says that it is segment {}; {REMEDY}", header.number);
         return Err(damaged(&next.path, 8, reason));
     }
-    let crc = last_crc(segment)?;
-    if header.prev_len == segment.len && header.prev_crc == crc {
-        return Ok(());
+    let (len, crc) = end_of(segment)?;
+    if header.prev_len == len && header.prev_crc == crc {
+        return check_length(segment);
     }
     let reason = format!(
-        "it has {} bytes and ends with checksum {crc:08x}; the next segment says {} bytes and \
+        "it has {len} bytes and ends with checksum {crc:08x}; the next segment says {} bytes and \
          {:08x}; {REMEDY}",
-        segment.len, header.prev_len, header.prev_crc
+        header.prev_len, header.prev_crc
     );
     Err(damaged(&segment.path, segment.len.min(header.prev_len), reason))
+}
+
+/// A segment that was written anew says itself how long it is.
+fn check_length(segment: &Segment) -> Result<(), StoreError> {
+    let file = File::open(&segment.path).map_err(|e| io_error(&segment.path, e))?;
+    let rewritten = read_header(&segment.path, &file)?.and_then(|header| header.rewritten);
+    match rewritten {
+        Some(rewritten) if rewritten.len != segment.len => {
+            let reason = format!(
+                "it has {} bytes; it was written anew with {}; {REMEDY}",
+                segment.len, rewritten.len
+            );
+            Err(damaged(&segment.path, segment.len.min(rewritten.len), reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The segment's last four bytes.
@@ -206,7 +234,13 @@ fn mend_header(
     clock: &dyn Clock,
 ) -> Result<(), StoreError> {
     if last.len > HEADER_BYTES {
-        return read_header(&last.path, file).map(|_| ());
+        let header = read_header(&last.path, file)?;
+        if header.is_some_and(|header| header.rewritten.is_some()) {
+            // Only closed segments are written anew: one came after it.
+            let reason = format!("the segment after this one is missing; {REMEDY}");
+            return Err(damaged(&last.path, last.len, reason));
+        }
+        return Ok(());
     }
     match read_header(&last.path, file) {
         Ok(Some(_)) => return Ok(()),
@@ -214,10 +248,16 @@ fn mend_header(
         _ => {}
     }
     let (prev_len, prev_crc) = match before {
-        Some(before) => (before.len, last_crc(before)?),
+        Some(before) => end_of(before)?,
         None => (0, 0),
     };
-    let header = SegmentHeader { number: last.number, begun: clock.now(), prev_len, prev_crc };
+    let header = SegmentHeader {
+        number: last.number,
+        begun: clock.now(),
+        prev_len,
+        prev_crc,
+        rewritten: None,
+    };
     file.set_len(0)
         .and_then(|()| file.write_all_at(&header.to_bytes(), 0))
         .and_then(|()| file.sync_all())
@@ -288,6 +328,16 @@ fn is_whole(bytes: &[u8]) -> bool {
         .is_some_and(|(lengths, frame)| frame::open(frame, lengths).is_ok())
 }
 
+/// The notes of a closed segment, where its sidecar is there and fits.
+pub(super) fn notes_of(segment: &Segment) -> Result<Option<Vec<Note>>, StoreError> {
+    let path = segment.path.with_extension("idx");
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(read_sidecar(&bytes, segment.number, segment.len)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(&path, error)),
+    }
+}
+
 /// Takes a closed segment's notes from its sidecar, or makes it again (then `true`).
 fn load_closed(
     segment: &Segment,
@@ -295,12 +345,7 @@ fn load_closed(
     ledger: &mut Ledger,
 ) -> Result<bool, StoreError> {
     let path = segment.path.with_extension("idx");
-    let notes = match std::fs::read(&path) {
-        Ok(bytes) => read_sidecar(&bytes, segment.number, segment.len),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(io_error(&path, error)),
-    };
-    if let Some(notes) = notes {
+    if let Some(notes) = notes_of(segment)? {
         notes.iter().for_each(|note| ledger.apply(note));
         return Ok(false);
     }
@@ -330,9 +375,10 @@ fn each_note(
     let file = File::open(&segment.path).map_err(|e| io_error(&segment.path, e))?;
     let mut offset = HEADER_BYTES;
     while offset < segment.len {
-        let at = LogCursor { segment: segment.number, offset };
         let wrong = |reason: String| damaged(&segment.path, offset, format!("{reason}; {REMEDY}"));
         let frame = read_frame(&file, &segment.path, offset, segment.len)?.map_err(wrong)?;
+        let named = frame.was.as_ref().map_or(offset, |was| was.at);
+        let at = LogCursor { segment: segment.number, offset: named };
         let note = note_of_frame(&frame, at, reader, ledger).map_err(|error| match error {
             DecideError::Store(error) => error,
             DecideError::Malformed(error) => wrong(error.to_string()),
@@ -363,8 +409,17 @@ fn note_of_frame(
             ))));
         }
     }
-    let basis = ledger.basis(&name, &header.host, &coverage);
-    let decision = decide(&block, &coverage, &basis, reader)?;
+    let decision = match &frame.was {
+        Some(was) => Decision {
+            ranges: frame.receipt.held.clone(),
+            by_source: was.held.clone(),
+            lines: was.lines.clone(),
+        },
+        None => {
+            let basis = ledger.basis(&name, &header.host, &coverage);
+            decide(&block, &coverage, &basis, reader)?
+        }
+    };
     Ok(note(&block, &coverage, &decision, &frame.receipt, at))
 }
 

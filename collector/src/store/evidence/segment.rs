@@ -2,7 +2,7 @@
 //!
 //! `evidence/2026-11-21/0000000007.seg`: the folder is the UTC day on which the segment was begun,
 //! the number runs over all days without holes. A segment is closed when it has reached its size
-//! or the day is over; closed segments never change.
+//! or the day is over; closed segments change only by losing events ([`super::rewrite`]).
 //!
 //! The form stands in [`custody_evidence::segments`], for whoever reads it without a collector. A header
 //! names the segment before, so a closed one that has lost its end, or was exchanged, is noticed
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use custody_event::Timestamp;
 use custody_evidence::segments::{self, HEADER_LEN};
-pub(super) use custody_evidence::segments::{HEADER_BYTES, Segment, SegmentHeader};
+pub(super) use custody_evidence::segments::{HEADER_BYTES, Rewritten, Segment, SegmentHeader};
 
 use crate::store::StoreError;
 
@@ -29,6 +29,11 @@ pub(super) fn read_header(path: &Path, file: &File) -> Result<Option<SegmentHead
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(source) => Err(io_error(path, source)),
     }
+}
+
+/// How a segment ended when it was closed: its length and its last four bytes then.
+pub(super) fn end_of(segment: &Segment) -> Result<(u64, u32), StoreError> {
+    segments::end_of(segment).map_err(|e| io_error(&segment.path, e))
 }
 
 /// The UTC day of a time, as a folder is named.

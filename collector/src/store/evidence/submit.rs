@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::held::Decision;
 use super::ledger::{Basis, StreamName};
+use crate::store::StoreError;
 use crate::tlog::TlogError;
 
 /// A block whose content has been checked. What it may not be is decided by its place in the log.
@@ -41,6 +42,8 @@ pub(super) enum Work {
     Block(Box<Submission>),
     /// A statement for the transparency log; answered with its place there.
     Statement(Box<Entry>, oneshot::Sender<Result<u64, TlogError>>),
+    /// The segment shall end here.
+    Close(oneshot::Sender<Result<(), StoreError>>),
 }
 
 /// What became of a submission.

@@ -12,8 +12,8 @@ use custody_evidence::{Chain, Place, PublicKey};
 use super::ledger::StreamName;
 use super::mark::Mark;
 use super::reader::{RawFrame, read_frame};
-use super::recover::{find_whole_frame, last_crc};
-use super::segment::{HEADER_BYTES, Segment, SegmentHeader, io_error, list, read_header};
+use super::recover::find_whole_frame;
+use super::segment::{HEADER_BYTES, Segment, SegmentHeader, end_of, io_error, list, read_header};
 use crate::store::StoreError;
 
 /// Problems that are told one by one; more are only counted.
@@ -116,9 +116,14 @@ impl Check<'_> {
         before: Option<&Segment>,
     ) -> Result<(), StoreError> {
         let (len, crc) = match before {
-            Some(before) => (before.len, last_crc(before)?),
+            Some(before) => end_of(before)?,
             None => (0, 0),
         };
+        if let Some(anew) = header.rewritten.filter(|anew| anew.len != segment.len) {
+            let what =
+                format!("it was written anew with {} bytes; it has {}", anew.len, segment.len);
+            self.report.problem(&segment.path, 0, what);
+        }
         if header.number != segment.number || header.prev_len != len || header.prev_crc != crc {
             let what = format!(
                 "the segment says that it is number {} after one of {} bytes ending in {:08x}; \

@@ -150,6 +150,12 @@ impl Writer {
     fn work(&mut self, work: Work) {
         match work {
             Work::Block(submission) => self.admit(*submission),
+            Work::Close(answer) => {
+                let done = self.close_segment();
+                if answer.send(done).is_err() {
+                    log::debug!("nobody waits for the end of a segment any more");
+                }
+            }
             Work::Statement(entry, answer) => {
                 // Blocks that came before stand before.
                 self.commit();
@@ -343,6 +349,12 @@ impl Writer {
             self.roll()?;
         }
         Ok(())
+    }
+
+    /// Ends the segment, unless it is empty: what stands in it can be written anew.
+    fn close_segment(&mut self) -> Result<(), StoreError> {
+        self.commit();
+        if self.segment.len > HEADER_BYTES { self.roll() } else { Ok(()) }
     }
 
     fn roll(&mut self) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ mod cosigned;
 mod slots;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use custody_event::{Block, Digest};
@@ -246,9 +246,19 @@ impl Walk<'_> {
         before: Option<&Segment>,
     ) -> io::Result<()> {
         let (len, crc) = match before {
-            Some(before) => (before.len, last_four(before)?),
+            Some(before) => segments::end_of(before)?,
             None => (0, 0),
         };
+        if let Some(rewritten) = header.rewritten
+            && rewritten.len != segment.len
+        {
+            let text = format!(
+                "the segment was written anew with {} bytes; it has {}",
+                rewritten.len, segment.len
+            );
+            let harm = if segment.len < rewritten.len { Harm::Truncated } else { Harm::Altered };
+            self.problem(Problem::new(harm, format!("{}: byte 0", segment.path.display()), text));
+        }
         let follows = before.is_none_or(|before| before.number + 1 == segment.number);
         if header.number != segment.number
             || (follows && (header.prev_len != len || header.prev_crc != crc))
@@ -444,6 +454,13 @@ impl Walk<'_> {
                 self.tail
             ));
         }
+        if report.withheld > 0 {
+            report.note(format!(
+                "of {} events only the leaf is here: they expired, were erased, or came without \
+                 their text; their headers stand in the log as before",
+                report.withheld
+            ));
+        }
         report.unknown(
             "whether the whole directory was put back to an older state: an agent's newest \
              checkpoint, or an anchor, tells (--checkpoint)",
@@ -483,15 +500,4 @@ impl Walk<'_> {
             }
         }
     }
-}
-
-fn last_four(segment: &Segment) -> io::Result<u32> {
-    let mut bytes = [0; 4];
-    if segment.len < 4 {
-        return Ok(0);
-    }
-    let mut file = File::open(&segment.path)?;
-    file.seek(SeekFrom::Start(segment.len - 4))?;
-    file.read_exact(&mut bytes)?;
-    Ok(u32::from_le_bytes(bytes))
 }

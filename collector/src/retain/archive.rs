@@ -1,0 +1,329 @@
+//! Copies of closed segments outside the data directory, and the way back.
+//!
+//! # Layout
+//! `<path>/<day>/0000000007.seg` and `.idx`, as in the evidence log, and for each day a
+//! `manifest.json` that names each segment with its length and SHA-256. A copy is synced, read back
+//! and compared before the manifest names it.
+//!
+//! # What it holds
+//! A segment is copied before it loses anything, so the copy has all that the log ever had of it,
+//! but for what is erased: erasure reaches the archive. Restored segments take the place of the ones
+//! that have expired, are found by searches, and do not expire again until they are released.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use custody_config::collector::ArchiveConfig;
+use custody_event::{Digest, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::scan::{Going, Seen, each_event};
+use super::{Retain, RetainError, io};
+use crate::own::RetainAct;
+use crate::store::evidence::{Segment, begun_of, make_sparse};
+use crate::tlog::write_whole;
+
+/// A segment in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archived {
+    /// Its number.
+    pub segment: u64,
+    /// Its file in the day's folder.
+    pub file: String,
+    /// The file's length.
+    pub bytes: u64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// When it was copied.
+    pub archived: String,
+    /// The day on which it was begun.
+    #[serde(default)]
+    pub day: String,
+    /// Is it in search again?
+    #[serde(default)]
+    pub restored: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Manifest {
+    v: u32,
+    segments: Vec<Archived>,
+}
+
+/// What a restoration did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// Segments that are in search again.
+    pub segments: Vec<u64>,
+}
+
+fn manifest_in(folder: &Path) -> Result<Manifest, RetainError> {
+    let path = folder.join("manifest.json");
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| io(&path)(std::io::Error::other(error.to_string()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Manifest { v: 1, segments: Vec::new() })
+        }
+        Err(error) => Err(io(&path)(error)),
+    }
+}
+
+fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), RetainError> {
+    let path = folder.join("manifest.json");
+    let bytes = serde_json::to_vec_pretty(manifest)
+        .map_err(|error| io(&path)(std::io::Error::other(error.to_string())))?;
+    write_whole(&path, &bytes).map_err(io(&path))
+}
+
+/// SHA-256 and length of a file, as the disk gives it back.
+pub(super) fn digest_of(path: &Path) -> Result<(Digest, u64), RetainError> {
+    let mut file = File::open(path).map_err(io(path))?;
+    let (mut hash, mut len, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let read = file.read(&mut buffer).map_err(io(path))?;
+        if read == 0 {
+            return Ok((Digest(hash.finalize().into()), len));
+        }
+        hash.update(&buffer[..read]);
+        len += u64::try_from(read).unwrap_or(u64::MAX);
+    }
+}
+
+/// Copies a file durably under a temporary name, gives it its name, and compares what was written.
+fn copy(from: &Path, to: &Path) -> Result<(Digest, u64), RetainError> {
+    let part = to.with_extension("part");
+    let (mut source, mut hash, mut buffer) =
+        (File::open(from).map_err(io(from))?, Sha256::new(), vec![0; 1 << 20]);
+    let mut target = File::create(&part).map_err(io(&part))?;
+    loop {
+        let read = source.read(&mut buffer).map_err(io(from))?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        target.write_all(&buffer[..read]).map_err(io(&part))?;
+    }
+    target.sync_all().map_err(io(&part))?;
+    let expected = Digest(hash.finalize().into());
+    let (found, len) = digest_of(&part)?;
+    if found != expected {
+        return Err(different(&part, found, expected));
+    }
+    std::fs::rename(&part, to).map_err(io(to))?;
+    let folder = to.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io(folder))?;
+    Ok((found, len))
+}
+
+fn different(path: &Path, found: Digest, expected: Digest) -> RetainError {
+    let (found, expected) = (found.to_hex(), expected.to_hex());
+    RetainError::Checksum { path: path.to_owned(), found, expected }
+}
+
+fn day_of(path: &Path) -> &str {
+    path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+impl Retain {
+    fn archive_folder(&self) -> Option<&Path> {
+        self.archive.as_ref().map(|ArchiveConfig::Dir { path, .. }| path.get().as_path())
+    }
+
+    /// Copies the segment, if there is an archive and it is not there; says whether it did.
+    pub(super) fn archive_segment(&self, segment: &Segment) -> Result<bool, RetainError> {
+        let Some(root) = self.archive_folder() else { return Ok(false) };
+        let day = day_of(&segment.path);
+        let folder = root.join(day);
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let mut manifest = manifest_in(&folder)?;
+        if manifest.segments.iter().any(|known| known.segment == segment.number) {
+            return Ok(false);
+        }
+        let file = format!("{:010}.seg", segment.number);
+        let target = folder.join(&file);
+        let sidecar = segment.path.with_extension("idx");
+        copy(&sidecar, &target.with_extension("idx"))?;
+        let (sha256, bytes) = copy(&segment.path, &target)?;
+        manifest.segments.push(Archived {
+            segment: segment.number,
+            file,
+            bytes,
+            sha256,
+            archived: self.clock.now().to_string(),
+            day: day.to_owned(),
+            restored: false,
+        });
+        write_manifest(&folder, &manifest)?;
+        log::info!(segment = segment.number, bytes = bytes; "a segment was archived");
+        Ok(true)
+    }
+
+    /// Copies every closed segment that has the configured age.
+    pub(super) fn archive_due(&self) -> Result<u64, RetainError> {
+        let Some(ArchiveConfig::Dir { after, .. }) = &self.archive else { return Ok(0) };
+        let after = i64::try_from(after.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let now = self.clock.now();
+        let _one = self.work();
+        let mut count = 0;
+        for segment in self.log.closed_segments() {
+            self.go_on()?;
+            if begun_of(&segment)?.plus_micros(after) <= now && self.archive_segment(&segment)? {
+                count += 1;
+            }
+        }
+        if count > 0 {
+            let message = format!("{count} segments were archived.");
+            let mut act = RetainAct::new("archive.write", "other", message);
+            act.target = ("log", "evidence".to_owned());
+            act.count("segments", count);
+            self.tell(act)?;
+        }
+        Ok(count)
+    }
+
+    /// What is in the archive, by number.
+    ///
+    /// # Errors
+    /// A manifest cannot be read.
+    pub fn archived(&self) -> Result<Vec<Archived>, RetainError> {
+        let restored = self.table.restored()?;
+        let mut all = Vec::new();
+        for folder in self.archive_days()? {
+            for mut archived in manifest_in(&folder)?.segments {
+                archived.restored = restored.contains(&archived.segment);
+                all.push(archived);
+            }
+        }
+        all.sort_by_key(|archived| archived.segment);
+        Ok(all)
+    }
+
+    fn archive_days(&self) -> Result<Vec<PathBuf>, RetainError> {
+        let Some(root) = self.archive_folder() else { return Ok(Vec::new()) };
+        let mut days = Vec::new();
+        match std::fs::read_dir(root) {
+            Ok(entries) => {
+                for entry in entries {
+                    let path = entry.map_err(io(root))?.path();
+                    if path.join("manifest.json").is_file() {
+                        days.push(path);
+                    }
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(root)(error)),
+        }
+        days.sort();
+        Ok(days)
+    }
+
+    /// Puts the segments of these days into search again. Blocks until they can be found.
+    ///
+    /// # Errors
+    /// A copy is not what the manifest says, or a file cannot be read or written.
+    pub fn restore_archived(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        by: &str,
+    ) -> Result<Restored, RetainError> {
+        let Some(root) = self.archive_folder() else {
+            return Err(RetainError::NotFound("no archive is configured (`archive`)"));
+        };
+        let day = |time: Timestamp| time.to_string()[..10].to_owned();
+        let days = day(from)..=day(to);
+        let _one = self.work();
+        self.clean()?;
+        let live = self.log.closed_segments();
+        let mut done = Restored::default();
+        for archived in self.archived()?.into_iter().filter(|one| days.contains(&one.day)) {
+            self.go_on()?;
+            let Some(segment) = live.iter().find(|one| one.number == archived.segment) else {
+                continue;
+            };
+            let copy = root.join(&archived.day).join(&archived.file);
+            let (found, _) = digest_of(&copy)?;
+            if found != archived.sha256 {
+                return Err(different(&copy, found, archived.sha256));
+            }
+            self.table.set_restored(segment.number, self.clock.now())?;
+            self.table.set_dirty(segment.number)?;
+            self.log.put_back(segment, &copy)?;
+            done.segments.push(segment.number);
+        }
+        self.clean()?;
+        let message = format!("{by} put {} segments back into search.", done.segments.len());
+        let mut act = RetainAct::new("archive.restore", "other", message).by(by);
+        act.target = ("log", format!("{} to {}", day(from), day(to)));
+        act.count("segments", u64::try_from(done.segments.len()).unwrap_or(u64::MAX));
+        self.tell(act)?;
+        Ok(done)
+    }
+
+    /// What was restored may expire again; the next sweep takes it away.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn release_restored(&self, by: &str) -> Result<usize, RetainError> {
+        let count = self.table.release_restored()?;
+        let message = format!("{by} released {count} restored segments.");
+        let mut act = RetainAct::new("archive.release", "other", message).by(by);
+        act.target = ("log", "evidence".to_owned());
+        self.tell(act)?;
+        Ok(count)
+    }
+
+    /// Counts what is sought in the archive and not in the log any more.
+    pub(super) fn count_in_archive(
+        &self,
+        is_sought: &mut dyn FnMut(&Seen<'_>) -> bool,
+    ) -> Result<u64, RetainError> {
+        let mut count = 0;
+        for folder in self.archive_days()? {
+            for archived in manifest_in(&folder)?.segments {
+                self.go_on()?;
+                each_event(&folder.join(&archived.file), &mut |seen| {
+                    count += u64::from(is_sought(seen));
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Takes what is sought out of the archive.
+    pub(super) fn erase_in_archive(
+        &self,
+        is_sought: &dyn Fn(&Seen<'_>) -> bool,
+    ) -> Result<u64, RetainError> {
+        let mut count = 0;
+        for folder in self.archive_days()? {
+            let mut manifest = manifest_in(&folder)?;
+            for at in 0..manifest.segments.len() {
+                self.go_on()?;
+                let path = folder.join(&manifest.segments[at].file);
+                let mut going = Going::default();
+                each_event(&path, &mut |seen| {
+                    if is_sought(seen) {
+                        going.put(seen);
+                    }
+                    Ok(())
+                })?;
+                if going.count > 0 {
+                    make_sparse(&path, &going.gone, &*self.on_step)?;
+                    count += going.count;
+                }
+                // Also where a crash came between the file and its manifest.
+                let (sha256, bytes) = digest_of(&path)?;
+                if going.count > 0 || sha256 != manifest.segments[at].sha256 {
+                    (manifest.segments[at].sha256, manifest.segments[at].bytes) = (sha256, bytes);
+                    write_manifest(&folder, &manifest)?;
+                }
+            }
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,384 @@
+//! Holds, erasures and what is known of segments, in `collector.db`.
+//!
+//! The words of an erasure (whose events are sought) are themselves personal: they are there only
+//! until it is done, and SQLite overwrites what is deleted (`secure_delete`).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use custody_event::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::RetainError;
+use crate::access;
+
+/// A hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HoldRow {
+    /// Its number.
+    pub id: i64,
+    /// For people.
+    pub name: String,
+    /// What is held: a search line.
+    pub q: String,
+    /// Events at or after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Events before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Who made it.
+    pub by: String,
+    /// When.
+    pub created: String,
+    /// When it was let go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released: Option<String>,
+    /// By whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub released_by: Option<String>,
+}
+
+/// What becomes of an erasure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It waits for a second person.
+    Asked,
+    /// It is to be done, or under way.
+    Approved,
+    /// It is done.
+    Done,
+    /// It cannot be done: a hold, or it was taken back.
+    Refused,
+}
+
+impl Status {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Approved => "approved",
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Asked, Self::Approved, Self::Done, Self::Refused]
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
+}
+
+/// An erasure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErasureRow {
+    /// Its number.
+    pub id: i64,
+    /// Where it stands.
+    pub status: Status,
+    /// What is sought, as JSON; gone when it is done.
+    #[serde(skip)]
+    pub what: Option<String>,
+    /// SHA-256 over the salt and what was sought: whoever knows both can see that it was this.
+    pub what_sha256: String,
+    /// The salt, 32 hex digits.
+    pub salt: String,
+    /// Why.
+    pub reason: String,
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked: String,
+    /// The second person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved: Option<String>,
+    /// When it was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<String>,
+    /// Events that are gone.
+    pub erased: i64,
+    /// What went wrong last, or why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// See the module.
+pub(super) struct Table {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Table {
+    /// Opens the tables; [`access::Access`] has made them.
+    pub(super) fn open(data_dir: &Path) -> Result<Self, RetainError> {
+        let path = access::database_in(data_dir);
+        let failed = |source| RetainError::Database { path: path.clone(), source };
+        let set_up = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "secure_delete", "ON")?;
+            Ok(connection)
+        };
+        let connection = Mutex::new(set_up().map_err(failed)?);
+        Ok(Self { path, connection })
+    }
+
+    fn with<T>(
+        &self,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, RetainError> {
+        let connection: MutexGuard<'_, Connection> =
+            self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&connection).map_err(|source| RetainError::Database { path: self.path.clone(), source })
+    }
+
+    pub(super) fn holds(&self) -> Result<Vec<HoldRow>, RetainError> {
+        self.with(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT id, name, q, from_time, to_time, reason, by_whom, created, released,
+                 released_by FROM holds ORDER BY id",
+            )?;
+            select.query_map([], hold_of)?.collect()
+        })
+    }
+
+    pub(super) fn add_hold(&self, hold: &HoldRow) -> Result<i64, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT INTO holds (name, q, from_time, to_time, reason, by_whom, created)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![hold.name, hold.q, hold.from, hold.to, hold.reason, hold.by, hold.created],
+            )?;
+            Ok(db.last_insert_rowid())
+        })
+    }
+
+    /// Lets a hold go; says whether it held.
+    pub(super) fn release(&self, id: i64, by: &str, now: Timestamp) -> Result<bool, RetainError> {
+        self.with(|db| {
+            let changed = db.execute(
+                "UPDATE holds SET released = ?2, released_by = ?3
+                 WHERE id = ?1 AND released IS NULL",
+                params![id, now.to_string(), by],
+            )?;
+            // What was held may go now: nothing that was worked out counts any more.
+            db.execute("DELETE FROM segments_due", [])?;
+            Ok(changed > 0)
+        })
+    }
+
+    pub(super) fn erasures(&self) -> Result<Vec<ErasureRow>, RetainError> {
+        self.with(|db| {
+            let mut select = db.prepare_cached(&format!("{ERASURES} ORDER BY id"))?;
+            select.query_map([], erasure_of)?.collect()
+        })
+    }
+
+    pub(super) fn erasure(&self, id: i64) -> Result<Option<ErasureRow>, RetainError> {
+        self.with(|db| {
+            db.query_row(&format!("{ERASURES} WHERE id = ?1"), [id], erasure_of).optional()
+        })
+    }
+
+    pub(super) fn add_erasure(&self, row: &ErasureRow) -> Result<i64, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT INTO erasures (status, what, what_sha256, salt, reason, asked_by, asked)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    row.status.name(),
+                    row.what,
+                    row.what_sha256,
+                    row.salt,
+                    row.reason,
+                    row.asked_by,
+                    row.asked
+                ],
+            )?;
+            Ok(db.last_insert_rowid())
+        })
+    }
+
+    /// The second person's word; says whether it was waited for.
+    pub(super) fn approve(&self, id: i64, by: &str, now: Timestamp) -> Result<bool, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE erasures SET status = 'approved', approved_by = ?2, approved = ?3
+                 WHERE id = ?1 AND status = 'asked'",
+                params![id, by, now.to_string()],
+            )
+            .map(|changed| changed > 0)
+        })
+    }
+
+    /// Counts events that are gone from one more segment.
+    pub(super) fn erased(&self, id: i64, more: i64) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute("UPDATE erasures SET erased = erased + ?2 WHERE id = ?1", [id, more])
+                .map(|_| ())
+        })
+    }
+
+    pub(super) fn trouble(&self, id: i64, what: &str) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute("UPDATE erasures SET trouble = ?2 WHERE id = ?1", params![id, what])
+                .map(|_| ())
+        })
+    }
+
+    /// Ends an erasure, and forgets what was sought.
+    pub(super) fn end(&self, id: i64, status: Status, now: Timestamp) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE erasures SET status = ?2, what = NULL, done = ?3,
+                 trouble = CASE WHEN ?2 = 'done' THEN NULL ELSE trouble END WHERE id = ?1",
+                params![id, status.name(), now.to_string()],
+            )?;
+            // The words must not stay in the write-ahead log either.
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })
+    }
+
+    /// Exports may hold what is gone.
+    pub(super) fn expire_exports(&self) -> Result<(), RetainError> {
+        self.with(|db| {
+            let there =
+                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'exports'";
+            let there: i64 = db.query_row(there, [], |row| row.get(0))?;
+            if there > 0 {
+                db.execute("UPDATE exports SET status = 'expired' WHERE status = 'completed'", [])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// When something of the segment expires next, if that was worked out by this policy.
+    pub(super) fn due(&self, segment: u64, policy: &str) -> Result<Option<i64>, RetainError> {
+        self.with(|db| {
+            db.query_row(
+                "SELECT due FROM segments_due WHERE segment = ?1 AND policy = ?2",
+                params![number(segment), policy],
+                |row| row.get(0),
+            )
+            .optional()
+        })
+    }
+
+    pub(super) fn set_due(&self, segment: u64, policy: &str, due: i64) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT INTO segments_due (segment, policy, due) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (segment) DO UPDATE SET policy = excluded.policy, due = excluded.due",
+                params![number(segment), policy, due],
+            )
+            .map(|_| ())
+        })
+    }
+
+    /// The segment is about to lose events: until it is clean again, the index may have them.
+    pub(super) fn set_dirty(&self, segment: u64) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT OR IGNORE INTO segments_dirty (segment) VALUES (?1)",
+                [number(segment)],
+            )
+            .map(|_| ())
+        })
+    }
+
+    pub(super) fn dirty(&self) -> Result<Vec<u64>, RetainError> {
+        self.with(|db| {
+            let mut select = db.prepare_cached("SELECT segment FROM segments_dirty")?;
+            let rows = select.query_map([], |row| row.get::<_, i64>(0))?;
+            rows.map(|row| Ok(u64::try_from(row?).unwrap_or_default())).collect()
+        })
+    }
+
+    pub(super) fn set_clean(&self, segments: &[u64]) -> Result<(), RetainError> {
+        self.with(|db| {
+            for segment in segments {
+                db.execute("DELETE FROM segments_dirty WHERE segment = ?1", [number(*segment)])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Segments that were restored from the archive: they are not expired until released.
+    pub(super) fn restored(&self) -> Result<Vec<u64>, RetainError> {
+        self.with(|db| {
+            let mut select =
+                db.prepare_cached("SELECT segment FROM segments_restored ORDER BY segment")?;
+            let rows = select.query_map([], |row| row.get::<_, i64>(0))?;
+            rows.map(|row| Ok(u64::try_from(row?).unwrap_or_default())).collect()
+        })
+    }
+
+    pub(super) fn set_restored(&self, segment: u64, now: Timestamp) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT OR REPLACE INTO segments_restored (segment, restored) VALUES (?1, ?2)",
+                params![number(segment), now.to_string()],
+            )?;
+            db.execute("DELETE FROM segments_due WHERE segment = ?1", [number(segment)]).map(|_| ())
+        })
+    }
+
+    /// Restored segments may expire again; gives how many there were.
+    pub(super) fn release_restored(&self) -> Result<usize, RetainError> {
+        self.with(|db| db.execute("DELETE FROM segments_restored", []))
+    }
+}
+
+const ERASURES: &str = "SELECT id, status, what, what_sha256, salt, reason, asked_by, asked,
+    approved_by, approved, done, erased, trouble FROM erasures";
+
+fn number(segment: u64) -> i64 {
+    i64::try_from(segment).unwrap_or(i64::MAX)
+}
+
+fn hold_of(row: &Row<'_>) -> rusqlite::Result<HoldRow> {
+    Ok(HoldRow {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        q: row.get(2)?,
+        from: row.get(3)?,
+        to: row.get(4)?,
+        reason: row.get(5)?,
+        by: row.get(6)?,
+        created: row.get(7)?,
+        released: row.get(8)?,
+        released_by: row.get(9)?,
+    })
+}
+
+fn erasure_of(row: &Row<'_>) -> rusqlite::Result<ErasureRow> {
+    let status: String = row.get(1)?;
+    let status = Status::from_name(&status).ok_or_else(|| {
+        let what = format!("the status of an erasure is {status:?}");
+        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, what.into())
+    })?;
+    Ok(ErasureRow {
+        id: row.get(0)?,
+        status,
+        what: row.get(2)?,
+        what_sha256: row.get(3)?,
+        salt: row.get(4)?,
+        reason: row.get(5)?,
+        asked_by: row.get(6)?,
+        asked: row.get(7)?,
+        approved_by: row.get(8)?,
+        approved: row.get(9)?,
+        done: row.get(10)?,
+        erased: row.get(11)?,
+        trouble: row.get(12)?,
+    })
+}
