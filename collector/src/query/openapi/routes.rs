@@ -390,7 +390,7 @@ pub const ROUTES: &[Route] = &[
         path: "/metrics",
         tag: "program",
         summary: "Figures of the process, as Prometheus reads them",
-        needs: Needs::Nobody,
+        needs: Needs::Reader,
         answers: "OpenMetrics text.",
         media: "text/plain",
         examples: &["/metrics"],
