@@ -59,6 +59,8 @@ pub(crate) mod tests;
 
 pub use blocks::OpenBlock;
 pub use embedded::EmbeddedStore;
+#[cfg(test)]
+pub(crate) use partition::has_term;
 pub use runner::{Indexer, Progress, RunnerHandle};
 
 /// Where an event is, and its place in the order of a search.

@@ -240,3 +240,23 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError + use
     let path: PathBuf = path.to_owned();
     move |source| IndexError::Io { path, source }
 }
+
+/// Does any term of any field of any segment of this day's folder hold these bytes?
+#[cfg(test)]
+pub(crate) fn has_term(day: &Path, bytes: &[u8]) -> bool {
+    let index = Index::open_in_dir(day).unwrap();
+    let searcher = index.reader().unwrap().searcher();
+    let schema = index.schema();
+    searcher.segment_readers().iter().any(|segment| {
+        schema.fields().filter(|(_, entry)| entry.is_indexed()).any(|(field, _)| {
+            let inverted = segment.inverted_index(field).unwrap();
+            let mut terms = inverted.terms().stream().unwrap();
+            while terms.advance() {
+                if memchr::memmem::find(terms.key(), bytes).is_some() {
+                    return true;
+                }
+            }
+            false
+        })
+    })
+}

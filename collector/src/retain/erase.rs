@@ -279,11 +279,11 @@ impl Retain {
         if !found.preview.held_by.is_empty() {
             let why = held(&found.preview.held_by);
             self.table.trouble(row.id, &why)?;
-            self.table.end(row.id, Status::Refused, self.clock.now())?;
             let mut act =
                 self.act_of(row, "erasure.refuse", format!("Nothing was erased: {why}."), "");
             act.outcome = "denied";
-            return self.tell(act);
+            self.tell(act)?;
+            return self.table.end(row.id, Status::Refused, self.clock.now());
         }
         for segment in &found.segments {
             self.go_on()?;
@@ -292,14 +292,15 @@ impl Retain {
         self.clean()?;
         let archived = self.erase_in_archive(&|seen| self.is_sought(&filter, seen))?;
         let exports = self.remove_exports()?;
-        self.table.end(row.id, Status::Done, self.clock.now())?;
         let row = self.erasure(row.id)?;
         let message = format!("{} events were erased: {}", row.erased, row.reason);
         let mut act = self.act_of(&row, "erasure.complete", message, "");
         act.count("erased", u64::try_from(row.erased).unwrap_or_default());
         act.count("erased_in_archive", archived);
         act.count("exports_removed", exports);
-        self.tell(act)
+        // The receipt first: after a crash in between there are two, never none.
+        self.tell(act)?;
+        self.table.end(row.id, Status::Done, self.clock.now())
     }
 
     fn erase_in(

@@ -17,7 +17,7 @@ use super::super::{Given, NewErasure, OnStep, Retain};
 use crate::access::Access;
 use crate::index::{
     EmbeddedStore, EventStore, Hit, IndexOptions, Indexer, RunnerHandle, SearchRequest,
-    StatsRequest,
+    StatsRequest, has_term,
 };
 use crate::own::{Acts, Identity, OwnStream};
 use crate::query::line;
@@ -181,7 +181,7 @@ impl World {
             let day = day.unwrap().path();
             if day.join("meta.json").is_file() {
                 for (word, found) in &mut found {
-                    found.index |= in_terms(&day, word);
+                    found.index |= has_term(&day, word.as_bytes());
                 }
             }
         }
@@ -209,25 +209,6 @@ fn in_segment(path: &Path, word: &str) -> bool {
     })
     .unwrap();
     found
-}
-
-/// Every term of every field of every segment of a day.
-fn in_terms(day: &Path, word: &str) -> bool {
-    let index = tantivy::Index::open_in_dir(day).unwrap();
-    let searcher = index.reader().unwrap().searcher();
-    let schema = index.schema();
-    searcher.segment_readers().iter().any(|segment| {
-        schema.fields().filter(|(_, entry)| entry.is_indexed()).any(|(field, _)| {
-            let inverted = segment.inverted_index(field).unwrap();
-            let mut terms = inverted.terms().stream().unwrap();
-            while terms.advance() {
-                if has(terms.key(), word) {
-                    return true;
-                }
-            }
-            false
-        })
-    })
 }
 
 pub(super) fn open_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, on_step: OnStep) -> Open {
