@@ -2,6 +2,8 @@
 //!
 //! Whoever adds a route to a router adds it here; a test says which is missing.
 
+use crate::access::Permission;
+
 /// How a route is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -47,7 +49,7 @@ pub enum Needs {
     /// A session of the page.
     Session,
     /// A token with this permission.
-    May(crate::access::Permission),
+    May(Permission),
 }
 
 impl Needs {
@@ -385,6 +387,16 @@ pub const ROUTES: &[Route] = &[
         ..BASE
     },
     Route {
+        path: "/metrics",
+        tag: "program",
+        summary: "Figures of the process, as Prometheus reads them",
+        needs: Needs::Reader,
+        answers: "OpenMetrics text.",
+        media: "text/plain",
+        examples: &["/metrics"],
+        ..BASE
+    },
+    Route {
         path: "/healthz",
         tag: "program",
         summary: "Does the process answer?",
@@ -528,6 +540,82 @@ pub const ROUTES: &[Route] = &[
         params: &[NAME],
         ..account(Method::Delete, "/v1/roles/{name}", "Remove a role", &["/v1/roles/ghost"])
     },
+    Route {
+        body: Some((JSON, "{}")),
+        ..keeping(
+            CONFIGURE,
+            Method::Post,
+            "/v1/retention/run",
+            "Let what has expired go now",
+            &["/v1/retention/run"],
+        )
+    },
+    keeping(HOLD, Method::Get, "/v1/holds", "Legal holds", &["/v1/holds"]),
+    Route {
+        body: Some((JSON, "{}")),
+        ..keeping(HOLD, Method::Post, "/v1/holds", "Hold what a search finds", &["/v1/holds"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..keeping(HOLD, Method::Delete, "/v1/holds/{id}", "Release a hold", &["/v1/holds/0"])
+    },
+    keeping(ERASE, Method::Get, "/v1/erasures", "Erasures that were asked for", &["/v1/erasures"]),
+    Route {
+        body: Some((JSON, "{}")),
+        ..keeping(ERASE, Method::Post, "/v1/erasures", "Ask for an erasure", &["/v1/erasures"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..keeping(ERASE, Method::Get, "/v1/erasures/{id}", "One erasure", &["/v1/erasures/0"])
+    },
+    Route {
+        params: &[ENTRY],
+        ..keeping(
+            ERASE,
+            Method::Delete,
+            "/v1/erasures/{id}",
+            "Withdraw a request for an erasure",
+            &["/v1/erasures/0"],
+        )
+    },
+    Route {
+        params: &[ENTRY],
+        body: Some((JSON, "{}")),
+        ..keeping(
+            ERASE,
+            Method::Post,
+            "/v1/erasures/{id}/approve",
+            "Approve another's erasure",
+            &["/v1/erasures/0/approve"],
+        )
+    },
+    keeping(
+        CONFIGURE,
+        Method::Get,
+        "/v1/archive",
+        "What is archived, and what of it is restored",
+        &["/v1/archive"],
+    ),
+    Route {
+        body: Some((JSON, "{}")),
+        ..keeping(
+            CONFIGURE,
+            Method::Post,
+            "/v1/archive/restore",
+            "Restore archived days into search",
+            &["/v1/archive/restore"],
+        )
+    },
+    Route {
+        body: Some((JSON, "{}")),
+        ..keeping(
+            CONFIGURE,
+            Method::Post,
+            "/v1/archive/release",
+            "Let restored days go again",
+            &["/v1/archive/release"],
+        )
+    },
     page("/", "The search page", &["/", "/?q=outcome:failure&period=7d"]),
     Route {
         params: &[place("id", "the event's id", ID)],
@@ -569,8 +657,23 @@ const fn export(
     summary: &'static str,
     examples: &'static [&'static str],
 ) -> Route {
-    let needs = Needs::May(crate::access::Permission::Export);
+    let needs = Needs::May(Permission::Export);
     Route { method, path, tag: "exports", summary, needs, answers: "Done.", examples, ..BASE }
+}
+
+const CONFIGURE: Permission = Permission::Configure;
+const HOLD: Permission = Permission::Hold;
+const ERASE: Permission = Permission::Erase;
+
+const fn keeping(
+    permission: Permission,
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    examples: &'static [&'static str],
+) -> Route {
+    let needs = Needs::May(permission);
+    Route { method, path, tag: "keeping", summary, needs, answers: "Done.", examples, ..BASE }
 }
 
 const fn account(
@@ -579,7 +682,7 @@ const fn account(
     summary: &'static str,
     examples: &'static [&'static str],
 ) -> Route {
-    let needs = Needs::May(crate::access::Permission::Administer);
+    let needs = Needs::May(Permission::Administer);
     Route { method, path, tag: "accounts", summary, needs, answers: "Done.", examples, ..BASE }
 }
 

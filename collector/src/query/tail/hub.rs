@@ -43,6 +43,8 @@ struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
     skipped: u64,
+    /// What stands before this the client has read by itself; the hub may be behind it.
+    from: LogCursor,
 }
 
 /// One who tails.
@@ -74,6 +76,9 @@ impl Client {
     fn offer(&self, key: HitKey, event: &[u8]) {
         let event = self.filter.sight.show(event);
         let mut queue = self.queue();
+        if key.at < queue.from {
+            return;
+        }
         if queue.skipped > 0 || queue.bytes + event.len() > self.queue_bytes {
             queue.skipped += 1;
         } else {
@@ -84,8 +89,15 @@ impl Client {
 
     /// All that waits.
     pub(super) fn take(&self) -> Batch {
-        let queue = std::mem::take(&mut *self.queue());
-        Batch { items: queue.items.into(), skipped: queue.skipped }
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        let items = std::mem::take(&mut queue.items).into();
+        Batch { items, skipped: std::mem::take(&mut queue.skipped) }
+    }
+
+    /// The client has everything before this place.
+    pub(super) fn has_until(&self, place: LogCursor) {
+        self.queue().from = place;
     }
 }
 

@@ -241,6 +241,7 @@ impl Feed {
             let mut at = after.at;
             // First up to the end, then what has come meanwhile: little waits in the queue then.
             at = self.catch_up(asked, at, self.hub.end()).await?;
+            client.has_until(at);
             let live = self.hub.join(Arc::clone(client));
             self.catch_up(asked, at, live).await?;
         } else {
