@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod geoip;
 pub mod identity;
 pub mod outputs;
 pub mod pipeline;

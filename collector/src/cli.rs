@@ -6,7 +6,8 @@ use clap::{CommandFactory, Parser};
 use custody_config::shell::{Exit, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AgentCommand, ConfigArgs, InitArgs, SearchArgs, TokenCommand,
+    self, AcceptForkArgs, AgentCommand, ConfigArgs, ExportArgs, InitArgs, RoleCommand, SearchArgs,
+    TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -27,6 +28,8 @@ enum Command {
     Check(ConfigArgs),
     /// Search for events
     Search(SearchArgs),
+    /// Export what a search finds to a file: CSV, JSON, NDJSON, Parquet, PDF, or a bundle
+    Export(ExportArgs),
     /// Throw the index away; the next start makes it again from the evidence log
     RebuildIndex(ConfigArgs),
     /// Read the whole evidence log and check all of it
@@ -47,6 +50,20 @@ enum Command {
         config: ConfigArgs,
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// Make, list, disable and remove users, and set their passwords
+    User {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Make, list and remove roles of your own
+    Role {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(subcommand)]
+        command: RoleCommand,
     },
 }
 
@@ -75,10 +92,13 @@ fn dispatch(command: &Command) -> anyhow::Result<Exit> {
         Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),
+        Command::Export(args) => command::export(args),
         Command::RebuildIndex(config) => command::derived::rebuild_index(config),
         Command::Verify(config) => command::verify(&config.load()?.value),
         Command::Agent { config, command } => command::agent(&config.load()?.value, command),
         Command::AcceptFork(args) => command::accept_fork(args),
         Command::Token { config, command } => command::token(&config.load()?.value, command),
+        Command::User { config, command } => command::user(&config.load()?.value, command),
+        Command::Role { config, command } => command::role(&config.load()?.value, command),
     }
 }

@@ -8,11 +8,13 @@
 //! - [`serve`]: HTTP and TLS.
 //! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
 //!   [`web`]: the search page.
+//! - [`export`]: what a search finds as files, made in the background.
 //! - [`command`]: what the program does when it is called; [`cli`]: how it is called.
 
 pub mod access;
 pub mod cli;
 pub mod command;
+pub mod export;
 pub mod index;
 pub mod ingest;
 pub mod own;

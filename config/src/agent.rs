@@ -3,9 +3,11 @@
 //! The types hold the defaults; the functions below them read the sections. Source, output and parser kinds are closed enums:
 //! a new kind is a variant here and the compiler lists what is left to do.
 
+mod file;
 mod journal;
 mod push;
 mod read;
+mod redact;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +16,13 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 pub use crate::collector::ServerTls;
+pub use file::{FileSourceConfig, MultilineConfig, TextEncoding};
 pub use journal::{JournalSourceConfig, JournalVia};
 pub use push::{
     Encoding, Protocol, Scheme, SyslogSourceConfig, VerifyConfig, WebhookConfig,
     WebhookSourceConfig,
 };
+pub use redact::{GeoipConfig, Join, RedactConfig, RedactRuleConfig};
 
 use crate::common::{Log, LogLevel};
 use crate::endpoint::Endpoint;
@@ -46,6 +50,11 @@ pub struct AgentConfig {
     pub pack_dirs: Vec<Located<PathBuf>>,
     /// Threads that parse.
     pub parse_workers: u32,
+    /// The key of pseudonyms, where a rule of redaction asks for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pseudonym_key_file: Option<SecretFile>,
+    /// Databases that say where addresses are.
+    pub geoip: GeoipConfig,
     /// The durable buffer.
     pub spool: SpoolConfig,
     /// Where events go; at least one.
@@ -70,7 +79,7 @@ pub struct AgentOverrides {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum SourceConfig {
     /// Log files.
-    File(FileSourceConfig),
+    File(Box<FileSourceConfig>),
     /// The systemd journal.
     Journal(Box<JournalSourceConfig>),
     /// Messages that come over the network.
@@ -110,6 +119,16 @@ impl SourceConfig {
         }
     }
 
+    /// What is redacted, beside what is by default.
+    pub fn redact(&self) -> &RedactConfig {
+        match self {
+            Self::File(file) => &file.redact,
+            Self::Journal(journal) => &journal.redact,
+            Self::Syslog(syslog) => &syslog.redact,
+            Self::Webhook(webhook) => &webhook.redact,
+        }
+    }
+
     /// The zone of timestamps that name none.
     pub fn timezone(&self) -> &Zone {
         match self {
@@ -117,42 +136,6 @@ impl SourceConfig {
             Self::Journal(journal) => &journal.timezone,
             Self::Syslog(syslog) => &syslog.timezone,
             Self::Webhook(webhook) => &webhook.timezone,
-        }
-    }
-}
-
-/// Log files, named by patterns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FileSourceConfig {
-    /// The id, unique among the sources.
-    pub id: Located<String>,
-    /// Absolute glob patterns; at least one.
-    pub paths: Vec<Located<String>>,
-    /// Glob patterns of what is not read: with a slash against the whole path, without one against the file's name.
-    pub exclude: Vec<Located<String>>,
-    /// Where reading of a file begins that was never seen before.
-    pub start: Start,
-    /// The rule packs that are tried.
-    pub packs: Packs,
-    /// The zone of timestamps that name none.
-    pub timezone: Zone,
-    /// A longer line arrives as numbered segments of this many bytes.
-    pub max_line_bytes: ByteSize,
-    /// How often all files are looked at, whatever the file system's hints say.
-    pub scan_interval: Period,
-}
-
-impl Default for FileSourceConfig {
-    fn default() -> Self {
-        Self {
-            id: Located::default_of(String::new()),
-            paths: Vec::new(),
-            exclude: Vec::new(),
-            start: Start::Beginning,
-            packs: Packs::Auto,
-            timezone: Zone::System,
-            max_line_bytes: ByteSize::kib(16),
-            scan_interval: Period::seconds(1),
         }
     }
 }
@@ -361,6 +344,8 @@ impl Default for AgentConfig {
             webhook: WebhookConfig::default(),
             pack_dirs: vec![Located::default_of(PathBuf::from("/etc/custody/packs"))],
             parse_workers: default_parse_workers(),
+            pseudonym_key_file: None,
+            geoip: GeoipConfig::default(),
             spool: SpoolConfig::default(),
             outputs: Vec::new(),
             admin: AdminConfig::default(),
@@ -409,7 +394,7 @@ impl AgentConfig {
     /// Every key that the file may hold, dotted (`spool.max_bytes`, `sources[].id`), sorted.
     pub fn keys() -> Vec<String> {
         // Reading a file with one of each section asks for every key.
-        let every = "sources: [{ type: file }, { type: journal }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
+        let every = "sources: [{ type: file, multiline: {}, redact: [{ action: mask }] }, { type: journal }, { type: syslog, tls: {} }, { type: webhook }]\nwebhook: { tls: {} }\noutputs: [{ type: custody }]\n";
         let source = Source::of_text(Path::new("agent.yaml"), every);
         let (_, collected) =
             source.collect(|top| read::agent(top, &AgentOverrides::default(), &Env::default()));

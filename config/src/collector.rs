@@ -2,8 +2,10 @@
 //!
 //! Every key has a default, so that a collector runs with no file at all: on loopback, with the embedded index.
 
+mod oidc;
 mod read;
 
+pub use oidc::OidcConfig;
 pub(crate) use read::server_tls;
 
 use std::net::SocketAddr;
@@ -27,6 +29,9 @@ pub struct CollectorConfig {
     /// How it shows itself; plain HTTP where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ServerTls>,
+    /// The identity provider that users of the page may log in with; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcConfig>,
     /// The origin of its log, as signed checkpoints carry it. Never change it: a log under another name is another log.
     pub name: Located<String>,
     /// The search index, derived from the blocks.
@@ -35,6 +40,8 @@ pub struct CollectorConfig {
     pub blocks: BlocksConfig,
     /// For how long events are kept.
     pub retention: RetentionConfig,
+    /// What exports may take, and for how long they are kept.
+    pub exports: ExportsConfig,
     /// What is refused because it is too large.
     pub limits: LimitsConfig,
     /// What the collector says about itself.
@@ -116,6 +123,35 @@ pub struct LimitsConfig {
     pub max_event_bytes: ByteSize,
 }
 
+/// What exports may take, and for how long they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportsConfig {
+    /// A finished export's file is removed after this time; its entry in the history stays.
+    pub keep: Period,
+    /// The longest file.
+    pub max_bytes: ByteSize,
+    /// The longest time range of one export; any where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_range: Option<Period>,
+    /// How far back an export may reach; any time where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
+    /// Exports that are made at once; more wait.
+    pub at_once: u32,
+}
+
+impl Default for ExportsConfig {
+    fn default() -> Self {
+        Self {
+            keep: Period::days(7),
+            max_bytes: ByteSize::mib(10 * 1024),
+            max_range: None,
+            max_age: None,
+            at_once: 1,
+        }
+    }
+}
+
 impl Default for BlocksConfig {
     fn default() -> Self {
         Self::Local { segment_bytes: ByteSize::mib(256) }
@@ -144,10 +180,12 @@ impl CollectorConfig {
             data_dir: Located::default_of(PathBuf::from("/var/lib/custody-collector")),
             listen: Located::default_of(SocketAddr::from(([127, 0, 0, 1], 8600))),
             tls: None,
+            oidc: None,
             name: Located::default_of(format!("custody-collector/{hostname}")),
             index: IndexConfig::Embedded,
             blocks: BlocksConfig::default(),
             retention: RetentionConfig::default(),
+            exports: ExportsConfig::default(),
             limits: LimitsConfig::default(),
             log: Log::default(),
         }
@@ -186,7 +224,7 @@ impl CollectorConfig {
 
     /// Every key that the file may hold, dotted (`retention.classes[].keep`), sorted.
     pub fn keys() -> Vec<String> {
-        let every = "tls: {}\nretention: { classes: [{}] }\n";
+        let every = "tls: {}\noidc: {}\nretention: { classes: [{}] }\n";
         let source = Source::of_text(Path::new("collector.yaml"), every);
         let (_, collected) = source
             .collect(|top| read::collector(top, &CollectorOverrides::default(), &Env::default()));

@@ -119,9 +119,14 @@ impl<'r> Section<'r> {
 
     /// Notes `key` as missing if it is not there.
     pub(crate) fn must_have(&mut self, key: &'static str) {
-        if !self.entries.iter().any(|(name, _)| name.name == key) {
+        if !self.has(key) {
             self.missing.push(key);
         }
+    }
+
+    /// Is `key` there?
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name.name == key)
     }
 
     /// The value of `key`, if it is there.
@@ -130,12 +135,6 @@ impl<'r> Section<'r> {
         self.reader.asked.borrow_mut().insert(self.full(key));
         let index = self.entries.iter().position(|(name, _)| name.name == key)?;
         Some(self.entries.remove(index).1)
-    }
-
-    /// Where `key` was written, if it is there; without listing it among the known keys.
-    pub(crate) fn take_unlisted(&mut self, key: &str) -> Option<Spot> {
-        let index = self.entries.iter().position(|(name, _)| name.name == key)?;
-        Some(self.entries.remove(index).0.spot)
     }
 
     fn wrong(&self, key: &str, node: &Node, wanted: &str, hint: &str) {

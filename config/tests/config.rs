@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use custody_config::agent::{OutputConfig, Packs, SourceConfig, Start, WhenFull, Zone};
+use custody_config::agent::{
+    OutputConfig, Packs, RedactConfig, SourceConfig, Start, WhenFull, Zone,
+};
 use custody_config::collector::{BlocksConfig, IndexConfig};
 use custody_config::{
     AgentConfig, AgentOverrides, ByteSize, CollectorConfig, CollectorOverrides, Env, LoadError,
@@ -52,7 +54,7 @@ fn examples(prefix: &str) -> Vec<PathBuf> {
         .collect();
     files.push(shipped().join(format!("{prefix}.yaml")));
     if prefix == "agent" {
-        for name in ["journal", "syslog", "webhook"] {
+        for name in ["encoding", "journal", "multiline", "syslog", "webhook"] {
             files.push(shipped().join(format!("examples/{name}.yaml")));
         }
     }
@@ -277,6 +279,35 @@ fn what_is_pushed_to_is_guarded() {
 }
 
 #[test]
+fn rules_of_redaction_are_read_printed_and_checked() {
+    let good = format!(
+        "sources: [{{ id: a, type: file, paths: [/x], join: auditd, redact: [{{ fields: [actor.name], patterns: [jwt], action: pseudonym }}, {{ name: n, regex: 'a(?<secret>b)', action: mask }}] }}, {{ id: j, type: journal, redact: 'off' }}, {{ id: s, type: syslog, listen: '127.0.0.1:1', redact: off }}]\n{GOOD_OUTPUT}"
+    );
+    let loaded = agent(&good).expect("good").value;
+    let RedactConfig::Rules(rules) = loaded.sources[0].redact() else { panic!("rules") };
+    assert_eq!((rules.len(), rules[0].fields[0].get().as_str()), (2, "actor.name"));
+    assert_eq!(rules[1].regex.as_ref().unwrap().get(), "a(?<secret>b)");
+    for source in &loaded.sources[1..] {
+        assert_eq!(source.redact(), &RedactConfig::Off);
+    }
+    let again = agent(&loaded.render()).expect("it loads as the same").value;
+    assert_eq!(again.render(), loaded.render());
+    for (text, expected) in [
+        ("redact: yes please", "`sources[].redact` must be `off` or a list"),
+        ("redact: [{ action: mask }]", "names nothing (hint: add `fields"),
+        ("redact: [{ fields: [a] }]", "`sources[].redact[].action` is missing"),
+        ("redact: [{ regex: x, action: mask }]", "go together"),
+        ("redact: [{ feilds: [x], action: mask }]", "did you mean `fields`?"),
+        ("join: audit", "did you mean `auditd`?"),
+    ] {
+        let text =
+            format!("sources: [{{ id: a, type: file, paths: [/x], {text} }}]\n{GOOD_OUTPUT}");
+        let message = refused(agent(&text));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+}
+
+#[test]
 fn what_comes_later_is_told_apart_from_a_slip() {
     for (text, expected) in [
         (
@@ -286,10 +317,6 @@ fn what_comes_later_is_told_apart_from_a_slip() {
         (
             "outputs: [{ id: o, type: otlp, url: x }]\n",
             "agent.yaml:1:26: type `otlp` is not built into this version yet (hint: this version knows: custody)",
-        ),
-        (
-            "sources: [{ id: j, type: file, paths: [/x], multiline: { start: x } }]\n",
-            "agent.yaml:1:45: `multiline` is not built into this version yet (hint: remove it)",
         ),
     ] {
         let message = refused(agent(text));
@@ -306,6 +333,33 @@ fn what_comes_later_is_told_apart_from_a_slip() {
         message,
         "collector.yaml:1:17: type `s3` is not built into this version yet (hint: this version knows: local)"
     );
+}
+
+#[test]
+fn lines_that_belong_together_are_told_in_one_way() {
+    let file = |keys: &str| {
+        format!("sources: [{{ id: a, type: file, paths: [/x], {keys} }}]\n{GOOD_OUTPUT}")
+    };
+    for (keys, expected) in [
+        ("multiline: { max_bytes: 4KiB }", "does not say which lines belong together"),
+        ("multiline: { indent: false }", "does not say which lines belong together"),
+        ("multiline: { indent: true, start: x }", "says in several ways which lines"),
+        (
+            "multiline: { start: '^(a' }",
+            "agent.yaml:1:65: `sources[].multiline.start`: `^(a` is not a pattern: unclosed group",
+        ),
+        ("multiline: { begin: x, start: x }", "unknown key `sources[].multiline.begin`"),
+        ("multiline: { end: x, max_bytes: 1MiB }", "outside its limits"),
+        ("encoding: utf16", "did you mean `utf-16`?"),
+        ("max_open_files: 0", "outside its limits"),
+    ] {
+        let message = refused(agent(&file(keys)));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+    let good = file("multiline: { continue: '^\\s', flush: 2s }, encoding: utf-16le, poll: true");
+    let loaded = agent(&good).expect("loads");
+    let printed = loaded.value.render();
+    assert_eq!(agent(&printed).expect("loads again").value.sources, loaded.value.sources);
 }
 
 #[test]

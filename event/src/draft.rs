@@ -10,6 +10,7 @@
 //! always stays, so nothing is lost.
 
 mod base;
+mod edit;
 
 use std::borrow::Cow;
 
@@ -115,7 +116,7 @@ impl Default for Draft<'_> {
     }
 }
 
-fn bit(field: Field) -> u128 {
+const fn bit(field: Field) -> u128 {
     1 << field.index()
 }
 
@@ -322,6 +323,19 @@ impl<'a> Draft<'a> {
             self.put(Field::OriginRaw, Value::Text(Cow::Borrowed(text)));
         } else {
             self.put(Field::OriginRawBase64, Value::Base64(text.as_bytes()));
+        }
+    }
+
+    /// Keeps the raw record of a source whose records are text in another encoding: the text where
+    /// it is `exact` (it can be turned back into the record), else the record as base64.
+    pub fn raw_decoded(&mut self, text: &'a str, record: &'a [u8], exact: bool) {
+        let fits = text.len() <= MAX_RAW_BYTES / 6
+            || (text.len() <= MAX_RAW_BYTES && !swells(text.as_bytes()));
+        if exact && fits {
+            self.put(Field::OriginRaw, Value::Text(Cow::Borrowed(text)));
+        } else {
+            let record = &record[..record.len().min(MAX_RAW_BYTES)];
+            self.put(Field::OriginRawBase64, Value::Base64(record));
         }
     }
 

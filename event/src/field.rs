@@ -112,6 +112,7 @@ fields! {
     Op = "op" [] "op" Text;
     OriginAgent = "origin.agent" ["origin"] "agent" Text;
     OriginCursor = "origin.cursor" ["origin"] "cursor" Text;
+    OriginEncoding = "origin.encoding" ["origin"] "encoding" Text;
     OriginEndpoint = "origin.endpoint" ["origin"] "endpoint" Text;
     OriginEventName = "origin.event_name" ["origin"] "event_name" Text;
     OriginInput = "origin.input" ["origin"] "input" Text;

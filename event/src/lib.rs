@@ -9,6 +9,7 @@
 //! - [`canon`]: is this line canonical? The question that a collector asks of every event.
 //! - [`block`]: up to about a thousand events of one stream under one header: the unit of
 //!   storage, signing, sending and acknowledging.
+//! - [`ocsf`], [`ecs`]: the event in the words of two schemas of others.
 //! - [`merkle`]: RFC 6962 hashing over a block's events.
 //! - [`ids`], [`time`], [`position`]: the newtypes that everything else is written in.
 
@@ -16,10 +17,12 @@ pub mod block;
 pub mod canon;
 pub mod clock;
 pub mod draft;
+pub mod ecs;
 pub mod field;
 pub mod ids;
 pub mod json;
 pub mod merkle;
+pub mod ocsf;
 pub mod position;
 pub mod taxonomy;
 pub mod time;

@@ -135,6 +135,8 @@ pub struct OriginView<'a> {
     #[serde(borrow)]
     pub cursor: Text<'a>,
     #[serde(borrow)]
+    pub encoding: Text<'a>,
+    #[serde(borrow)]
     pub endpoint: Text<'a>,
     #[serde(borrow)]
     pub event_name: Text<'a>,

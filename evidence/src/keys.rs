@@ -191,7 +191,8 @@ impl PublicKey {
     }
 
     /// Is this the key's signature over these bytes? Strictly, see [`Self::verify`].
-    pub(crate) fn holds(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
+    #[must_use]
+    pub fn holds(&self, bytes: &[u8], signature: &[u8; 64]) -> bool {
         self.0.verify_strict(bytes, &Signature::from_bytes(signature)).is_ok()
     }
 

@@ -64,8 +64,10 @@ packs! {
     "jenkins-audit",
     "kafka",
     "krb5",
+    "lemonldap",
     "lighttpd",
     "mssql",
+    "mysql-slow",
     "mysql",
     "nginx-error",
     "openvpn",
@@ -139,6 +141,7 @@ packs! {
     "generic-leef",
     "generic-logfmt",
     "generic-kv",
+    "generic-text",
     // Last: why it refuses a record is what an unknown record's event says.
     "generic-json",
 }

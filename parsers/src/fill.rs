@@ -115,6 +115,12 @@ fn detail<'a>(set: &'a Set, scene: &Scene<'a>) -> Option<Detail<'a>> {
 
 fn fill<'a>(field: Field, set: &'a Set, scene: &Scene<'a>, draft: &mut Draft<'a>) {
     match field.kind() {
+        // `name, email, plan` is three.
+        Kind::Texts if field == Field::DataFields => set.value.each(scene, &mut |text| {
+            for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                draft.text(field, name.to_owned());
+            }
+        }),
         Kind::Texts => set.value.each(scene, &mut |text| {
             let text = match &set.map {
                 Some(map) => map.apply(text),
@@ -136,6 +142,10 @@ fn fill<'a>(field: Field, set: &'a Set, scene: &Scene<'a>, draft: &mut Draft<'a>
 fn put<'a>(field: Field, text: Cow<'a, str>, value: &Value, draft: &mut Draft<'a>) {
     match field {
         Field::SourceIp => address(text, draft),
+        Field::DataBytes => match normalise::bytes(&text) {
+            Some(bytes) => draft.int(field, bytes),
+            None => draft.text(field, text),
+        },
         _ if value.is_literal() => draft.text(field, text),
         Field::Outcome => word(field, normalise::outcome(&text), text, draft),
         Field::Severity => word(field, normalise::severity(&text), text, draft),
@@ -167,7 +177,8 @@ fn address<'a>(text: Cow<'a, str>, draft: &mut Draft<'a>) {
     match text.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
             Some(mapped) => draft.text(Field::SourceIp, mapped.to_string()),
-            None => draft.text(Field::SourceIp, text),
+            // One address is written in one way, or it is not found again.
+            None => draft.text(Field::SourceIp, address.to_string()),
         },
         Ok(IpAddr::V4(_)) => draft.text(Field::SourceIp, text),
         Err(_) => odd_address(text, draft),

@@ -12,6 +12,8 @@
 //!
 //! The language of packs is described in `docs/pack-language.md`.
 
+mod atlas;
+pub mod audit;
 pub mod bench_support;
 mod builtin;
 mod changes;
@@ -21,6 +23,7 @@ mod documented;
 mod draft;
 mod error;
 mod fill;
+mod hostnames;
 mod load;
 mod matcher;
 mod normalise;
@@ -28,6 +31,8 @@ mod pack;
 mod packtest;
 mod parser;
 mod pattern;
+mod prose;
+mod redact;
 mod scan;
 mod set;
 mod time;
@@ -36,14 +41,20 @@ mod value;
 mod when;
 mod yaml;
 
+pub use atlas::{Atlas, Location};
 pub use builtin::builtin;
 pub use draft::{Drafted, MAX_DRAFT_LINES, NoDraft, Sentence, draft, sentences};
 pub use error::{PackError, PackErrors};
+pub use hostnames::HostNames;
 pub use load::PackSource;
 pub use packtest::TestReport;
 pub use parser::{
-    DropReason, Envelope, Fanned, Given, MAX_FAN_OUT, MAX_FANNED_BYTES, Parser, Run, Said, Scratch,
-    Settings, UNMATCHED, Verdict, raw_pieces,
+    DropReason, Envelope, Fanned, Given, MAX_FAN_OUT, MAX_FANNED_BYTES, Original, Parser, Run,
+    Said, Scratch, Settings, UNMATCHED, Verdict, raw_pieces,
+};
+pub use redact::{
+    Names, PseudonymKey, RedactAction, RedactError, RedactRule, RedactWhat, Redaction,
+    SecretPattern,
 };
 pub use set::{PackInfo, PackSet, Select, UnknownPack};
 pub use time::Basis;

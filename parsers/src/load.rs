@@ -6,6 +6,7 @@ mod conditions;
 mod decoders;
 mod findings;
 mod maps;
+mod redact;
 mod times;
 
 use custody_event::{Field, Kind, Timestamp, taxonomy};
@@ -181,7 +182,9 @@ impl Loader<'_> {
         let chain = self.decoders(raw);
         let folded = self.folded(raw);
         let fan_out = raw.fan_out.as_ref().and_then(|path| self.fan_out(path));
-        let user_agent = self.user_agent(raw.user_agent.as_ref());
+        let user_agent = self.parses("user_agent", raw.user_agent.as_ref());
+        let sentence = self.parses("sentence", raw.sentence.as_ref());
+        let (redact, redact_fields) = self.redact(&raw.redact);
         self.network_table(raw);
         let select = raw.select.as_ref().map(|select| self.select(select)).unwrap_or_default();
         self.now(raw.test_now.as_ref());
@@ -212,7 +215,10 @@ impl Loader<'_> {
             folded,
             json_paths: std::mem::take(&mut self.json_paths),
             fan_out,
+            redact,
+            redact_fields,
             user_agent,
+            sentence,
             rules,
             test_now: raw.test_now.as_ref().map(|now| now.value.clone()),
         }

@@ -15,6 +15,9 @@ pub(crate) struct Action {
     pub(crate) outcome: Option<&'static str>,
 }
 
+/// What was done where nobody says it.
+pub(crate) const NO_ACTION: &str = "event.other";
+
 /// Verbs: what is written, the plain form, the operation.
 const VERBS: &[(&str, &str, &str)] = &[
     ("login", "login", "login"),
@@ -260,6 +263,33 @@ pub(crate) fn severity(text: &str) -> Option<&'static str> {
     })
 }
 
+/// A size with its unit (`2.5 MB`, `12 KiB`, `1,024`) in bytes; what is less than a byte is cut.
+pub(crate) fn bytes(text: &str) -> Option<i64> {
+    let text = text.trim().replace(',', "");
+    let end = text.find(|sign: char| !(sign.is_ascii_digit() || sign == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit: i64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" | "byte" | "bytes" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || whole.len() > 15 || fraction.len() > 6 {
+        return None;
+    }
+    let parts = 10_i64.pow(u32::try_from(fraction.len()).ok()?);
+    let fraction: i64 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let of_unit = unit.checked_mul(fraction)? / parts;
+    whole.parse::<i64>().ok()?.checked_mul(unit)?.checked_add(of_unit)
+}
+
 /// An action from whatever stood there; `object` is what the record says it was done to.
 pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
     let mut parts = words(text);
@@ -308,7 +338,7 @@ pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
         name.pop();
     }
     if name.is_empty() {
-        "event.other".clone_into(&mut name);
+        NO_ACTION.clone_into(&mut name);
     }
     Action { name, outcome }
 }
@@ -426,6 +456,23 @@ pub(crate) fn category(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn sizes_are_bytes_whatever_their_unit() {
+        for (text, bytes) in [
+            ("12", Some(12)),
+            ("1,024", Some(1024)),
+            ("2.5 MB", Some(2_500_000)),
+            ("1.5MiB", Some(1_572_864)),
+            ("0.5 kb", Some(500)),
+            ("12 parsecs", None),
+            ("", None),
+            ("1.2.3", None),
+            ("999999999999999 TB", None),
+        ] {
+            assert_eq!(super::bytes(text), bytes, "{text}");
+        }
+    }
 
     #[test]
     fn actions_of_every_style_become_one_style() {

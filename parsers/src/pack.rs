@@ -4,6 +4,7 @@ use custody_event::{Field, Kind};
 
 use crate::decode::Step;
 use crate::pattern::Pattern;
+use crate::redact::{FieldRule, RedactRule};
 use crate::time::forms::Unit;
 use crate::time::{Moment, forms, pattern};
 use crate::value::{Source, Value};
@@ -27,8 +28,14 @@ pub(crate) struct Pack {
     pub(crate) json_paths: Vec<Vec<Box<str>>>,
     /// The list each of whose elements is an event.
     pub(crate) fan_out: Option<Vec<Box<str>>>,
+    /// Patterns that are taken out of all records of a source that uses the pack.
+    pub(crate) redact: Vec<RedactRule>,
+    /// Fields of its own events.
+    pub(crate) redact_fields: Vec<FieldRule>,
     /// Browser and system are read from the user agent.
     pub(crate) user_agent: bool,
+    /// Who, from where and how it went are read from the message where the rule does not say.
+    pub(crate) sentence: bool,
     pub(crate) rules: Vec<Rule>,
     /// The clock of its tests.
     pub(crate) test_now: Option<String>,

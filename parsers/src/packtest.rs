@@ -1,6 +1,6 @@
 //! Tests that packs carry: a record, and what must become of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use custody_event::{FileKey, Offset, Timestamp};
 use jiff::tz::TimeZone;
@@ -11,6 +11,7 @@ use crate::error::PackError;
 use crate::load::default_now;
 use crate::pack::{Pack, Rule, Test};
 use crate::parser::{Envelope, Parser, Scratch, Settings, Verdict};
+use crate::redact::Redaction;
 use crate::time::{ZoneMemo, forms, resolve};
 use crate::yaml::Raw;
 
@@ -68,7 +69,13 @@ type Problem = (u64, u64, String);
 
 fn check(pack: &Arc<Pack>, rule: &Rule, test: &Test) -> Vec<Problem> {
     let zone = test.zone.as_deref().and_then(|zone| TimeZone::get(zone).ok());
-    let settings = Settings { zone: zone.unwrap_or(TimeZone::UTC) };
+    // As in an agent whose operator has said nothing: secrets are masked.
+    static REDACTION: OnceLock<Redaction> = OnceLock::new();
+    let settings = Settings {
+        zone: zone.unwrap_or(TimeZone::UTC),
+        redaction: REDACTION.get_or_init(Redaction::default).clone(),
+        ..Settings::default()
+    };
     let parser = Parser::new(std::slice::from_ref(pack), true, settings);
     let now = test.now.as_deref().or(pack.test_now.as_deref()).and_then(read_now);
     let envelope = Envelope {

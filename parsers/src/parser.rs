@@ -18,13 +18,18 @@ use custody_event::position::event_id;
 use custody_event::{Digest, Draft, Field, FileKey, MAX_RAW_BYTES, Offset, Timestamp};
 use jiff::tz::TimeZone;
 
+use crate::atlas::{self, Atlas};
 use crate::decode::json::Tape;
 use crate::decode::syslog::{self, Syslog};
 use crate::decode::{Decoder, Step};
 use crate::fill;
+use crate::hostnames::HostNames;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
 use crate::pack::Pack;
-use crate::time::{Basis, ZoneMemo, forms, resolve};
+use crate::prose;
+use crate::redact::late::{self, Swap};
+use crate::redact::{FieldRule, Names, Redaction};
+use crate::time::{Basis, Moment, ZoneMemo, forms, resolve};
 use crate::user_agent;
 use crate::value::{Facts, Scene};
 use choice::Choice;
@@ -41,12 +46,18 @@ pub const UNMATCHED: &str = "record.unmatched";
 pub struct Settings {
     /// Zone of times that name none.
     pub zone: TimeZone,
+    /// What is taken out of its records.
+    pub redaction: Redaction,
+    /// Names and numbers of the host, for decoders that meet numbers alone.
+    pub host: Arc<HostNames>,
+    /// Where addresses are.
+    pub atlas: Option<Arc<dyn Atlas>>,
 }
 
 impl Default for Settings {
-    /// UTC.
+    /// UTC; nothing is redacted, no numbers are named and no addresses looked up.
     fn default() -> Self {
-        Self { zone: TimeZone::UTC }
+        Self { zone: TimeZone::UTC, redaction: Redaction::off(), host: Arc::default(), atlas: None }
     }
 }
 
@@ -111,10 +122,25 @@ pub struct Given<'a> {
     pub name: Option<(FileKey, Offset)>,
     /// Where the source stands at the record.
     pub cursor: Option<&'a str>,
+    /// The record's bytes, where it is the text of something else than UTF-8.
+    pub original: Option<Original<'a>>,
     /// The envelope that the source took off already. The record is then not searched for one:
     /// packs that decode `syslog` or nothing see this, packs that decode `json` first see the
     /// record.
     pub said: Option<Said<'a>>,
+    /// The record has been redacted by [`Run::redact`], which found these.
+    pub redacted: Option<&'a Names>,
+}
+
+/// A record's bytes as the source has them, where the parser is given their text.
+#[derive(Debug, Clone, Copy)]
+pub struct Original<'a> {
+    /// As they are: what `raw_sha256` and the id are derived from.
+    pub bytes: &'a [u8],
+    /// What turns the text back into them, for `origin.encoding`.
+    pub encoding: &'a str,
+    /// Does it, byte for byte?
+    pub exact: bool,
 }
 
 /// What an envelope says, taken off by the source (a journal's entry has it in fields).
@@ -195,6 +221,9 @@ pub struct Parser {
     /// The source names its packs: their tests of path and endpoint are passed.
     by_name: bool,
     zone: TimeZone,
+    redaction: Redaction,
+    host: Arc<HostNames>,
+    atlas: Option<Arc<dyn Atlas>>,
 }
 
 /// Packs in a row that decode alike.
@@ -227,6 +256,11 @@ const MAX_ROOMS: usize = 64;
 #[derive(Debug, Default)]
 struct Room {
     lossy: String,
+    /// The record without its secrets, where it has any, and the names of what was found.
+    clean: Vec<u8>,
+    names: Names,
+    /// What went from the record when its events were filled.
+    swaps: Vec<Swap>,
     /// One for each of the parser's readers.
     tapes: Vec<Tape>,
     /// Counts the records, so that a tape is known to be of this one.
@@ -281,8 +315,12 @@ impl Parser {
             caches: 0,
             by_name,
             zone: settings.zone,
+            redaction: settings.redaction,
+            host: settings.host,
+            atlas: settings.atlas,
         };
         for pack in packs {
+            pack.redact.iter().for_each(|rule| parser.redaction.add_of_pack(rule));
             parser.add(pack);
         }
         parser.compile();
@@ -362,6 +400,12 @@ impl Parser {
         self.packs.iter().map(|pack| pack.pack.name.as_str()).collect()
     }
 
+    /// What is taken out of its records.
+    #[must_use]
+    pub fn redaction(&self) -> &Redaction {
+        &self.redaction
+    }
+
     /// The rules that leave records out; [`Verdict::Filtered`] counts in this list.
     #[must_use]
     pub fn drop_reasons(&self) -> &[DropReason] {
@@ -374,23 +418,62 @@ impl Parser {
         known: Known<'_>,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        memo: &mut ZoneMemo,
+        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
         let Known { pack, rule, common } = known;
+        let mut last = Last::default();
         let mut draft = common.draft(|| run::common(pack, rule, scene));
         let own = rule.time.as_ref().and_then(|time| {
             fill::own_time(time, scene, &self.zone, memo, scene.facts.envelope.observed)
         });
         let (time, basis) = own.unwrap_or_else(|| self.time_of(scene, memo));
         fill::apply(rule, scene, &mut draft);
+        if pack.sentence {
+            prose::complete(&mut draft);
+        }
         if pack.user_agent {
             user_agent::fill(&mut draft);
         }
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
-        place.finish(time, basis, scene, &mut draft, out);
+        if let Some(atlas) = &self.atlas {
+            atlas::locate(&**atlas, &mut draft);
+        }
+        self.redact(&pack.redact_fields, place, &mut draft, swaps, &mut last);
+        place.finish(time, basis, scene, &last, &mut draft, out);
         time
+    }
+
+    /// Redacts what can be redacted only now.
+    fn redact(
+        &self,
+        of_pack: &[FieldRule],
+        place: &Place<'_>,
+        draft: &mut Draft<'_>,
+        swaps: &mut Vec<Swap>,
+        last: &mut Last,
+    ) {
+        if self.redaction.is_off() {
+            return;
+        }
+        let said = place.given.said.map_or("", |said| said.message);
+        let known = late::Known { texts: [place.whole, said], record: place.record, of_pack };
+        let raw = late::redact(&self.redaction, &known, draft, swaps, &mut last.names);
+        last.hash = match &raw {
+            late::Raw::Kept => None,
+            late::Raw::Changed(record) => Some(Digest::of(record)),
+            // What is left of it tells it from others.
+            late::Raw::Gone => {
+                let mut texts = Vec::new();
+                draft.each_text(&mut |text| {
+                    texts.extend_from_slice(text.as_bytes());
+                    texts.push(0);
+                });
+                Some(Digest::of(&texts))
+            }
+        };
+        last.raw = raw;
     }
 
     fn drop_reason(&self, at: RuleAt) -> Option<usize> {
@@ -405,9 +488,10 @@ impl Parser {
         reason: &'static str,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        memo: &mut ZoneMemo,
+        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
+        let mut last = Last::default();
         let mut draft = Draft::new();
         let (time, basis) = self.time_of(scene, memo);
         draft.text(Field::Action, UNMATCHED);
@@ -415,21 +499,26 @@ impl Parser {
         draft.text(Field::Op, "other");
         draft.text(Field::Severity, "info");
         draft.text(Field::OriginReason, reason);
+        let envelope_pid = scene.facts.syslog.is_some_and(|line| line.pid.is_some());
+        prose::fill(scene.facts.message, !envelope_pid, &mut draft);
         run::surroundings(scene.facts.envelope, &mut draft);
         fill::envelope_details(scene, &mut draft);
         fill::finish(scene, &mut draft);
-        place.finish(time, basis, scene, &mut draft, out);
+        self.redact(&[], place, &mut draft, swaps, &mut last);
+        place.finish(time, basis, scene, &last, &mut draft, out);
         time
     }
 
-    /// The envelope's time, else the one that the record begins with, else that of its reading.
+    /// The envelope's time, else the one that the record (nearly) begins with, else that of its reading.
     fn time_of(&self, scene: &Scene<'_>, memo: &mut ZoneMemo) -> (Timestamp, Basis) {
         let observed = scene.facts.envelope.observed;
-        scene
-            .facts
-            .syslog
+        let syslog = scene.facts.syslog;
+        // What syslog's old form leaves open, the year and the zone, the program often says.
+        let own = || syslog.and_then(|line| forms::at_front(line.message)).filter(Moment::has_year);
+        syslog
             .and_then(|line| line.moment)
-            .or_else(|| forms::at_front(scene.facts.record))
+            .map(|moment| if moment.has_year() { moment } else { own().unwrap_or(moment) })
+            .or_else(|| forms::near_front(scene.facts.record))
             .and_then(|moment| resolve(moment, &self.zone, memo, observed))
             .unwrap_or((observed, Basis::Received))
     }
@@ -503,7 +592,13 @@ impl<'t> Decoded<'t> {
     }
 
     /// Runs a chain; `None` if the record is not of its form.
-    fn run(&mut self, group: &Group, tapes: &mut [Tape], readers: &[Reader]) -> Option<&'t str> {
+    fn run(
+        &mut self,
+        group: &Group,
+        tapes: &mut [Tape],
+        readers: &[Reader],
+        host: &HostNames,
+    ) -> Option<&'t str> {
         let mut message = self.said.unwrap_or(self.text);
         for (place, step) in group.chain.iter().enumerate() {
             // A source's record is its envelope too, unless the message itself is the program's JSON.
@@ -516,7 +611,7 @@ impl<'t> Decoded<'t> {
                     let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
                     line.map(|line| message = line.inner)
                 }
-                (_, Some(at)) => readers[at].read(message, self.number, &mut tapes[at]),
+                (_, Some(at)) => readers[at].read(message, self.number, host, &mut tapes[at]),
                 (_, None) => Ok(()),
             };
             if let Err(reason) = done
@@ -564,12 +659,27 @@ struct Place<'a> {
     record: &'a [u8],
     /// The record as text: itself where it is UTF-8.
     text: &'a str,
+    /// The text of the whole record, where this is an element of it.
+    whole: &'a str,
+    /// What was redacted in it before it was decoded.
+    names: &'a Names,
     offset: Offset,
     segment: Option<u32>,
     hash: &'a Digest,
+    /// Of the whole record as its first event keeps it, where something was redacted in an element.
+    whole_hash: Option<&'a Digest>,
     /// The event's number in the record.
     index: u32,
     given: Given<'a>,
+}
+
+/// What the last step before writing has found.
+#[derive(Default)]
+struct Last {
+    raw: late::Raw,
+    /// Of the raw record, where it is another now.
+    hash: Option<Digest>,
+    names: Names,
 }
 
 impl Place<'_> {
@@ -579,12 +689,17 @@ impl Place<'_> {
         time: Timestamp,
         basis: Basis,
         scene: &Scene<'a>,
+        last: &'a Last,
         draft: &mut Draft<'a>,
         out: &mut Vec<u8>,
     ) {
         let envelope = scene.facts.envelope;
+        let hash = match (&last.raw, self.whole_hash, &last.hash) {
+            (late::Raw::Kept | late::Raw::Changed(_), Some(hash), _) | (_, _, Some(hash)) => hash,
+            _ => self.hash,
+        };
         let (key, number) = self.given.name.unwrap_or((envelope.file, self.offset));
-        draft.id(event_id(key, number, self.index, self.hash));
+        draft.id(event_id(key, number, self.index, hash));
         draft.time(Field::Time, time);
         draft.text(Field::TimeBasis, basis.as_str());
         if !draft.has(Field::Host) {
@@ -598,11 +713,26 @@ impl Place<'_> {
         if let Some(segment) = self.segment {
             draft.int(Field::OriginSegment, i64::from(segment));
         }
-        draft.raw_sha256(&self.hash.0);
-        if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
-            draft.raw_text(&self.text[..kept_len(self.record)]);
-        } else {
-            draft.raw(&self.record[..kept_len(self.record)]);
+        let known = self.names.iter().filter(|name| !last.names.contains(name));
+        for name in known.chain(&last.names) {
+            draft.tag(format!("redacted:{name}"));
+        }
+        draft.raw_sha256(&hash.0);
+        match &last.raw {
+            late::Raw::Gone => {}
+            late::Raw::Changed(record) => {
+                draft.raw(&record[..kept_len(record)]);
+            }
+            late::Raw::Kept => {
+                if let Some(original) = self.given.original {
+                    draft.text(Field::OriginEncoding, original.encoding);
+                    draft.raw_decoded(self.text, original.bytes, original.exact);
+                } else if self.text.as_bytes().as_ptr_range() == self.record.as_ptr_range() {
+                    draft.raw_text(&self.text[..kept_len(self.record)]);
+                } else {
+                    draft.raw(&self.record[..kept_len(self.record)]);
+                }
+            }
         }
         draft.finish(out);
     }

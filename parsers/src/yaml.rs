@@ -145,6 +145,9 @@ pub(crate) struct RawPack {
     pub(crate) csv: Option<Spanned<RawCsv>>,
     pub(crate) fan_out: Option<Text>,
     pub(crate) user_agent: Option<Text>,
+    pub(crate) sentence: Option<Text>,
+    #[serde(default)]
+    pub(crate) redact: Vec<RawRedact>,
     #[serde(default)]
     pub(crate) networks: Pairs<Spanned<Raw>>,
     pub(crate) time: Option<RawTime>,
@@ -152,6 +155,16 @@ pub(crate) struct RawPack {
     pub(crate) maps: Pairs<Pairs<Spanned<Raw>>>,
     pub(crate) test_now: Option<Text>,
     pub(crate) rules: Spanned<Vec<RawRule>>,
+}
+
+/// One of `redact:`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRedact {
+    pub(crate) fields: Option<Spanned<Raw>>,
+    pub(crate) regex: Option<Text>,
+    pub(crate) name: Option<Text>,
+    pub(crate) action: Text,
 }
 
 /// `kv:`

@@ -157,6 +157,14 @@ impl LogFile {
         self.contents.push(self.next);
     }
 
+    /// Rotates by another program, which renames the file; then a new one is opened.
+    pub fn rotated_by(&mut self, rotate: impl FnOnce(&Path)) {
+        self.flush();
+        rotate(&self.path);
+        self.file = open(&self.path);
+        self.contents.push(self.next);
+    }
+
     fn old(&self, number: usize, extension: &str) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{number}{extension}"));

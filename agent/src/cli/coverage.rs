@@ -54,6 +54,7 @@ pub(super) fn run(args: &CoverageArgs) -> anyhow::Result<Exit> {
             break;
         }
         counts.lines += 1;
+        let shown = reader.clean(&line);
         let (verdict, events) = reader.events(&line, custody_event::Offset(0));
         counts.filtered += match verdict {
             Verdict::Filtered { .. } => 1,
@@ -61,7 +62,7 @@ pub(super) fn run(args: &CoverageArgs) -> anyhow::Result<Exit> {
             Verdict::Stored { .. } | Verdict::Unmatched { .. } => 0,
         };
         for event in events.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
-            counts.note(&EventView::read(event)?, &line);
+            counts.note(&EventView::read(event)?, &shown);
         }
     }
     let mut out = print::stdout();
@@ -75,14 +76,14 @@ pub(super) fn run(args: &CoverageArgs) -> anyhow::Result<Exit> {
 }
 
 impl Counts {
-    fn note(&mut self, event: &EventView<'_>, line: &[u8]) {
+    fn note(&mut self, event: &EventView<'_>, line: &str) {
         if let (Some(pack), Some(rule)) = (&event.origin.pack, &event.origin.rule) {
             *self.rules.entry((pack.to_string(), rule.to_string())).or_default() += 1;
             return;
         }
         self.unknown += 1;
         if self.samples.len() < MAX_DRAFT_LINES {
-            self.samples.push(String::from_utf8_lossy(line).trim_end().to_owned());
+            self.samples.push(line.to_owned());
         }
     }
 

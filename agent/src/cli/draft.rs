@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use custody_config::shell::{Exit, Failure, SystemClock};
 use custody_event::Clock;
-use custody_parsers::{NoDraft, draft};
+use custody_parsers::{NoDraft, Redaction, draft};
 
 use super::print;
 
@@ -29,7 +29,10 @@ pub(super) struct DraftArgs {
 
 pub(super) fn run(args: &DraftArgs) -> anyhow::Result<Exit> {
     let text = sample(&args.file)?;
-    let lines: Vec<&str> = text.lines().collect();
+    // A pack is given to others, with the lines that its tests are made of.
+    let redaction = Redaction::default();
+    let clean: Vec<_> = text.lines().map(|line| redaction.clean_text(line)).collect();
+    let lines: Vec<&str> = clean.iter().map(|line| &**line).collect();
     let name = name(args)?;
     let drafted = match draft(&name, &lines, SystemClock::new().now()) {
         Ok(drafted) => drafted,

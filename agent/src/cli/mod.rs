@@ -2,6 +2,7 @@
 
 mod check;
 mod coverage;
+mod difference;
 mod doctor;
 mod draft;
 mod enroll;

@@ -3,13 +3,23 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
 use custody_config::shell::{Exit, Failure, SystemClock};
 use custody_event::position::Fingerprint;
 use custody_event::{Clock, EventView, FileIdentity, FileKey, MAX_RAW_BYTES, Offset};
-use custody_parsers::{Envelope, PackSet, Parser, Scratch, Select, Settings, Verdict};
+use custody_parsers::{
+    Envelope, MAX_DRAFT_LINES, PackSet, Parser, Redaction, Scratch, Select, Settings, Verdict,
+    sentences,
+};
 
-use super::{follow, print};
+use super::{difference, follow, print};
+
+/// Sentences of unknown lines that are shown.
+const SHOWN_SENTENCES: usize = 10;
+/// Characters of an example that are shown.
+const SHOWN_CHARS: usize = 160;
 
 /// Arguments of `preview`.
 #[derive(Debug, Args)]
@@ -22,9 +32,46 @@ pub(super) struct PreviewArgs {
     /// Print the canonical events instead of a table.
     #[arg(long)]
     json: bool,
+    /// Print the events in the words of another schema, one JSON object a line.
+    #[arg(long, value_enum, value_name = "FORM")]
+    form: Option<Form>,
+    /// Show what would come out otherwise than with this pack (an older version of one).
+    #[arg(long, value_name = "OLD_PACK", conflicts_with_all = ["follow", "form"])]
+    diff: Option<PathBuf>,
+    /// Colours: auto (on a terminal, and where NO_COLOR is not set), always or never.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: Color,
     /// Go on with what is appended (for looking on: a line may be missed at a rotation).
     #[arg(long)]
     follow: bool,
+}
+
+/// Whose words an event is printed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Canonical events.
+    Custody,
+    /// Open Cybersecurity Schema Framework.
+    Ocsf,
+    /// Elastic Common Schema.
+    Ecs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    fn is_wanted(self) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
+        }
+    }
 }
 
 /// Which packs a command reads a log with, and how.
@@ -39,6 +86,9 @@ pub(super) struct PackArgs {
     /// The zone of times without one, as an IANA name (default: this machine's).
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
+    /// Show secrets and card numbers that an agent would mask.
+    #[arg(long)]
+    show_secrets: bool,
 }
 
 /// Turns lines into events.
@@ -55,8 +105,12 @@ pub(super) struct Reader {
 /// Turns lines into events and shows them.
 pub(super) struct Previewer {
     reader: Reader,
-    json: bool,
+    /// A table, where none is wanted.
+    form: Option<Form>,
+    color: bool,
     counts: Counts,
+    /// Some of the lines that no rule knew.
+    samples: Vec<String>,
 }
 
 /// The file, or standard input for `-`.
@@ -78,8 +132,15 @@ struct Counts {
 }
 
 pub(super) fn run(args: &PreviewArgs) -> anyhow::Result<Exit> {
-    let mut previewer = Previewer::new(args)?;
     let mut out = print::stdout();
+    if let Some(old) = &args.diff {
+        let mut old = Reader::with(&args.packs, &args.file, Some(old))?;
+        let mut new = Reader::new(&args.packs, &args.file)?;
+        difference::run((&mut old, &mut new), open(&args.file)?, args.json, &mut out)?;
+        out.flush()?;
+        return Ok(Exit::Good);
+    }
+    let mut previewer = Previewer::new(args)?;
     let read_to = previewer.read(open(&args.file)?, &mut out)?;
     if args.follow {
         out.flush()?;
@@ -92,10 +153,20 @@ pub(super) fn run(args: &PreviewArgs) -> anyhow::Result<Exit> {
 
 impl Reader {
     pub(super) fn new(args: &PackArgs, file: &Path) -> anyhow::Result<Self> {
+        Self::with(args, file, None)
+    }
+
+    /// With this pack in the place of the one of its name.
+    fn with(args: &PackArgs, file: &Path, pack: Option<&PathBuf>) -> anyhow::Result<Self> {
+        let own = pack.map(super::test::source).transpose()?;
+        let own = own.as_slice();
         let packs = match args.pack_files.as_slice() {
-            [] => PackSet::with_builtin(&[])
+            [] => PackSet::with_builtin(own)
                 .map_err(|error| Failure::new(Exit::Config, error.to_string()))?,
-            files => super::test::load(files)?,
+            files => match pack {
+                Some(pack) => super::test::load(std::slice::from_ref(pack))?,
+                None => super::test::load(files)?,
+            },
         };
         let select = match args.packs.as_str() {
             "auto" => Select::Auto,
@@ -108,8 +179,12 @@ impl Reader {
         let zone = zone
             .time_zone()
             .map_err(|error| Failure::because(Exit::Usage, "unknown time zone", error))?;
+        let redaction = match args.show_secrets {
+            true => Redaction::off(),
+            false => Redaction::default(),
+        };
         let parser = packs
-            .select(&select, Settings { zone })
+            .select(&select, Settings { zone, redaction, ..Settings::default() })
             .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
         Ok(Self::of(parser, file))
     }
@@ -136,6 +211,12 @@ impl Reader {
         }
     }
 
+    /// A line as people may see it.
+    pub(super) fn clean(&self, line: &[u8]) -> String {
+        let line = String::from_utf8_lossy(line);
+        self.parser.redaction().clean_text(line.trim_end()).into_owned()
+    }
+
     /// What becomes of a line, and its events with a newline between any two.
     pub(super) fn events(&mut self, line: &[u8], offset: Offset) -> (Verdict, &[u8]) {
         let record = line.strip_suffix(b"\n").unwrap_or(line);
@@ -160,7 +241,9 @@ impl Reader {
 impl Previewer {
     fn new(args: &PreviewArgs) -> anyhow::Result<Self> {
         let reader = Reader::new(&args.packs, &args.file)?;
-        Ok(Self { reader, json: args.json, counts: Counts::default() })
+        let form = args.form.or(args.json.then_some(Form::Custody));
+        let color = args.color.is_wanted();
+        Ok(Self { reader, form, color, counts: Counts::default(), samples: Vec::new() })
     }
 
     /// Shows every line of `input`; returns the bytes read.
@@ -193,7 +276,12 @@ impl Previewer {
                 self.counts.filtered += 1;
                 return Ok(());
             }
-            Verdict::Unmatched { .. } => self.counts.unmatched += 1,
+            Verdict::Unmatched { .. } => {
+                self.counts.unmatched += 1;
+                if self.form.is_none() && self.samples.len() < MAX_DRAFT_LINES {
+                    self.samples.push(String::from_utf8_lossy(line).trim_end().to_owned());
+                }
+            }
             Verdict::Stored { .. } => {}
             Verdict::Many(many) => {
                 self.counts.unmatched += u64::from(many.unmatched);
@@ -201,35 +289,61 @@ impl Previewer {
             }
         }
         for event in events.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
-            if self.json {
-                out.write_all(event)?;
-                writeln!(out)?;
-            } else {
-                show_row(&EventView::read(event)?, out)?;
+            match self.form {
+                None => show_row(&EventView::read(event)?, self.color, out)?,
+                Some(Form::Custody) => {
+                    out.write_all(event)?;
+                    writeln!(out)?;
+                }
+                Some(Form::Ocsf) => writeln!(out, "{}", custody_event::ocsf::form(event)?)?,
+                Some(Form::Ecs) => writeln!(out, "{}", custody_event::ecs::form(event)?)?,
             }
         }
         Ok(())
     }
 
     fn summary(&self, out: &mut impl Write) -> std::io::Result<()> {
-        if self.json {
+        if self.form.is_some() {
             return Ok(());
         }
         let Counts { lines, unmatched, filtered } = self.counts;
-        writeln!(out, "{lines} lines, {unmatched} that no rule knew, {filtered} filtered")
+        writeln!(out, "{lines} lines, {unmatched} that no rule knew, {filtered} filtered")?;
+        let all = sentences(&self.samples.iter().map(String::as_str).collect::<Vec<_>>());
+        if !all.is_empty() {
+            writeln!(out, "not known, by sentence (custody-agent draft makes rules of them):")?;
+        }
+        for sentence in all.iter().take(SHOWN_SENTENCES) {
+            let shown: String = sentence.example.chars().take(SHOWN_CHARS).collect();
+            writeln!(out, "{:>9}  {}", sentence.count, shown.escape_debug())?;
+        }
+        if let Some(more) = all.len().checked_sub(SHOWN_SENTENCES).filter(|more| *more > 0) {
+            writeln!(out, "           and {more} more")?;
+        }
+        Ok(())
     }
 }
 
-fn show_row(event: &EventView<'_>, out: &mut impl Write) -> std::io::Result<()> {
+/// Green for what went well, red for what did not, yellow for what no rule knew.
+fn paint(event: &EventView<'_>) -> &'static str {
+    match event.outcome.as_deref() {
+        _ if event.origin.rule.is_none() => "\u{1b}[33m",
+        Some("success") => "\u{1b}[32m",
+        Some("failure" | "denied") => "\u{1b}[31m",
+        _ => "\u{1b}[0m",
+    }
+}
+
+fn show_row(event: &EventView<'_>, color: bool, out: &mut impl Write) -> std::io::Result<()> {
     let or_dash =
         |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or("-").to_owned();
     let rule = match (&event.origin.pack, &event.origin.rule) {
         (Some(pack), Some(rule)) => format!("{pack}/{rule}"),
         _ => "-".to_owned(),
     };
+    let (start, end) = if color { (paint(event), "\u{1b}[0m") } else { ("", "") };
     writeln!(
         out,
-        "{}  {:<28}  {:<8}  {:<16}  {:<15}  {rule}  {}",
+        "{start}{}  {:<28}  {:<8}{end}  {:<16}  {:<15}  {rule}  {}",
         event.time,
         or_dash(&event.action),
         or_dash(&event.outcome),

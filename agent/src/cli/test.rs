@@ -40,13 +40,14 @@ pub(super) fn load(files: &[PathBuf]) -> anyhow::Result<PackSet> {
     if files.is_empty() {
         return Ok(PackSet::builtin());
     }
-    let mut sources = Vec::new();
-    for file in files {
-        let name = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            Failure::because(Exit::NoInput, format!("cannot read {name}"), error)
-        })?;
-        sources.push(PackSource { name, text });
-    }
+    let sources = files.iter().map(source).collect::<anyhow::Result<Vec<_>>>()?;
     PackSet::load(&sources).map_err(|error| Failure::new(Exit::Config, error.to_string()).into())
+}
+
+/// A pack's file.
+pub(super) fn source(file: &PathBuf) -> anyhow::Result<PackSource> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::because(Exit::NoInput, format!("cannot read {name}"), error))?;
+    Ok(PackSource { name, text })
 }

@@ -6,8 +6,9 @@
 
 use custody_event::position::delivery_key;
 use custody_event::{Coverage, FileKey, MAX_BLOCK_EVENTS, Offset, Sealer, Timestamp};
-use custody_parsers::{Envelope, Given, Run, Said, Scratch, Verdict, raw_pieces};
+use custody_parsers::{Envelope, Given, Run, Said, Scratch};
 
+use super::append::append;
 use super::worker::{After, PART_BYTES, Parsed, SourceContext, Tally, len_u64};
 use crate::sources::batch::RecordAt;
 use crate::sources::{Known, Mark, RecordBatch, SaidBy, Way};
@@ -86,27 +87,7 @@ impl Parts<'_> {
         let RecordAt { end, offset, segment, ref known, .. } = self.batch.records[number];
         let record = &self.batch.bytes[begin..end];
         let given = self.given(known.as_deref());
-        let mut pieces = raw_pieces(record).skip(1).peekable();
-        let segment = segment.or_else(|| pieces.peek().map(|_| 0));
-        let before = self.text.len();
-        let verdict = run.parse_given(record, offset, segment, given, self.text);
-        self.end_line(before);
-        tally.note(&verdict);
-        if matches!(verdict, Verdict::Filtered { .. }) {
-            return;
-        }
-        for (number, piece) in (1_u32..).zip(pieces) {
-            let before = self.text.len();
-            let verdict = run.rest(piece, offset, number, given, self.text);
-            self.end_line(before);
-            tally.note_segment(&verdict);
-        }
-    }
-
-    fn end_line(&mut self, before: usize) {
-        if self.text.len() > before {
-            self.text.push(b'\n');
-        }
+        append(run, record, offset, segment, given, self.text, tally);
     }
 
     fn given<'k>(&self, known: Option<&'k Known>) -> Given<'k> {
@@ -115,7 +96,12 @@ impl Parts<'_> {
             let key = delivery_key(&self.source.host_id, &self.source.id, delivery);
             (key, Offset(*number))
         });
-        Given { name, cursor: known.cursor.as_deref(), said: known.said.as_ref().map(said) }
+        Given {
+            name,
+            cursor: known.cursor.as_deref(),
+            said: known.said.as_ref().map(said),
+            ..Given::default()
+        }
     }
 
     /// Makes a part of what was parsed since the last one.

@@ -19,11 +19,13 @@
 //! **Failures.** Parsing cannot fail. The spool mends itself; if it gives up, the pipeline stops
 //! and says why: nothing that was not durable has moved a position.
 
+mod append;
 mod batch;
 mod books;
 mod commit;
 mod gate;
 mod intake;
+mod join;
 mod own;
 mod place;
 mod worker;
@@ -32,6 +34,7 @@ pub use books::Books;
 pub use commit::{Committer, CommitterParts, Underway};
 pub use gate::Gate;
 pub use intake::{Entry, Intake, SourceOutlet};
+pub use join::Join;
 pub use own::{Difference, OWN_INPUT, OwnAct, OwnEvents};
 pub use place::{StreamState, mark_prefix, position_key, position_prefix, positions_of};
 pub use worker::{SourceContext, Worker, random_secret};

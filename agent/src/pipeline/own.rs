@@ -356,7 +356,9 @@ fn describe_gap<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
     let OwnAct::Gap { code, text: sentence, source, path, from, bytes, records } = act else {
         return;
     };
-    say(draft, "gap.record", "high", "failure", sentence.clone());
+    // A file that was emptied may have lost something, and mostly has not.
+    let severity = if code == "emptied" { "low" } else { "high" };
+    say(draft, "gap.record", severity, "failure", sentence.clone());
     draft.text(Field::ReasonCode, &**code);
     draft.text(Field::ReasonText, &**sentence);
     draft.tag("gap");

@@ -6,6 +6,7 @@
 //! chunk: the position before it needs those bytes. That always leaves room, because a record makes
 //! at most [`MAX_FAN_OUT`] events and so few bytes can hold only few more.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -14,12 +15,15 @@ use custody_event::{
     Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, Offset, Sealed, Sealer, SourceBook,
     Timestamp,
 };
-use custody_parsers::{Envelope, MAX_FAN_OUT, Parser, Run, Scratch, Verdict};
+use custody_parsers::{Envelope, Given, MAX_FAN_OUT, Original, Parser, Run, Scratch, Verdict};
 
 use super::OwnAct;
 use super::batch;
 use super::intake::{Entry, Ticketed};
-use crate::sources::{Chunk, FilePosition, Framing, Item, Mark, Promise, RecordBatch, TAIL_BYTES};
+use super::join::{self, Join};
+use crate::sources::{
+    Chunk, Encoding, FilePosition, Framing, Item, Mark, Promise, RecordBatch, Span, TAIL_BYTES,
+};
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
@@ -42,6 +46,8 @@ pub struct SourceContext {
     pub agent: String,
     /// Words that every event carries: `key:value`.
     pub labels: Vec<String>,
+    /// Which records become one event.
+    pub join: Join,
 }
 
 /// An item, worked.
@@ -253,6 +259,7 @@ impl Worker {
             tally: Tally::new(),
             done: Vec::new(),
             text: &mut self.text,
+            decoded: String::new(),
             sealer: &mut self.sealer,
         };
         let envelope = envelope(source, chunk);
@@ -276,6 +283,8 @@ struct Parts<'a> {
     done: Vec<Parsed>,
     /// The part's events, each with its line end.
     text: &'a mut Vec<u8>,
+    /// Room for the text of a record that is not UTF-8.
+    decoded: String,
     sealer: &'a mut Sealer,
 }
 
@@ -286,55 +295,103 @@ impl Parts<'_> {
             Framing::Lines => {
                 let mut from = 0;
                 for end in memchr::memchr_iter(b'\n', &chunk.bytes) {
-                    self.line(&mut run, strip_return(&chunk.bytes[from..end]), from)?;
+                    let text_end = from + strip_return(&chunk.bytes[from..end]).len();
+                    self.record(&mut run, Span { begin: from, text_end, end: end + 1 }, from)?;
                     from = end + 1;
                 }
             }
-            Framing::Segment { number } => {
-                let piece = strip_line_end(&chunk.bytes);
-                let verdict = self.append(&mut run, piece, chunk.from, Some(number));
-                self.tally.note(&verdict);
+            Framing::Spans => {
+                let mut from = 0;
+                for span in &chunk.spans {
+                    match self.source.join {
+                        Join::None => self.record(&mut run, *span, from)?,
+                        join => self.joined(&mut run, join, *span, from)?,
+                    }
+                    from = span.end;
+                }
             }
-            Framing::Unterminated => {
-                let line = strip_line_end(&chunk.bytes);
-                let verdict = self.append(&mut run, line, chunk.from, None);
-                self.tally.note(&verdict);
-            }
+            Framing::Segment { number } => self.whole(&mut run, Some(number)),
+            Framing::Unterminated => self.whole(&mut run, None),
         }
         Ok(())
     }
 
-    /// Parses the line at a place of the chunk; ends the part before it where its events would make
+    /// The chunk is one record, or a piece of one.
+    fn whole(&mut self, run: &mut Run<'_>, segment: Option<u32>) {
+        let len = self.chunk.bytes.len();
+        let begin = self.mark_len(0, len);
+        let verdict = self.append(run, begin..len, segment);
+        self.tally.note(&verdict);
+    }
+
+    /// The length of the mark that may stand at a file's beginning and is no part of its text.
+    fn mark_len(&self, begin: usize, text_end: usize) -> usize {
+        let mark = self.chunk.encoding.mark();
+        let is_first = self.chunk.from.get() == 0 && begin == 0 && text_end > mark.len();
+        if is_first && self.chunk.bytes.starts_with(mark) { mark.len() } else { 0 }
+    }
+
+    /// Parses a record; ends the part before it, which ends at `at`, where its events would make
     /// more than a block.
-    fn line(&mut self, run: &mut Run<'_>, line: &[u8], at: usize) -> anyhow::Result<()> {
-        let offset = self.chunk.from.plus(len_u64(at));
+    fn record(&mut self, run: &mut Run<'_>, span: Span, at: usize) -> anyhow::Result<()> {
         let (length, stored) = (self.text.len(), self.tally.book.stored);
-        let verdict = self.append(run, line, offset, None);
+        let begin = span.begin + self.mark_len(span.begin, span.text_end);
+        let verdict = self.append(run, begin..span.text_end, None);
         let more = match &verdict {
             Verdict::Filtered { .. } => 0,
             Verdict::Stored { .. } | Verdict::Unmatched { .. } => 1,
             Verdict::Many(many) => u64::from(many.stored),
         };
-        let full = stored + more > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
+        self.make_room(stored + more, length, at)?;
+        self.tally.note(&verdict);
+        Ok(())
+    }
+
+    /// The same of a run of records that come apart into joined events.
+    fn joined(
+        &mut self,
+        run: &mut Run<'_>,
+        join: Join,
+        span: Span,
+        at: usize,
+    ) -> anyhow::Result<()> {
+        let (length, stored) = (self.text.len(), self.tally.book.stored);
+        let mut tally = Tally::new();
+        let bytes = &self.chunk.bytes[span.begin..span.text_end];
+        let from = self.chunk.from.plus(len_u64(span.begin));
+        join::run_of(run, join, bytes, from, self.text, &mut tally);
+        self.make_room(stored + tally.book.stored, length, at)?;
+        self.tally.add(&tally);
+        Ok(())
+    }
+
+    /// Ends the part at `at` if what was appended since `length` makes it too large.
+    fn make_room(&mut self, events: u64, length: usize, at: usize) -> anyhow::Result<()> {
+        let full = events > len_u64(MAX_BLOCK_EVENTS) || self.text.len() > PART_BYTES;
         if full && let Some(position) = self.position(at) {
             let events = self.text.split_off(length);
             self.end(position)?;
             *self.text = events;
         }
-        self.tally.note(&verdict);
         Ok(())
     }
 
     /// Appends a record's events to the text, each with its line end.
-    fn append(
-        &mut self,
-        run: &mut Run<'_>,
-        record: &[u8],
-        offset: Offset,
-        segment: Option<u32>,
-    ) -> Verdict {
+    fn append(&mut self, run: &mut Run<'_>, place: Range<usize>, segment: Option<u32>) -> Verdict {
+        let chunk = self.chunk;
         let before = self.text.len();
-        let verdict = run.parse(record, offset, segment, self.text);
+        let offset = chunk.from.plus(len_u64(place.start));
+        let record = &chunk.bytes[place];
+        let verdict = match chunk.encoding {
+            Encoding::Utf8 => run.parse(record, offset, segment, self.text),
+            other => {
+                self.decoded.clear();
+                let exact = other.decode(record, &mut self.decoded);
+                let original = Original { bytes: record, encoding: other.name(), exact };
+                let given = Given { original: Some(original), ..Given::default() };
+                run.parse_given(self.decoded.as_bytes(), offset, segment, given, self.text)
+            }
+        };
         if self.text.len() > before {
             self.text.push(b'\n');
         }
@@ -403,12 +460,8 @@ pub(super) fn len_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-fn strip_return(line: &[u8]) -> &[u8] {
+pub(super) fn strip_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn strip_line_end(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\n").map_or(line, strip_return)
 }
 
 /// A fresh secret for a block's salts.
@@ -448,6 +501,7 @@ mod tests {
             host_id: "h".into(),
             agent: "a".into(),
             labels: Vec::new(),
+            join: Join::None,
         };
         Worker::new(Arc::new(vec![source])).unwrap()
     }
@@ -471,6 +525,8 @@ mod tests {
             },
             bytes,
             framing: Framing::Lines,
+            spans: Vec::new(),
+            encoding: Encoding::Utf8,
             observed: Timestamp::from_micros(0),
         }
     }
@@ -515,5 +571,112 @@ mod tests {
         let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
         assert_eq!(parts.len(), 1);
         assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
+    }
+
+    /// The events of a chunk, read back.
+    fn events(chunk: &Chunk) -> Vec<serde_json::Value> {
+        let parts = worker().parse(chunk).unwrap();
+        let [Parsed { events: Events::Text { text, .. }, coverage, .. }] = &parts[..] else {
+            panic!("one part of few events")
+        };
+        let events: Vec<serde_json::Value> = text
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        for event in &events {
+            let offset = event["origin"]["offset"].as_u64().unwrap();
+            assert!((coverage.from.get()..coverage.to.get()).contains(&offset));
+        }
+        events
+    }
+
+    #[test]
+    fn records_of_several_lines_are_one_event_each_at_their_first_byte() {
+        let mut chunk = chunk(b"\n\n{\"a\":1,\n \"who\":\"eva\"}\r\n\n2\n 3\n".to_vec());
+        chunk.framing = Framing::Spans;
+        chunk.spans = vec![
+            Span { begin: 2, text_end: 23, end: 26 },
+            Span { begin: 26, text_end: 30, end: 31 },
+        ];
+        let events = events(&chunk);
+        let places: Vec<(u64, &str)> = events
+            .iter()
+            .map(|event| {
+                let origin = &event["origin"];
+                (origin["offset"].as_u64().unwrap(), origin["raw"].as_str().unwrap())
+            })
+            .collect();
+        let expected = [(10_002, "{\"a\":1,\n \"who\":\"eva\"}"), (10_026, "2\n 3")];
+        assert_eq!(places, expected);
+        assert!(events[0]["origin"].get("encoding").is_none());
+    }
+
+    #[test]
+    fn an_events_text_and_encoding_give_back_the_bytes_that_its_hash_is_over() {
+        for (encoding, text) in [
+            (Encoding::Utf16Le, "gr\u{fc}n \u{1f980} {\"who\":\"eva\"}"),
+            (Encoding::Utf16Be, "gr\u{fc}n \u{1f980}"),
+            (Encoding::Latin1, "gr\u{fc}n \u{85}"),
+            (Encoding::Windows1252, "gr\u{fc}n \u{20ac}"),
+        ] {
+            let bytes = encoding.encode(text).unwrap();
+            let mut chunk = chunk([bytes.clone(), encoding.encode("\n").unwrap()].concat());
+            chunk.encoding = encoding;
+            chunk.framing = Framing::Spans;
+            chunk.spans = vec![Span { begin: 0, text_end: bytes.len(), end: chunk.bytes.len() }];
+            let [event] = &events(&chunk)[..] else { panic!("one") };
+            let origin = &event["origin"];
+            assert_eq!(origin["raw"], text);
+            assert_eq!(origin["encoding"], encoding.name());
+            let hash = custody_event::Digest::of(&bytes).to_hex();
+            assert_eq!(origin["raw_sha256"], hash);
+        }
+        // Half a surrogate pair is no text: the bytes are kept.
+        let mut broken = chunk(vec![b'a', 0, 0x3e, 0xd8, b'\n', 0]);
+        (broken.encoding, broken.framing) = (Encoding::Utf16Le, Framing::Spans);
+        broken.spans = vec![Span { begin: 0, text_end: 4, end: 6 }];
+        let [event] = &events(&broken)[..] else { panic!("one") };
+        assert_eq!(event["origin"]["raw_base64"], "YQA+2A==");
+        assert!(event["origin"].get("raw").is_none());
+        let hash = custody_event::Digest::of(&broken.bytes[..4]).to_hex();
+        assert_eq!(event["origin"]["raw_sha256"], hash);
+    }
+
+    #[test]
+    fn the_longest_record_of_every_encoding_is_kept_whole() {
+        for (encoding, character) in [
+            (Encoding::Utf16Le, '\u{4e00}'),
+            (Encoding::Latin1, '\u{fc}'),
+            (Encoding::Windows1252, '\u{20ac}'),
+        ] {
+            let unit = encoding.encode(&character.to_string()).unwrap();
+            let count = encoding.most_bytes() / unit.len();
+            let mut chunk = chunk(unit.repeat(count));
+            (chunk.encoding, chunk.framing) = (encoding, Framing::Segment { number: 0 });
+            let [event] = &events(&chunk)[..] else { panic!("one") };
+            assert_eq!(event["origin"]["raw"].as_str().unwrap().chars().count(), count);
+        }
+    }
+
+    #[test]
+    fn the_mark_at_a_files_beginning_is_no_part_of_its_first_record() {
+        for (encoding, framing) in [
+            (Encoding::Utf8, Framing::Lines),
+            (Encoding::Utf16Le, Framing::Spans),
+            (Encoding::Utf16Be, Framing::Unterminated),
+        ] {
+            let text = "\u{feff}{\"who\":\"eva\"}";
+            let end = if framing == Framing::Unterminated { "" } else { "\n" };
+            let mut first = chunk(encoding.encode(&format!("{text}{end}")).unwrap());
+            first.from = Offset(0);
+            first.after.offset = Offset(len_u64(first.bytes.len()));
+            (first.encoding, first.framing) = (encoding, framing);
+            let text_end = first.bytes.len() - end.len() * encoding.unit();
+            first.spans = vec![Span { begin: 0, text_end, end: first.bytes.len() }];
+            let [event] = &events(&first)[..] else { panic!("one") };
+            assert_eq!(event["origin"]["raw"], text.trim_start_matches('\u{feff}'));
+            assert_eq!(event["origin"]["offset"], encoding.mark().len());
+        }
     }
 }

@@ -6,22 +6,27 @@ use std::sync::Arc;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use custody_config::agent::{
-    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, OutputConfig, Packs,
-    Protocol, ServerTls, SourceConfig, Start, SyslogSourceConfig,
+    CustodyOutputConfig, FileSourceConfig, JournalSourceConfig, JournalVia, MultilineConfig,
+    OutputConfig, Packs, Protocol, RedactConfig, ServerTls, SourceConfig, Start,
+    SyslogSourceConfig, TextEncoding,
 };
 use custody_config::{AgentConfig, Located, Secret, SecretFile};
 use custody_event::Clock;
 use custody_journal::{Access, ChildOptions, Filter, FollowerOptions, Target};
-use custody_parsers::{PackSet, PackSource, Parser, Select, Settings};
+use custody_parsers::{
+    Atlas, HostNames, PackSet, PackSource, Parser, PseudonymKey, RedactAction, RedactError,
+    RedactRule, RedactWhat, Redaction, SecretPattern, Select, Settings,
+};
 
 use super::Shared;
+use crate::geoip::Geoip;
 use crate::identity::AgentIdentity;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
-use crate::pipeline::{OwnAct, SourceContext, random_secret};
-use crate::sources::SourceIndex;
-use crate::sources::file::{FileOptions, FileSource};
+use crate::pipeline::{Join, OwnAct, SourceContext, random_secret};
+use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
 use crate::sources::journal::{JournalOptions, JournalSource};
 use crate::sources::tls::server_config;
+use crate::sources::{Encoding, MAX_CHUNK_BYTES, SourceIndex};
 use crate::sources::{syslog, webhook};
 
 /// The built-in packs, and over them those of the configured folders.
@@ -60,11 +65,94 @@ fn packs_in(folder: &Located<std::path::PathBuf>) -> anyhow::Result<Vec<PackSour
     Ok(packs)
 }
 
+/// What all sources' parsers have in common.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    key: Option<PseudonymKey>,
+    host: Arc<HostNames>,
+    atlas: Option<Arc<dyn Atlas>>,
+}
+
+/// The users of this host. Where it cannot be read numbers stay numbers.
+const PASSWD: &str = "/etc/passwd";
+
+impl Surroundings {
+    /// What a configuration names.
+    ///
+    /// # Errors
+    /// The key of pseudonyms or a database of addresses cannot be read.
+    pub fn of(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let passwd = std::fs::read_to_string(PASSWD).unwrap_or_default();
+        let atlas = Geoip::open(&config.geoip, clock)?;
+        Ok(Self {
+            key: config.pseudonym_key_file.as_ref().map(pseudonym_key).transpose()?,
+            host: Arc::new(HostNames::from_passwd(&passwd)),
+            atlas: atlas.map(|atlas| atlas as Arc<dyn Atlas>),
+        })
+    }
+}
+
+fn pseudonym_key(file: &SecretFile) -> anyhow::Result<PseudonymKey> {
+    let secret = file.read()?;
+    PseudonymKey::new(secret.expose().as_bytes()).ok_or_else(|| {
+        let what = format!("{} holds fewer than 16 bytes", file.path().display());
+        file.located().problem(what, "make one: head -c 32 /dev/urandom | base64").into()
+    })
+}
+
+/// What is redacted in a source's records.
+///
+/// # Errors
+/// A rule names what there is not, at its place.
+fn redaction_of(source: &SourceConfig, key: Option<&PseudonymKey>) -> anyhow::Result<Redaction> {
+    let RedactConfig::Rules(rules) = source.redact() else { return Ok(Redaction::off()) };
+    let mut known = Vec::new();
+    for rule in rules {
+        let action = rule.action.get();
+        let action = RedactAction::from_name(action).ok_or_else(|| {
+            let hint = format!("one of: {}", RedactAction::NAMES.join(", "));
+            rule.action.problem(format!("`{}` is no action", action.escape_debug()), hint)
+        })?;
+        let mut add = |at: &Located<String>, what: RedactWhat| -> anyhow::Result<()> {
+            known.push(RedactRule { what, action });
+            Redaction::new(&known, key.cloned()).map(drop).map_err(|error| {
+                let hint = match error {
+                    RedactError::NoKey => "add `pseudonym_key_file: /etc/custody/pseudonym.key`",
+                    RedactError::Field(_) => "such as actor.name, source.ip, targets.name, details.KEY, changes.FIELD, origin.raw",
+                    RedactError::NoText(_) => "write `action: remove`",
+                    _ => "see the guide on redaction",
+                };
+                at.problem(error.to_string(), hint).into()
+            })
+        };
+        for field in &rule.fields {
+            add(field, RedactWhat::Field(field.get().clone()))?;
+        }
+        for pattern in &rule.patterns {
+            let found = SecretPattern::from_name(pattern.get()).ok_or_else(|| {
+                let names: Vec<_> = SecretPattern::ALL.iter().map(|one| one.name()).collect();
+                let what = format!("`{}` is no pattern", pattern.get().escape_debug());
+                pattern.problem(what, format!("one of: {}", names.join(", ")))
+            })?;
+            add(pattern, RedactWhat::Pattern(found))?;
+        }
+        if let (Some(name), Some(regex)) = (&rule.name, &rule.regex) {
+            let what = RedactWhat::Own { name: name.get().clone(), regex: regex.get().clone() };
+            add(regex, what)?;
+        }
+    }
+    Ok(Redaction::new(&known, key.cloned())?)
+}
+
 /// The parser of one source.
 ///
 /// # Errors
-/// A pack that it names does not exist, or its zone cannot be found.
-pub fn parser_of(packs: &PackSet, source: &SourceConfig) -> anyhow::Result<Parser> {
+/// A pack that it names does not exist, its zone cannot be found, or a rule of redaction is wrong.
+pub fn parser_of(
+    packs: &PackSet,
+    source: &SourceConfig,
+    around: &Surroundings,
+) -> anyhow::Result<Parser> {
     let select = match source.packs() {
         Packs::Auto => Select::Auto,
         Packs::Named(names) => Select::Names(names.iter().map(|name| name.get().clone()).collect()),
@@ -73,8 +161,14 @@ pub fn parser_of(packs: &PackSet, source: &SourceConfig) -> anyhow::Result<Parse
         .timezone()
         .time_zone()
         .with_context(|| format!("source {}: the time zone cannot be found", source.id()))?;
+    let settings = Settings {
+        zone,
+        redaction: redaction_of(source, around.key.as_ref())?,
+        host: Arc::clone(&around.host),
+        atlas: around.atlas.clone(),
+    };
     packs
-        .select(&select, Settings { zone })
+        .select(&select, settings)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", source.id()))
 }
 
@@ -84,21 +178,34 @@ pub(super) fn contexts(
     shared: &Shared,
 ) -> anyhow::Result<Vec<SourceContext>> {
     let packs = load_packs(config)?;
+    let around = Surroundings::of(config, &shared.clock)?;
     config
         .sources
         .iter()
         .map(|source| {
             Ok(SourceContext {
                 id: source.id().to_owned(),
-                parser: parser_of(&packs, source)?,
+                parser: parser_of(&packs, source, &around)?,
                 tenant: config.tenant.clone(),
                 host: config.host.clone(),
                 host_id: shared.identity.host_id.clone(),
                 agent: shared.identity.agent.to_hex(),
                 labels: config.labels.iter().map(|(key, value)| format!("{key}:{value}")).collect(),
+                join: join_of(source),
             })
         })
         .collect()
+}
+
+fn join_of(source: &SourceConfig) -> Join {
+    match source {
+        SourceConfig::File(file) => match file.join {
+            custody_config::agent::Join::None => Join::None,
+            custody_config::agent::Join::Auditd => Join::Joined,
+            custody_config::agent::Join::AuditdBoth => Join::Both,
+        },
+        SourceConfig::Journal(_) | SourceConfig::Syslog(_) | SourceConfig::Webhook(_) => Join::None,
+    }
 }
 
 /// Sources that can be read again from their beginning.
@@ -172,10 +279,40 @@ pub(super) fn file_source(
         },
         max_line_bytes: file.max_line_bytes.as_usize(),
         scan_interval: file.scan_interval.duration(),
-        ..FileOptions::default()
+        max_open_files: usize::try_from(file.max_open_files)?,
+        notifications: !file.poll,
+        encoding: match file.encoding {
+            TextEncoding::Utf8 => FileEncoding::Fixed(Encoding::Utf8),
+            TextEncoding::Utf16Le => FileEncoding::Fixed(Encoding::Utf16Le),
+            TextEncoding::Utf16Be => FileEncoding::Fixed(Encoding::Utf16Be),
+            TextEncoding::Utf16 => FileEncoding::Utf16,
+            TextEncoding::Latin1 => FileEncoding::Fixed(Encoding::Latin1),
+            TextEncoding::Windows1252 => FileEncoding::Fixed(Encoding::Windows1252),
+        },
+        multiline: joined(file).or_else(|| file.multiline.as_ref().map(multiline)),
     };
     FileSource::new(options, index, clock)
         .map_err(|error| anyhow::anyhow!("source {}: {error}", file.id.get()))
+}
+
+/// Records that are joined are cut as records of several lines are.
+fn joined(file: &FileSourceConfig) -> Option<Multiline> {
+    (file.join != custody_config::agent::Join::None).then(|| Multiline {
+        rule: MultilineRule::Auditd,
+        max_bytes: MAX_CHUNK_BYTES / 2,
+        flush: file.join_timeout.duration(),
+    })
+}
+
+fn multiline(config: &MultilineConfig) -> Multiline {
+    let rule = match (&config.start, &config.goes_on, &config.end) {
+        (Some(pattern), _, _) => MultilineRule::Start(pattern.get().clone()),
+        (None, Some(pattern), _) => MultilineRule::Continue(pattern.get().clone()),
+        (None, None, Some(pattern)) => MultilineRule::End(pattern.get().clone()),
+        (None, None, None) if config.indent => MultilineRule::Indent,
+        (None, None, None) => MultilineRule::BlankLine,
+    };
+    Multiline { rule, max_bytes: config.max_bytes.as_usize(), flush: config.flush.duration() }
 }
 
 /// The settings of a syslog source.
@@ -374,14 +511,36 @@ pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
     }
 }
 
+/// The surroundings as far as they are here: a file may be checked on another machine than the one
+/// that it is for.
+fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surroundings> {
+    let mut config = config.clone();
+    let is_here = |path: &Path| {
+        let is_here = matches!(path.try_exists(), Ok(true));
+        if !is_here {
+            log::warn!("{} is not here: it was not checked", path.display());
+        }
+        is_here
+    };
+    let key = config.pseudonym_key_file.take_if(|file| !is_here(file.path()));
+    config.geoip.city_file.take_if(|file| !is_here(file.get()));
+    config.geoip.asn_file.take_if(|file| !is_here(file.get()));
+    let mut around = Surroundings::of(&config, clock)?;
+    if key.is_some() {
+        around.key = PseudonymKey::new(&[0; 32]);
+    }
+    Ok(around)
+}
+
 /// Builds everything that can be built without being at work: packs, parsers, sources, clients.
 ///
 /// # Errors
 /// The first thing that would keep an agent with this configuration from starting.
 pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
     let packs = load_packs(config)?;
+    let around = here(config, clock)?;
     for source in &config.sources {
-        parser_of(&packs, source)?;
+        parser_of(&packs, source, &around)?;
         match source {
             SourceConfig::File(file) => {
                 file_source(file, SourceIndex(0), Arc::clone(clock))?;

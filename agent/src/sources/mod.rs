@@ -12,6 +12,7 @@
 //! in the stream, in order with the records around them.
 
 pub mod batch;
+pub mod encoding;
 pub mod file;
 pub mod journal;
 pub(crate) mod refusals;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 
 use custody_event::{FileIdentity, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
+
+pub use encoding::Encoding;
 
 pub use batch::{Kept, Known, Mark, Place, Promise, RecordBatch, SaidBy, SavedMarks, Way};
 
@@ -43,6 +46,8 @@ pub struct SourceIndex(pub u16);
 pub enum Framing {
     /// Every record ends with `\n` (a `\r` before it belongs to the ending).
     Lines,
+    /// The records stand where [`Chunk::spans`] says.
+    Spans,
     /// The whole chunk is one piece of a line that is longer than the limit; pieces are numbered
     /// from 0, and the last one has lost its line end.
     Segment {
@@ -51,6 +56,17 @@ pub enum Framing {
     },
     /// The last line of a file that will not grow any more and has no `\n` at its end.
     Unterminated,
+}
+
+/// Where one record stands in its chunk, which holds the records one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Its first byte.
+    pub begin: usize,
+    /// One beyond its last byte: line ends within it belong to it, the one behind it does not.
+    pub text_end: usize,
+    /// Where the next record may begin.
+    pub end: usize,
 }
 
 /// A file as the records' envelope shows it.
@@ -75,6 +91,10 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
     /// How the bytes are cut into records.
     pub framing: Framing,
+    /// For [`Framing::Spans`], else empty: the last one ends with the bytes.
+    pub spans: Vec<Span>,
+    /// How the bytes are text.
+    pub encoding: Encoding,
     /// When they were read.
     pub observed: Timestamp,
     /// Where the file stands after them.

@@ -6,12 +6,18 @@ use std::time::Duration;
 use custody_event::{AgentId, Digest, Timestamp};
 use custody_evidence::PublicKey;
 use custody_evidence::tlog::TreeHead;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{AccessError, Enrolment, Role};
 
+mod accounts;
+
+pub(super) use accounts::SessionRow;
+pub use accounts::{RoleRow, TokenRow, UserRow};
+pub(super) use accounts::{Roles, Tables};
+
 /// What each version of the tables adds to the one before; a new file goes through all of them.
-const STEPS: [&str; 2] = [
+pub(super) const STEPS: &[&str] = &[
     "
 CREATE TABLE agents (
     id TEXT PRIMARY KEY NOT NULL,
@@ -53,6 +59,58 @@ CREATE TABLE acts (
 ) STRICT;
 PRAGMA user_version = 2;
 ",
+    // Users, roles and sessions; what tokens are bounded by; who did what.
+    "
+CREATE TABLE users (
+    name TEXT PRIMARY KEY NOT NULL,
+    password TEXT NOT NULL,
+    role TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    created TEXT NOT NULL,
+    password_set TEXT NOT NULL,
+    disabled TEXT,
+    last_login TEXT
+) STRICT;
+CREATE TABLE roles (
+    name TEXT PRIMARY KEY NOT NULL,
+    permissions TEXT NOT NULL,
+    created TEXT NOT NULL
+) STRICT;
+CREATE TABLE sessions (
+    hash TEXT PRIMARY KEY NOT NULL,
+    user TEXT,
+    token TEXT,
+    created TEXT NOT NULL,
+    expires TEXT NOT NULL
+) STRICT;
+ALTER TABLE tokens ADD COLUMN scope TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE tokens ADD COLUMN expires TEXT;
+ALTER TABLE tokens ADD COLUMN last_used TEXT;
+ALTER TABLE tokens ADD COLUMN owner TEXT;
+ALTER TABLE acts ADD COLUMN who TEXT;
+PRAGMA user_version = 3;
+",
+    // Exports and their schedules; what they mean is written in the room `export`.
+    "
+CREATE TABLE exports (
+    id TEXT PRIMARY KEY NOT NULL,
+    created INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    status TEXT NOT NULL,
+    spec TEXT NOT NULL,
+    told TEXT NOT NULL,
+    progress TEXT
+) STRICT;
+CREATE INDEX exports_by_time ON exports (created, id);
+CREATE TABLE schedules (
+    id TEXT PRIMARY KEY NOT NULL,
+    created INTEGER NOT NULL,
+    created_by TEXT NOT NULL,
+    next INTEGER NOT NULL,
+    spec TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 4;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;
@@ -91,6 +149,8 @@ pub struct ActRow {
     pub target: String,
     /// Why, or what exactly.
     pub reason: String,
+    /// Who did it; nobody is named for what was done on the collector's own command line.
+    pub who: Option<String>,
 }
 
 /// A checkpoint that an agent holds and that the log does not continue.
@@ -106,18 +166,13 @@ pub struct ForkRow {
     pub accepted: Option<(Timestamp, String)>,
 }
 
-/// A token, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRow {
-    pub(super) hash: Digest,
-    /// Its name.
-    pub name: String,
-    /// What it allows.
-    pub role: Role,
-    /// When it was made.
-    pub created: Timestamp,
-    /// When it was revoked.
-    pub revoked: Option<Timestamp>,
+/// A connection as every room of the collector uses the database.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
 }
 
 pub(super) struct Db {
@@ -128,15 +183,11 @@ pub(super) struct Db {
 impl Db {
     pub(super) fn open(path: &Path) -> Result<Self, AccessError> {
         let failed = |source| AccessError::Database { path: path.to_owned(), source };
-        let connection = Connection::open(path).map_err(failed)?;
+        let connection = connect(path).map_err(failed)?;
         let db = Self { path: path.to_owned(), connection };
-        let set_up = || -> rusqlite::Result<i64> {
-            db.connection.busy_timeout(Duration::from_secs(5))?;
-            db.connection.pragma_update(None, "journal_mode", "WAL")?;
-            db.connection.pragma_update(None, "synchronous", "FULL")?;
-            db.connection.pragma_query_value(None, "user_version", |row| row.get(0))
-        };
-        let found = set_up().map_err(failed)?;
+        let version = |row: &Row<'_>| row.get(0);
+        let found: i64 =
+            db.connection.pragma_query_value(None, "user_version", version).map_err(failed)?;
         let missing = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
         let Some(missing) = missing else {
             let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
@@ -280,18 +331,14 @@ impl Db {
 
     /// Notes an act, until it is an event.
     fn act(&self, action: &str, target: &str, reason: &str) -> Result<(), AccessError> {
-        let written = self.connection.execute(
-            "INSERT INTO acts (action, target, reason) VALUES (?1, ?2, ?3)",
-            params![action, target, reason],
-        );
-        self.wrap(written).map(|_| ())
+        self.tables().act(None, action, target, reason)
     }
 
     /// The oldest acts that are not events yet.
     pub(super) fn acts(&self) -> Result<Vec<ActRow>, AccessError> {
         let read = || {
             let mut select = self.connection.prepare_cached(
-                "SELECT id, action, target, reason FROM acts ORDER BY id LIMIT 200",
+                "SELECT id, action, target, reason, who FROM acts ORDER BY id LIMIT 200",
             )?;
             let row = |row: &Row<'_>| {
                 Ok(ActRow {
@@ -299,6 +346,7 @@ impl Db {
                     action: row.get(1)?,
                     target: row.get(2)?,
                     reason: row.get(3)?,
+                    who: row.get(4)?,
                 })
             };
             select.query_map([], row)?.collect()
@@ -311,80 +359,54 @@ impl Db {
         self.wrap(self.connection.execute("DELETE FROM acts WHERE id <= ?1", [id])).map(|_| ())
     }
 
-    pub(super) fn tokens(&self) -> Result<Vec<TokenRow>, AccessError> {
-        let read = || {
-            let mut select = self.connection.prepare_cached(
-                "SELECT hash, name, role, created, revoked FROM tokens ORDER BY created, name",
-            )?;
-            select.query_map([], token_of)?.collect()
-        };
-        self.wrap(read())
-    }
-
     pub(super) fn add_first(
         &mut self,
         tokens: [(&str, Role, Digest); 2],
         now: Timestamp,
     ) -> Result<(), AccessError> {
-        let add = |connection: &mut Connection| {
-            let all = connection.transaction()?;
+        self.change(|tables| {
             for (name, role, hash) in tokens {
-                insert_token(&all, name, role, hash, now)?;
+                tables.insert_token(&TokenRow::new(name, role.name(), hash, now))?;
             }
-            all.commit()
-        };
-        let added = add(&mut self.connection);
-        self.wrap(added)
+            Ok(())
+        })
     }
 
-    pub(super) fn add_token(
-        &self,
-        name: &str,
-        role: Role,
-        hash: Digest,
-        now: Timestamp,
-    ) -> Result<(), AccessError> {
-        match insert_token(&self.connection, name, role, hash, now) {
-            Err(rusqlite::Error::SqliteFailure(error, _))
-                if error.code == rusqlite::ErrorCode::ConstraintViolation =>
-            {
-                Err(AccessError::NameTaken(name.to_owned()))
-            }
-            other => {
-                self.wrap(other)?;
-                self.act("token.create", name, role.name())
-            }
+    /// The tables of accounts, outside a change.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        Tables { path: &self.path, connection: &self.connection }
+    }
+
+    /// When tokens were used last.
+    pub(super) fn note_used(&mut self, used: &[(Digest, Timestamp)]) -> Result<(), AccessError> {
+        let path = &self.path;
+        let failed = |source| AccessError::Database { path: path.clone(), source };
+        let all = self.connection.transaction().map_err(failed)?;
+        let tables = Tables { path, connection: &all };
+        used.iter().try_for_each(|(hash, at)| tables.token_used(hash, *at))?;
+        all.commit().map_err(failed)
+    }
+
+    /// All of `work`, or nothing of it; and never so that nobody is left who can administer.
+    pub(super) fn change<T>(
+        &mut self,
+        work: impl FnOnce(&Tables<'_>) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let path = &self.path;
+        let failed = |source| AccessError::Database { path: path.clone(), source };
+        let all = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let tables = Tables { path, connection: &all };
+        let before = tables.administrators()?;
+        let done = work(&tables)?;
+        if before > 0 && tables.administrators()? == 0 {
+            return Err(AccessError::LastAdmin);
         }
+        all.commit().map_err(failed)?;
+        Ok(done)
     }
-
-    /// The name becomes free again.
-    pub(super) fn revoke_token(&self, name: &str, now: Timestamp) -> Result<(), AccessError> {
-        let now = now.to_string();
-        let changed = self.wrap(self.connection.execute(
-            "UPDATE tokens SET revoked = ?2, name = name || ' (revoked ' || ?2 || ')'
-             WHERE name = ?1 AND revoked IS NULL",
-            params![name, now],
-        ))?;
-        if changed == 0 {
-            return Err(AccessError::NoSuchToken(name.to_owned()));
-        }
-        self.act("token.revoke", name, "")
-    }
-}
-
-fn insert_token(
-    connection: &Connection,
-    name: &str,
-    role: Role,
-    hash: Digest,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    connection
-        .execute(
-            "INSERT INTO tokens (hash, name, role, created) VALUES (?1, ?2, ?3, ?4)",
-            params![hash.to_hex(), name, role.name(), now.to_string()],
-        )
-        .map(|_| ())
 }
 
 /// A column's text, read by `parse`.
@@ -434,15 +456,5 @@ fn fork_of(row: &Row<'_>) -> rusqlite::Result<ForkRow> {
         agent: column(row, 2, |text| text.parse().ok())?,
         seen: column(row, 3, time)?,
         accepted: optional_time(row, 4)?.map(|at| (at, reason.unwrap_or_default())),
-    })
-}
-
-fn token_of(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
-    Ok(TokenRow {
-        hash: column(row, 0, |text| text.parse().ok())?,
-        name: row.get(1)?,
-        role: column(row, 2, Role::from_name)?,
-        created: column(row, 3, time)?,
-        revoked: optional_time(row, 4)?,
     })
 }

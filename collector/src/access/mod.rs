@@ -1,15 +1,37 @@
-//! Who may do what: enrolled agents and tokens, in SQLite (`collector.db` in the data directory).
+//! Who may do what: enrolled agents, users, tokens and roles, in SQLite (`collector.db` in the data
+//! directory).
 //!
-//! Tokens are 32 random bytes as 64 hex digits. Only their SHA-256 is kept: with 256 random bits
-//! a slow hash would add nothing. Look-up goes by the hash's first bytes, then compares the rest in
-//! constant time. A token is shown once, when it is made; the two of the first start stand in
-//! `admin.token` and `enroll.token` (mode 0600).
+//! # Secrets
+//! Tokens and sessions are 32 random bytes as 64 hex digits. Only their SHA-256 is kept: with 256
+//! random bits a slow hash would add nothing. Look-up goes by the hash's first bytes, then compares
+//! the rest in constant time. A token is shown once, when it is made; the two of the first start
+//! stand in `admin.token` and `enroll.token` (mode 0600). Passwords are another thing: [`password`].
 //!
+//! # Who asks
+//! A bearer is worth a [`Principal`]: permissions ([`Permission`]), a [`Scope`] of tenants, hosts
+//! and categories, and by them what of an event is shown ([`Sight`]). [`Gate::admit`] lets a request
+//! in, [`Principal::narrow`] bounds every question to the index, and what is refused is recorded.
+//!
+//! # Freshness
 //! The answers come from memory; at most once a second it is asked whether another process (the
 //! command line) has changed the database.
 
+mod accounts;
 mod db;
+mod gate;
+pub mod http;
+mod known;
+mod lockout;
+mod login;
+#[cfg(test)]
+mod matrix;
+pub mod oidc;
+pub mod password;
 mod permission;
+mod principal;
+mod role;
+mod scope;
+mod sight;
 pub(crate) mod throttle;
 
 use std::collections::HashMap;
@@ -17,89 +39,25 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use custody_event::ids::push_hex;
 use custody_event::{AgentId, Clock, Digest, Timestamp};
 use custody_evidence::PublicKey;
 use custody_evidence::tlog::TreeHead;
-use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq;
 
-pub use db::{ActRow, AgentRow, ForkRow, TokenRow};
+pub use accounts::{By, NewToken, NewUser, SESSION_LIFE, UserChange, user_name};
+pub(crate) use db::connect;
+pub use db::{ActRow, AgentRow, ForkRow, RoleRow, TokenRow, UserRow};
+pub use gate::{Gate, bearer};
+use known::{Known, Worth};
+pub use login::Logins;
 pub use permission::{Permission, Permissions};
-
-/// What a token allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Reading, reports and proofs.
-    Auditor,
-    /// Reading.
-    Viewer,
-    /// Enrolling agents, and nothing else.
-    Enroll,
-}
-
-impl Role {
-    /// As it is written.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Auditor => "auditor",
-            Self::Viewer => "viewer",
-            Self::Enroll => "enroll",
-        }
-    }
-
-    /// From its name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Admin, Self::Auditor, Self::Viewer, Self::Enroll]
-            .into_iter()
-            .find(|role| role.name() == name)
-    }
-
-    /// What it allows a reader.
-    #[must_use]
-    pub const fn permissions(self) -> Permissions {
-        use Permission::{Export, Search, ViewRaw, ViewSensitive};
-        match self {
-            Self::Admin => Permissions::ALL,
-            Self::Auditor => Permissions::of(&[Search, ViewRaw, ViewSensitive, Export]),
-            Self::Viewer => Permissions::of(&[Search, ViewRaw]),
-            Self::Enroll => Permissions::of(&[]),
-        }
-    }
-}
-
-/// A person or program that reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The token's name, for the record of what was done with it.
-    pub name: String,
-    /// What they may do.
-    pub permissions: Permissions,
-}
-
-impl Principal {
-    /// May they do this?
-    #[must_use]
-    pub fn may(&self, permission: Permission) -> bool {
-        self.permissions.has(permission)
-    }
-}
-
-/// Knows the bearers of admin, auditor and viewer tokens.
-pub trait Authenticator: Send + Sync + 'static {
-    /// Whose token this is (without `Bearer `); `None` for unknown and revoked ones, and for
-    /// tokens of agents and for enrolment.
-    fn check(&self, bearer: &str) -> Option<Principal>;
-}
+pub use principal::{Authenticator, Kind, Lapse, Principal, Standing};
+pub use role::Role;
+pub use scope::Scope;
+pub use sight::Sight;
 
 /// Whose token was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,12 +96,50 @@ pub enum AccessError {
         /// Ours.
         known: i64,
     },
-    /// The name of a token is taken.
-    #[error("there is a token named {0:?} already; revoke it, or choose another name")]
+    /// The name is taken.
+    #[error("there is a user, token or role named {0:?} already; choose another name")]
     NameTaken(String),
     /// No such token.
     #[error("there is no token named {0:?} that is not revoked; `token list` shows all")]
     NoSuchToken(String),
+    /// No such user.
+    #[error("there is no user named {0:?}; `user list` shows all")]
+    NoSuchUser(String),
+    /// No such role, or not for this.
+    #[error("there is no role named {0:?} for this; `role list` shows all")]
+    NoSuchRole(String),
+    /// No role of this name was made.
+    #[error("there is no role named {0:?} that was made here; `role list` shows all")]
+    UnknownRole(String),
+    /// Somebody has the role.
+    #[error("{0:?} has this role; give them another first")]
+    RoleInUse(String),
+    /// A role that is always there.
+    #[error("this role is always there; only roles that were made can be removed")]
+    BuiltIn,
+    /// The change would give, or take, what the one who asks does not have.
+    #[error(
+        "nobody gives or takes a permission, or a tenant, host or category, that they do not have themselves"
+    )]
+    Wider,
+    /// Nobody could administer any more.
+    #[error("nobody would be left who can administer everything; make another administrator first")]
+    LastAdmin,
+    /// A name that cannot be.
+    #[error("the name is not good: {0}")]
+    BadName(&'static str),
+    /// A scope that cannot be.
+    #[error("scope: {0}")]
+    BadScope(String),
+    /// An end in the past.
+    #[error("it would have ended already; name a time to come")]
+    Over,
+    /// Too many accounts.
+    #[error("there are {0} already; remove some that nobody needs")]
+    Full(usize),
+    /// The password.
+    #[error(transparent)]
+    Password(#[from] password::PasswordError),
     /// The agent's id belongs to another key.
     #[error(
         "agent {0} is enrolled with another key; if its key was made anew, remove the agent's data \
@@ -180,43 +176,27 @@ pub fn database_in(data_dir: &Path) -> PathBuf {
     data_dir.join("collector.db")
 }
 
-/// Tokens by the first bytes of their hash.
-#[derive(Default)]
-struct Known {
-    data_version: i64,
-    by_hash: HashMap<[u8; 8], Vec<(Digest, Identity)>>,
-}
-
-impl Known {
-    fn add(&mut self, hash: Digest, identity: Identity) {
-        self.by_hash.entry(head(&hash)).or_default().push((hash, identity));
-    }
-
-    fn find(&self, token: &str) -> Option<Identity> {
-        let hash = Digest::of(token.as_bytes());
-        self.by_hash
-            .get(&head(&hash))?
-            .iter()
-            .find(|(known, _)| bool::from(known.0.ct_eq(&hash.0)))
-            .map(|(_, identity)| identity.clone())
-    }
-}
-
-fn head(hash: &Digest) -> [u8; 8] {
-    let mut head = [0; 8];
-    head.copy_from_slice(&hash.0[..8]);
-    head
-}
-
 /// Asking SQLite whether it has changed costs microseconds; once a second is often enough for a
 /// token that has just been revoked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is written down that a token is in use.
+const NOTE_EVERY_US: i64 = 60 * 1_000_000;
+
+/// When a token was shown last.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    last: Timestamp,
+    noted: Option<Timestamp>,
+}
 
 /// See the module.
 pub struct Access {
     db: Mutex<db::Db>,
     known: RwLock<Known>,
     looked: Mutex<Duration>,
+    /// When tokens were shown last, and when that was last written down.
+    used: Mutex<HashMap<Digest, Used>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -252,6 +232,7 @@ impl Access {
             db: Mutex::new(db),
             known: RwLock::default(),
             looked: Mutex::new(clock.monotonic()),
+            used: Mutex::default(),
             clock,
         };
         access.reload()?;
@@ -268,7 +249,7 @@ impl Access {
         admin: &[u8; 32],
         enroll: &[u8; 32],
     ) -> Result<bool, AccessError> {
-        if !self.db().tokens()?.is_empty() {
+        if !self.db().tables().tokens()?.is_empty() {
             return Ok(false);
         }
         // Files first: after a crash in between there is still no token, and both are made again.
@@ -288,28 +269,32 @@ impl Access {
     }
 
     fn reload(&self) -> Result<(), AccessError> {
-        let db = self.db();
-        let mut known = Known { data_version: db.data_version()?, ..Known::default() };
-        for agent in db.agents()? {
-            if agent.revoked.is_none() {
-                known.add(agent.token_hash, Identity::Agent(Arc::new(agent)));
-            }
-        }
-        for token in db.tokens()?.into_iter().filter(|token| token.revoked.is_none()) {
-            let identity = match token.role {
-                Role::Enroll => Identity::Enroller,
-                role => Identity::Reader(Principal {
-                    name: token.name,
-                    permissions: role.permissions(),
-                }),
-            };
-            known.add(token.hash, identity);
-        }
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        let known = Known::read(&self.db(), self.clock.now())?;
+        *self.known_mut() = known;
         Ok(())
     }
 
-    /// Has another process changed the database? A failure leaves what is known as it is.
+    fn known_mut(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A change to accounts, all or nothing, known at once.
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&db::Tables<'_>) -> Result<T, AccessError>,
+    ) -> Result<T, AccessError> {
+        let done = self.db().change(work)?;
+        self.reload()?;
+        Ok(done)
+    }
+
+    /// The user of this name, unless disabled; as the database says it now.
+    fn principal(&self, name: &str) -> Option<Principal> {
+        self.look();
+        self.known.read().unwrap_or_else(PoisonError::into_inner).principal(name)
+    }
+
+    /// Looks at the database from time to time.
     fn refresh(&self) {
         let now = self.clock.monotonic();
         {
@@ -319,6 +304,11 @@ impl Access {
             }
             *looked = now;
         }
+        self.look();
+    }
+
+    /// Has another process changed the database? A failure leaves what is known as it is.
+    fn look(&self) {
         let before = self.known.read().unwrap_or_else(PoisonError::into_inner).data_version;
         let found = self.db().data_version();
         let done = found.and_then(|found| if found == before { Ok(()) } else { self.reload() });
@@ -327,9 +317,49 @@ impl Access {
         }
     }
 
-    pub(crate) fn identify(&self, bearer: &str) -> Option<Identity> {
+    /// What a token or session is worth.
+    fn worth(&self, bearer: &str) -> Worth {
         self.refresh();
-        self.known.read().unwrap_or_else(PoisonError::into_inner).find(bearer)
+        let (hash, now) = (Digest::of(bearer.as_bytes()), self.clock.now());
+        let worth = self.known.read().unwrap_or_else(PoisonError::into_inner).worth(&hash, now);
+        if matches!(&worth, Worth::Enroller | Worth::Reader(Principal { kind: Kind::Token, .. })) {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.entry(hash).or_insert(Used { last: now, noted: None }).last = now;
+        }
+        worth
+    }
+
+    /// Whose session this is.
+    fn session(&self, bearer: &str) -> Option<Principal> {
+        let principal = self.check(bearer)?;
+        let hash = Digest::of(bearer.as_bytes());
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.is_session(&hash).then_some(principal)
+    }
+
+    pub(crate) fn identify(&self, bearer: &str) -> Result<Identity, Standing> {
+        match self.worth(bearer) {
+            Worth::Agent(agent) => Ok(Identity::Agent(agent)),
+            Worth::Enroller => Ok(Identity::Enroller),
+            Worth::Reader(principal) => Ok(Identity::Reader(principal)),
+            Worth::Lapsed(name, why) => Err(Standing::Lapsed(name, why)),
+            Worth::Unknown => Err(Standing::Unknown),
+        }
+    }
+
+    /// Writes down when tokens were used, of each at most once a minute.
+    ///
+    /// # Errors
+    /// The database cannot be written; it is tried again in a minute.
+    pub fn note_used(&self) -> Result<(), AccessError> {
+        let mut due = Vec::new();
+        for (hash, used) in self.used.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if used.noted.is_none_or(|noted| used.last >= noted.plus_micros(NOTE_EVERY_US)) {
+                used.noted = Some(used.last);
+                due.push((*hash, used.last));
+            }
+        }
+        if due.is_empty() { Ok(()) } else { self.db().note_used(&due) }
     }
 
     /// Enrols an agent, or gives one that is enrolled with this key a new token, which is `secret`.
@@ -417,7 +447,7 @@ impl Access {
         self.db().agents()
     }
 
-    /// Makes a token of `secret`.
+    /// Makes a token of `secret` without an end or a bound, as the command line does.
     ///
     /// # Errors
     /// The name is taken, or the database cannot be written.
@@ -427,33 +457,25 @@ impl Access {
         role: Role,
         secret: &[u8; 32],
     ) -> Result<(), AccessError> {
-        self.db().add_token(name, role, hash_of(secret), self.clock.now())?;
-        self.reload()
-    }
-
-    /// All tokens, revoked ones too.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub fn tokens(&self) -> Result<Vec<TokenRow>, AccessError> {
-        self.db().tokens()
-    }
-
-    /// Revokes a token for ever.
-    ///
-    /// # Errors
-    /// There is none of this name, or the database cannot be written.
-    pub fn revoke_token(&self, name: &str) -> Result<(), AccessError> {
-        self.db().revoke_token(name, self.clock.now())?;
-        self.reload()
+        let (name, role) = (name.to_owned(), role.name().to_owned());
+        let new = NewToken { name, role, scope: Scope::ALL, expires: None };
+        self.add_token(By::Machine, new, secret).map(drop)
     }
 }
 
 impl Authenticator for Access {
     fn check(&self, bearer: &str) -> Option<Principal> {
-        match self.identify(bearer)? {
-            Identity::Reader(principal) => Some(principal),
-            Identity::Agent(_) | Identity::Enroller => None,
+        match self.worth(bearer) {
+            Worth::Reader(principal) => Some(principal),
+            _ => None,
+        }
+    }
+
+    fn judge(&self, bearer: &str) -> Standing {
+        match self.worth(bearer) {
+            Worth::Reader(principal) => Standing::Good(principal),
+            Worth::Lapsed(name, why) => Standing::Lapsed(name, why),
+            Worth::Agent(_) | Worth::Enroller | Worth::Unknown => Standing::Unknown,
         }
     }
 }

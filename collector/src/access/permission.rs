@@ -48,6 +48,12 @@ impl Permission {
             Self::Administer => "administer",
         }
     }
+
+    /// From its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|permission| permission.name() == name)
+    }
 }
 
 /// A set of permissions.
@@ -74,5 +80,42 @@ impl Permissions {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         self.0 & (1 << permission as u16) != 0
+    }
+
+    /// Is every one of these also in `other`?
+    #[must_use]
+    pub const fn within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Their names, in the order of [`Permission::ALL`].
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        Permission::ALL.into_iter().filter(|one| self.has(*one)).map(Permission::name).collect()
+    }
+
+    /// From names.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut all = Self::default();
+        for name in names {
+            let one = Permission::from_name(name).ok_or_else(|| name.to_owned())?;
+            all.0 |= Self::of(&[one]).0;
+        }
+        Ok(all)
+    }
+}
+
+impl serde::Serialize for Permissions {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.names())
     }
 }

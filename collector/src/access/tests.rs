@@ -31,7 +31,7 @@ fn first_tokens_are_made_once_and_readable_by_this_user_alone() {
     assert_eq!(again.check(text.trim()).unwrap().permissions, Permissions::ALL);
     let enroll = std::fs::read_to_string(folder.path().join("enroll.token")).unwrap();
     assert_eq!(again.check(enroll.trim()), None);
-    assert_eq!(again.identify(enroll.trim()), Some(Identity::Enroller));
+    assert_eq!(again.identify(enroll.trim()), Ok(Identity::Enroller));
     let database = std::fs::read(folder.path().join("collector.db")).unwrap();
     assert!(memchr::memmem::find(&database, text.trim().as_bytes()).is_none());
 }
@@ -41,14 +41,14 @@ fn an_agent_enrols_again_with_its_key_only() {
     let folder = tempfile::tempdir().unwrap();
     let access = open(folder.path());
     access.enroll(&enrolment(1, 1), &[7; 32], false).unwrap();
-    assert!(matches!(access.identify(&token_text(&[7; 32])), Some(Identity::Agent(_))));
+    assert!(matches!(access.identify(&token_text(&[7; 32])), Ok(Identity::Agent(_))));
     assert_eq!(access.check(&token_text(&[7; 32])), None, "an agent's token reads nothing");
     access.enroll(&enrolment(1, 1), &[8; 32], false).unwrap();
-    assert_eq!(access.identify(&token_text(&[7; 32])), None, "the old token is gone");
-    assert!(access.identify(&token_text(&[8; 32])).is_some());
+    assert!(access.identify(&token_text(&[7; 32])).is_err(), "the old token is gone");
+    assert!(access.identify(&token_text(&[8; 32])).is_ok());
     let other = access.enroll(&enrolment(1, 2), &[9; 32], false);
     assert!(matches!(other, Err(AccessError::KeyConflict(_))));
-    assert!(access.identify(&token_text(&[8; 32])).is_some());
+    assert!(access.identify(&token_text(&[8; 32])).is_ok());
 }
 
 #[test]
@@ -67,14 +67,105 @@ fn a_token_revoked_by_another_process_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Access::open(folder.path(), Arc::new(Late)).unwrap();
     let command = open(folder.path());
+    command.create_token("root", Role::Admin, &[4; 32]).unwrap();
     command.create_token("ann", Role::Viewer, &[5; 32]).unwrap();
     let token = token_text(&[5; 32]);
     assert_eq!(daemon.check(&token).unwrap().name, "ann");
     let twice = command.create_token("ann", Role::Viewer, &[6; 32]);
     assert!(matches!(twice, Err(AccessError::NameTaken(_))));
-    command.revoke_token("ann").unwrap();
+    command.drop_token(By::Machine, "ann").unwrap();
     assert_eq!(daemon.check(&token), None);
-    assert!(matches!(command.revoke_token("ann"), Err(AccessError::NoSuchToken(_))));
+    assert!(matches!(command.drop_token(By::Machine, "ann"), Err(AccessError::NoSuchToken(_))));
     command.create_token("ann", Role::Admin, &[6; 32]).unwrap();
-    assert_eq!(command.tokens().unwrap().len(), 2);
+    assert_eq!(command.tokens(By::Machine).unwrap().len(), 3);
+}
+
+/// What stood in `collector.db` before there were steps: kept for ever as it was.
+const VERSION_1: &str = "
+CREATE TABLE agents (
+    id TEXT PRIMARY KEY NOT NULL, host TEXT NOT NULL, hostname TEXT NOT NULL, key TEXT NOT NULL,
+    token_hash TEXT NOT NULL, version TEXT NOT NULL, enrolled TEXT NOT NULL, revoked TEXT
+) STRICT;
+CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL,
+    created TEXT NOT NULL, revoked TEXT
+) STRICT;
+PRAGMA user_version = 1;
+";
+
+#[test]
+fn a_database_of_version_1_keeps_its_rows_through_every_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(database_in(folder.path())).unwrap();
+    old.execute_batch(VERSION_1).unwrap();
+    let made = "2026-01-31T08:00:00.000000Z";
+    for (number, name, role, revoked) in [
+        (1, "admin", "admin", None),
+        (2, "enroll", "enroll", None),
+        (3, "old", "viewer", Some(made)),
+    ] {
+        let hash = hash_of(&[number; 32]).to_hex();
+        old.execute(
+            "INSERT INTO tokens VALUES (?1, ?2, ?3, ?4, ?5)",
+            rusqlite::params![hash, name, role, made, revoked],
+        )
+        .unwrap();
+    }
+    let agent = enrolment(1, 1);
+    let hash = hash_of(&[9; 32]).to_hex();
+    let row = [&agent.agent.to_hex(), "00", "web1", &agent.key.to_hex(), &hash, "0.1.0", made];
+    old.execute("INSERT INTO agents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, NULL)", row).unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let access = open(folder.path());
+        assert!(!access.first_start(folder.path(), &[7; 32], &[8; 32]).unwrap());
+        let admin = access.check(&token_text(&[1; 32])).unwrap();
+        assert_eq!((admin.permissions, admin.sees_all()), (Permissions::ALL, true));
+        assert_eq!(access.identify(&token_text(&[2; 32])), Ok(Identity::Enroller));
+        let lapsed = Standing::Lapsed("old".into(), Lapse::Revoked);
+        assert_eq!(access.judge(&token_text(&[3; 32])), lapsed);
+        assert!(matches!(access.identify(&token_text(&[9; 32])), Ok(Identity::Agent(_))));
+        assert_eq!(access.tokens(By::Machine).unwrap().len(), 3);
+        assert_eq!(access.agents().unwrap()[0].hostname, "web1");
+    }
+    let db = rusqlite::Connection::open(database_in(folder.path())).unwrap();
+    let version: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(usize::try_from(version), Ok(db::STEPS.len()));
+    // The same tables as a new data base has.
+    let fresh = tempfile::tempdir().unwrap();
+    drop(open(fresh.path()));
+    let new = rusqlite::Connection::open(database_in(fresh.path())).unwrap();
+    let columns = |db: &rusqlite::Connection| -> Vec<(String, String)> {
+        let sql = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c
+                   WHERE m.type = 'table' ORDER BY 1, 2";
+        let mut select = db.prepare(sql).unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    assert_eq!(columns(&db), columns(&new));
+}
+
+#[test]
+fn tokens_that_are_over_do_not_stand_in_the_way_of_new_ones_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(folder.path());
+    access.create_token("root", Role::Admin, &[1; 32]).unwrap();
+    let now = Timestamp::Y2020;
+    let mut rows = 0_u8;
+    access
+        .change(|tables| {
+            for number in 2..12 {
+                let hash = hash_of(&[number; 32]);
+                tables.insert_token(&TokenRow::new(&format!("t{number}"), "viewer", hash, now))?;
+                tables.revoke_token(&hash, now.plus_micros(i64::from(number)))?;
+            }
+            tables.forget_tokens(now, 3)?;
+            rows = u8::try_from(tables.tokens()?.len()).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rows, 4, "root and the last three");
+    assert_eq!(access.judge(&token_text(&[2; 32])), Standing::Unknown);
+    assert!(matches!(access.judge(&token_text(&[11; 32])), Standing::Lapsed(_, Lapse::Revoked)));
+    assert!(access.check(&token_text(&[1; 32])).is_some());
 }

@@ -81,6 +81,27 @@ impl Client {
         if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
     }
 
+    /// The answer to `GET path` with these headers, if it is a good one.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub(crate) async fn fetch(
+        &self,
+        path: &str,
+        headers: &[(http::HeaderName, &str)],
+    ) -> anyhow::Result<Response> {
+        let url = self
+            .base
+            .join(path)
+            .map_err(|error| Failure::because(Exit::Usage, "--collector is not a URL", error))?;
+        let mut request = self.http.get(url).bearer_auth(&self.token);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        let answer = request.send().await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
+    }
+
     async fn refusal(&self, answer: Response) -> anyhow::Error {
         let status = answer.status();
         let exit = if status.as_u16() == 400 { Exit::Usage } else { Exit::Io };

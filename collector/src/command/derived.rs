@@ -11,10 +11,12 @@ use custody_event::Clock;
 
 use super::ConfigArgs;
 use crate::access;
-use crate::index::{IndexOptions, Indexer};
+use crate::export::{self, Exports};
+use crate::index::{EventStore, IndexOptions, Indexer};
 use crate::own::Acts;
 use crate::query::api::{self, Prove, QueryState};
 use crate::store::BlockSource;
+use crate::store::evidence::EvidenceLog;
 use crate::web;
 
 /// What the derived rooms are given.
@@ -27,8 +29,12 @@ pub struct Given<'a> {
     pub source: Arc<dyn BlockSource>,
     /// Who may read.
     pub readers: Arc<dyn access::Authenticator>,
+    /// Makes sessions.
+    pub logins: Arc<access::Logins>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The evidence log itself, where there is one: bundles and proofs are made of it.
+    pub log: Option<Arc<EvidenceLog>>,
     /// Proves events.
     pub prover: Option<Arc<dyn Prove>>,
     /// Takes who has asked what.
@@ -55,14 +61,33 @@ pub fn start(given: Given<'_>) -> anyhow::Result<Derived> {
         return Ok(Derived::default());
     }
     let options = IndexOptions::new(given.data_dir.join("index"));
-    let (store, indexer) = Indexer::open(options, given.source, Arc::clone(&given.clock))?;
+    let (store, indexer) =
+        Indexer::open(options, Arc::clone(&given.source), Arc::clone(&given.clock))?;
+    let exports = start_exports(&given, Arc::clone(&store) as Arc<dyn EventStore>)?;
     let runner = indexer.start()?;
     let auth = given.readers;
     let state =
         QueryState { store, auth, clock: given.clock, prover: given.prover, acts: given.acts };
     let secure = given.config.tls.is_some();
-    let routes = api::router(state.clone()).merge(web::router(state, secure));
-    Ok(Derived { routes, close: Some(Box::new(move || runner.stop())) })
+    let routes = api::router(state.clone())
+        .merge(export::router(state.clone(), Arc::clone(&exports)))
+        .merge(web::router(state, given.logins, secure));
+    let close = move || {
+        exports.stop();
+        runner.stop();
+    };
+    Ok(Derived { routes, close: Some(Box::new(close)) })
+}
+
+fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Result<Arc<Exports>> {
+    let source = export::Source {
+        store,
+        blocks: Arc::clone(&given.source),
+        log: given.log.clone(),
+        clock: Arc::clone(&given.clock),
+        acts: given.acts.clone(),
+    };
+    Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
 }
 
 /// `custody-collector rebuild-index`: throws the index away; the next start makes it again from

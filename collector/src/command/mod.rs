@@ -1,7 +1,9 @@
 //! The commands of `custody-collector`.
 
+mod accounts;
 mod client;
 pub mod derived;
+mod export;
 mod init;
 mod keys;
 mod run;
@@ -9,6 +11,8 @@ mod search;
 mod token;
 mod verify;
 
+pub use accounts::{RoleCommand, UserCommand, role, user};
+pub use export::{ExportArgs, export};
 pub use init::{InitArgs, init};
 pub use keys::{AcceptForkArgs, AgentCommand, accept_fork, agent};
 pub use run::{check, run};

@@ -15,7 +15,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use super::{ConfigArgs, derived, say};
-use crate::access::{Access, random_secret};
+use crate::access::oidc::Oidc;
+use crate::access::{self, Access, Logins, random_secret};
 use crate::own::{self, Act, Acts, OwnStream};
 use crate::serve::{App, Limits, keeper, server, tls};
 use crate::store::BlockSource;
@@ -36,6 +37,7 @@ pub fn check(args: &ConfigArgs) -> anyhow::Result<Exit> {
         say(&format!("warning: {warning}\n"))?;
     }
     load_tls(loaded.value.tls.as_ref())?;
+    oidc(&loaded.value)?;
     say(&format!("good: {} would listen on {}\n", PROGRAM, loaded.value.listen.get()))?;
     Ok(Exit::Good)
 }
@@ -198,19 +200,25 @@ async fn serve(
         Arc::clone(&parts.clock),
         &limits(config),
         stop.clone(),
-    );
+    )
+    .telling(parts.acts.clone());
+    let (accounts, clock) = (Arc::clone(&parts.access), Arc::clone(&parts.clock));
+    let logins = Logins::new(accounts, Some(parts.acts.clone()), clock);
+    let logins = Arc::new(logins.with_oidc(oidc(config)?));
     let derived = derived::start(derived::Given {
         config,
         data_dir: dir,
         source: Arc::<EvidenceLog>::clone(&parts.log),
         readers: Arc::<Access>::clone(&parts.access),
+        logins: Arc::clone(&logins),
         clock: Arc::clone(&parts.clock),
+        log: Some(Arc::clone(&parts.log)),
         prover: Some(Arc::<EvidenceLog>::clone(&parts.log)),
         acts: Some(parts.acts.clone()),
         stop: stop.clone(),
     })?;
     let counters = app.counters();
-    let router = Arc::new(app).router(derived.routes);
+    let router = Arc::new(app).router(derived.routes.merge(access::http::router(logins)));
     let scheme = if parts.tls.is_some() { "https" } else { "http" };
     log::info!(address:% = format!("{scheme}://{local}"); "listening");
     let failed = parts.log.failed();
@@ -237,6 +245,13 @@ async fn serve(
         tokio::task::spawn_blocking(close).await.context("ending the index")?;
     }
     ended
+}
+
+/// The identity provider; it is asked when somebody logs in, so that its absence stops nothing.
+fn oidc(config: &CollectorConfig) -> anyhow::Result<Option<Oidc>> {
+    let Some(oidc) = &config.oidc else { return Ok(None) };
+    let secret = oidc.client_secret_file.read()?;
+    Oidc::new(oidc.clone(), secret.expose().to_owned()).map(Some)
 }
 
 fn limits(config: &CollectorConfig) -> Limits {

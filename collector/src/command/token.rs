@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use custody_config::CollectorConfig;
 use custody_config::shell::{Exit, SystemClock};
+use custody_config::{CollectorConfig, Period};
+use custody_event::{Clock, Timestamp};
 
+use super::accounts::{ScopeArgs, answered, scoped};
 use super::{existing, say};
-use crate::access::{Access, AccessError, Role, random_secret, shown, token_text};
+use crate::access::{Access, By, NewToken, random_secret, shown, token_text};
 
 /// What to do with tokens.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -16,9 +18,14 @@ pub enum TokenCommand {
         /// Whose it is, or what for
         #[arg(long)]
         name: String,
-        /// What it allows
-        #[arg(long, value_parser = ["admin", "auditor", "viewer", "enroll"])]
+        /// viewer, analyst, auditor, admin, enroll, or a role of your own
+        #[arg(long)]
         role: String,
+        /// How long it is good, as in 90d; without it, until it is revoked
+        #[arg(long, value_name = "PERIOD", value_parser = period)]
+        expires: Option<Period>,
+        #[command(flatten)]
+        scope: ScopeArgs,
     },
     /// List all tokens, without their secrets
     List,
@@ -34,40 +41,49 @@ pub enum TokenCommand {
 /// # Errors
 /// There is no data directory, the database cannot be used, or standard output is gone.
 pub fn token(config: &CollectorConfig, command: &TokenCommand) -> anyhow::Result<Exit> {
-    let access = Access::open(existing(config)?, Arc::new(SystemClock::new()))?;
-    let done = match command {
-        TokenCommand::Create { name, role } => create(&access, name, role),
-        TokenCommand::List => list(&access),
-        TokenCommand::Revoke { name } => access.revoke_token(name).map_err(Into::into),
-    };
-    match done {
-        Ok(()) => Ok(Exit::Good),
-        Err(error) => match error.downcast_ref::<AccessError>() {
-            Some(AccessError::NameTaken(_) | AccessError::NoSuchToken(_)) => {
-                Err(custody_config::shell::Failure::new(Exit::No, error.to_string()).into())
-            }
-            _ => Err(error),
-        },
-    }
+    let clock = SystemClock::new();
+    let access = Access::open(existing(config)?, Arc::new(clock.clone()))?;
+    answered(match command {
+        TokenCommand::Create { name, role, expires, scope } => {
+            let expires = expires.map(|period| after(clock.now(), period));
+            let (name, role) = (name.clone(), role.clone());
+            create(&access, NewToken { name, role, scope: scope.scope(), expires })
+        }
+        TokenCommand::List => list(&access, clock.now()),
+        TokenCommand::Revoke { name } => access.drop_token(By::Machine, name).map_err(Into::into),
+    })
 }
 
-fn create(access: &Access, name: &str, role: &str) -> anyhow::Result<()> {
-    let role = Role::from_name(role).ok_or_else(|| anyhow::anyhow!("unknown role {role:?}"))?;
+fn period(text: &str) -> Result<Period, String> {
+    Period::parse(text).map_err(|error| format!("{} ({})", error.what, error.hint))
+}
+
+fn after(now: Timestamp, period: Period) -> Timestamp {
+    let micros = i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
+    now.plus_micros(micros)
+}
+
+fn create(access: &Access, new: NewToken) -> anyhow::Result<()> {
     let secret = random_secret()?;
-    access.create_token(name, role, &secret)?;
+    access.add_token(By::Machine, new, &secret)?;
     say(&format!("{}\n", token_text(&secret)))
 }
 
-fn list(access: &Access) -> anyhow::Result<()> {
-    let mut text =
-        String::from("ROLE     CREATED                      REVOKED                      NAME\n");
-    for token in access.tokens()? {
+fn list(access: &Access, now: Timestamp) -> anyhow::Result<()> {
+    let mut text = String::from(
+        "ROLE       CREATED                      ENDS                         LAST USED                    NAME\n",
+    );
+    for token in access.tokens(By::Machine)? {
+        let ends = token.revoked.or(token.expires);
+        let over = if token.is_live(now) { "" } else { "  (over)" };
         text.push_str(&format!(
-            "{:<8} {:<28} {:<28} {}\n",
-            token.role.name(),
+            "{:<10} {:<28} {:<28} {:<28} {}{}{over}\n",
+            token.role,
             shown(Some(token.created)),
-            shown(token.revoked),
-            token.name
+            shown(ends),
+            shown(token.last_used),
+            token.name,
+            scoped(&token.scope),
         ));
     }
     say(&text)

@@ -16,7 +16,7 @@ use super::{
     EventStore, Hit, HitKey, IndexError, IndexOptions, MAX_LIMIT, Page, SearchRequest, Stats,
     StatsRequest, Total,
 };
-use crate::query::filter::{Expr, Findable};
+use crate::query::filter::Filter;
 use crate::store::{BlockSource, LogCursor};
 
 /// Counting beyond the page goes on for so long; then the total is "at least".
@@ -139,10 +139,11 @@ impl EmbeddedStore {
         deadline: &'a Deadline<'a>,
     ) -> Result<Scan<'a>, IndexError> {
         let filter = &request.filter;
+        let expr = filter.candidates();
         Scan::new(
             views,
-            lower(&filter.expr, &self.fields)?.as_ref(),
-            is_everything(&filter.expr),
+            lower(&expr, &self.fields)?.as_ref(),
+            is_everything(&expr),
             Times::new(filter.from, filter.to),
             request.direction,
             deadline,
@@ -154,7 +155,7 @@ impl EmbeddedStore {
         let deadline = Deadline::new(self.clock.as_ref(), self.search_limit_ms);
         let mut scan = self.scan(&views, request, &deadline)?;
         let limit = request.limit.clamp(1, MAX_LIMIT);
-        let looks = request.filter.expr.needs_text();
+        let looks = request.filter.needs_look();
         let mut page = Page { next: request.after, ..Page::default() };
         let mut looked = 0;
         loop {
@@ -162,7 +163,7 @@ impl EmbeddedStore {
             let keys = scan.first(want, page.next.as_ref())?;
             let last_batch = keys.len() < want;
             let (taken, full) =
-                self.take(&keys, looks.then_some(&request.filter.expr), limit, &mut page)?;
+                self.take(&keys, looks.then_some(&request.filter), limit, &mut page)?;
             looked += taken;
             if last_batch && taken == keys.len() {
                 page.next = None;
@@ -190,7 +191,7 @@ impl EmbeddedStore {
     fn take(
         &self,
         keys: &[HitKey],
-        look: Option<&Expr>,
+        look: Option<&Filter>,
         limit: usize,
         page: &mut Page,
     ) -> Result<(usize, bool), IndexError> {
@@ -205,9 +206,9 @@ impl EmbeddedStore {
                 taken += 1;
                 page.next = Some(*key);
                 if let Some(event) = event
-                    && look.is_none_or(|expr| holds(expr, &event))
+                    && look.is_none_or(|filter| filter.holds(&event))
                 {
-                    page.hits.push(Hit { key: *key, event });
+                    page.hits.push(Hit { key: *key, event, redacted: false });
                 }
             }
         }
@@ -241,7 +242,8 @@ impl EmbeddedStore {
                     let Some(event) = block.events.event(key.index) else { continue };
                     if EventView::read(event).is_ok_and(|view| view.id == id) {
                         let event = event.to_vec();
-                        return Ok(Some((Hit { key, event }, block)));
+                        let hit = Hit { key, event, redacted: false };
+                        return Ok(Some((hit, block)));
                     }
                 }
             }
@@ -251,9 +253,10 @@ impl EmbeddedStore {
 
     fn counts(&self, request: &StatsRequest) -> Result<Stats, IndexError> {
         let filter = &request.filter;
-        if filter.expr.needs_text() {
+        if filter.needs_look() {
             return Err(IndexError::Unsupported(
-                "phrases and joined words are not counted: each event would have to be read",
+                "phrases and joined words are not counted: each event would have to be read; nor are \
+                 words, without the permissions view_raw and view_sensitive",
             ));
         }
         let views = self.shared.views();
@@ -268,10 +271,6 @@ impl EmbeddedStore {
 /// events must be looked at, more and more.
 fn batch(limit: usize, looked: usize, looks: bool) -> usize {
     if looks { (limit + looked).clamp(256, 4_096) } else { limit + 1 }
-}
-
-fn holds(expr: &Expr, event: &[u8]) -> bool {
-    EventView::read(event).is_ok_and(|view| expr.matches(&Findable::of(&view)))
 }
 
 impl EventStore for EmbeddedStore {

@@ -118,8 +118,10 @@ pub const MAX_LIMIT: usize = 1_000;
 pub struct Hit {
     /// Where.
     pub key: HitKey,
-    /// Its canonical JSON, byte for byte.
+    /// Its canonical JSON, byte for byte, unless redacted.
     pub event: Vec<u8>,
+    /// Is it without parts that the one who asks may not see?
+    pub redacted: bool,
 }
 
 /// How many there are in all.

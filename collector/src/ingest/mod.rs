@@ -130,7 +130,7 @@ impl Ingest {
         });
         done.await.unwrap_or_else(|error| {
             log::error!(error:% = error; "checking a block panicked");
-            Err(Problem::internal("checking the block failed; the collector's log says why"))
+            Err(Problem::fault("checking the block failed; the collector's log says why"))
         })
     }
 }
@@ -199,7 +199,7 @@ fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Proble
     let header = &block.header;
     let said = Path { agent: header.agent, stream: header.stream, seq: header.seq };
     if said != path {
-        return Err(Problem::new(
+        return Err(Problem::coded(
             Code::PathMismatch,
             format!(
                 "the block is number {} of stream {} of agent {}; the path says another",
@@ -208,7 +208,7 @@ fn check_sender(block: &Block, sender: &Sender, path: Path) -> Result<(), Proble
         ));
     }
     if header.host != sender.host {
-        return Err(Problem::new(
+        return Err(Problem::coded(
             Code::HostMismatch,
             "the block's host is not the one that this agent was enrolled with; enrol again",
         ));

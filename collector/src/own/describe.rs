@@ -1,10 +1,27 @@
 //! The collector's acts as canonical events.
 
+use std::net::IpAddr;
+
 use custody_event::position::event_id;
 use custody_event::{Detail, Digest, Draft, Field, FileKey, Offset, Seq, Target, Timestamp};
 
+/// What logins and refusals are, so that a search for them finds the collector's own.
+const AUTHENTICATION: &str = "authentication";
 /// A search line longer than this is cut in the event.
 const MAX_QUERY_BYTES: usize = 4_096;
+
+/// A login, or the try of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user's or token's name; `None` for one that is not known.
+    pub who: Option<String>,
+    /// Where it came from.
+    pub from: Option<IpAddr>,
+    /// `password` or `api_key`.
+    pub via: &'static str,
+    /// Why it failed, if it did.
+    pub failed: Option<&'static str>,
+}
 
 /// Something that the collector did, or that was done with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,17 +54,32 @@ pub enum Act {
         event: String,
     },
     /// Somebody logged in, or tried to.
-    Login {
-        /// The token's name; `None` for one that is not known.
-        who: Option<String>,
-    },
+    Login(Login),
     /// Somebody logged out.
     Logout {
-        /// The token's name.
+        /// The user's or token's name.
         who: String,
     },
-    /// Tokens, agents and forks: as it stands in the table of acts.
+    /// What was done with an export.
+    Exported(Box<super::ExportAct>),
+    /// A user or an address has failed too often.
+    Locked {
+        /// The user; `None`: the address.
+        who: Option<String>,
+        /// Where the last failure came from.
+        from: IpAddr,
+    },
+    /// Somebody was refused.
+    Denied {
+        /// The user's or token's name; `None` for a token that is not known.
+        who: Option<String>,
+        /// The permission that is missing, or why the token is not good.
+        what: String,
+    },
+    /// Users, tokens, roles, agents and forks: as it stands in the table of acts.
     Administered {
+        /// Who did it; `None` for the command line.
+        who: Option<String>,
         /// `token.create` …
         action: String,
         /// Name or id of what it was done with.
@@ -66,7 +98,14 @@ impl Act {
             Self::Searched { who, via, query } => Some(format!("{via}\0{who}\0{query}")),
             Self::Viewed { who, via, event } => Some(format!("{via}\0{who}\0id {event}")),
             // Guessing must not fill the disk.
-            Self::Login { who: None } => Some("login".to_owned()),
+            Self::Login(Login { who: None, failed: Some(_), .. }) => Some("login".to_owned()),
+            Self::Login(Login { who: Some(who), from, failed: Some(why), .. }) => {
+                let from = from.map(|from| from.to_string()).unwrap_or_default();
+                Some(format!("login\0{who}\0{from}\0{why}"))
+            }
+            Self::Denied { who, what } => {
+                Some(format!("denied\0{}\0{what}", who.as_deref().unwrap_or_default()))
+            }
             _ => None,
         }
     }
@@ -109,18 +148,18 @@ pub(super) fn write(
     out.push(b'\n');
 }
 
-struct Say<'a> {
-    action: &'a str,
-    op: &'static str,
-    severity: &'static str,
-    outcome: &'static str,
-    who: Option<&'a str>,
-    target: Option<(&'static str, &'a str)>,
-    message: String,
+pub(super) struct Say<'a> {
+    pub(super) action: &'a str,
+    pub(super) op: &'static str,
+    pub(super) severity: &'static str,
+    pub(super) outcome: &'static str,
+    pub(super) who: Option<&'a str>,
+    pub(super) target: Option<(&'static str, &'a str)>,
+    pub(super) message: String,
 }
 
 impl<'a> Say<'a> {
-    fn new(action: &'a str, op: &'static str, message: String) -> Self {
+    pub(super) fn new(action: &'a str, op: &'static str, message: String) -> Self {
         Self { action, op, severity: "info", outcome: "success", who: None, target: None, message }
     }
 }
@@ -146,32 +185,42 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             let message = format!("{who} looked at an event.");
             Say { who: Some(who), target, ..Say::new("event.view", "read", message) }
         }
-        Act::Login { who: Some(who) } => {
-            let message = format!("{who} logged in.");
-            Say { who: Some(who), ..Say::new("authentication.login", "login", message) }
-        }
-        Act::Login { who: None } => {
-            let message = "Somebody without a valid token tried to log in.".to_owned();
-            let say = Say::new("authentication.login", "login", message);
-            Say { severity: "medium", outcome: "failure", ..say }
-        }
+        Act::Login(login) => describe_login(login, draft),
         Act::Logout { who } => {
+            draft.text(Field::Category, AUTHENTICATION);
             let message = format!("{who} logged out.");
             Say { who: Some(who), ..Say::new("authentication.logout", "logout", message) }
         }
-        Act::Administered { action, target, reason } => {
-            draft.text(Field::ReasonText, reason.as_str());
-            let kind = if action.starts_with("token") {
-                "token"
-            } else if action.starts_with("agent") {
-                "agent"
-            } else {
-                "log"
+        Act::Exported(export) => super::exports::describe(export, draft),
+        Act::Locked { who, from } => {
+            draft.text(Field::Category, AUTHENTICATION);
+            draft.text(Field::SourceIp, from.to_string());
+            let message = match who {
+                Some(who) => format!("{who} has failed to log in too often and is locked."),
+                None => format!("Logins from {from} have failed too often; it is locked."),
             };
-            let message = format!("{action}: {target}.");
+            let say = Say::new("authentication.lock", "lock", message);
+            Say { severity: "high", target: who.as_deref().map(|who| ("user", who)), ..say }
+        }
+        Act::Denied { who, what } => {
+            draft.text(Field::Category, AUTHENTICATION);
+            draft.text(Field::ReasonCode, what.as_str());
+            let message = match who {
+                Some(who) => format!("{who} was refused: {what}."),
+                None => "Somebody with a token that is not known was refused.".to_owned(),
+            };
+            let say = Say::new("authentication.authorize", "other", message);
+            Say { severity: "medium", outcome: "denied", who: who.as_deref(), ..say }
+        }
+        Act::Administered { who, action, target, reason } => {
+            draft.text(Field::ReasonText, reason.as_str());
+            let kind = ["token", "agent", "user", "role"];
+            let kind = kind.into_iter().find(|kind| action.starts_with(kind)).unwrap_or("log");
+            let by = who.as_deref().map(|who| format!(" by {who}")).unwrap_or_default();
+            let message = format!("{action}: {target}{by}.");
             let severity = if action == "agent.enroll" { "low" } else { "medium" };
             let say = Say::new(action, op_of(action), message);
-            Say { severity, target: Some((kind, target)), ..say }
+            Say { severity, who: who.as_deref(), target: Some((kind, target)), ..say }
         }
         Act::Lost(count) => {
             draft.tag("gap");
@@ -183,6 +232,23 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
         }
     };
     fill(say, draft);
+}
+
+fn describe_login<'a>(login: &'a Login, draft: &mut Draft<'a>) -> Say<'a> {
+    draft.text(Field::Category, AUTHENTICATION);
+    draft.text(Field::SessionMethods, login.via);
+    if let Some(from) = login.from {
+        draft.text(Field::SourceIp, from.to_string());
+    }
+    let who = login.who.as_deref();
+    let name = who.unwrap_or("Somebody who is not known");
+    let Some(why) = login.failed else {
+        let say = Say::new("authentication.login", "login", format!("{name} logged in."));
+        return Say { who, ..say };
+    };
+    draft.text(Field::ReasonCode, why);
+    let say = Say::new("authentication.login", "login", format!("{name} tried to log in: {why}."));
+    Say { severity: "medium", outcome: "failure", who, ..say }
 }
 
 fn fill<'a>(say: Say<'a>, draft: &mut Draft<'a>) {
@@ -210,7 +276,11 @@ fn fill<'a>(say: Say<'a>, draft: &mut Draft<'a>) {
 
 fn op_of(action: &str) -> &'static str {
     match action {
-        "token.create" => "create",
+        "token.create" | "user.create" | "role.create" => "create",
+        "user.delete" | "role.delete" => "delete",
+        "user.update" | "user.password" => "update",
+        "user.disable" => "disable",
+        "user.enable" => "enable",
         "token.revoke" | "agent.revoke" => "revoke",
         "agent.enroll" => "grant",
         _ => "other",

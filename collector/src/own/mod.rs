@@ -17,6 +17,7 @@
 //! (everything about tokens, agents and forks): these are taken out only when they are durable.
 
 mod describe;
+mod exports;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,7 +37,8 @@ use crate::access::random_secret;
 use crate::store::evidence::{Checked, EvidenceLog, Outcome};
 use crate::tlog::Enrolment;
 
-pub use describe::Act;
+pub use describe::{Act, Login};
+pub use exports::ExportAct;
 
 /// Acts that wait, at most.
 const QUEUE: usize = 4_096;

@@ -3,6 +3,7 @@
 //! A page is `{"events":[…],"next_cursor":…,"total":{"value":n,"exact":bool}}`; the events are
 //! the canonical bytes as the evidence log has them. Errors are problem+json.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::auth::{Authenticator, Permission, Principal, bearer};
+use super::auth::{Authenticator, Gate, Permission, Principal};
 use super::filter::{Expr, Filter, Pattern};
 use super::keys::Key;
 use super::params;
@@ -74,6 +75,9 @@ type Pairs = Vec<(String, String)>;
 #[derive(Serialize)]
 struct PageBody {
     events: Vec<Box<RawValue>>,
+    /// Ids of the events that are shown without parts that the asker may not see.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redacted: Vec<String>,
     next_cursor: Option<String>,
     total: Total,
 }
@@ -81,6 +85,9 @@ struct PageBody {
 #[derive(Serialize)]
 struct EventBody {
     event: Box<RawValue>,
+    /// Is the event shown without parts that the asker may not see?
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redacted: bool,
     block: Place,
     neighbours: Around<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,10 +146,13 @@ impl QueryState {
     /// # Errors
     /// 401 or 403.
     pub fn admit(&self, headers: &HeaderMap, to: Permission) -> Result<Principal, Problem> {
-        let principal = bearer(headers)
-            .and_then(|token| self.auth.check(token))
-            .ok_or_else(Problem::unauthenticated)?;
-        if principal.may(to) { Ok(principal) } else { Err(Problem::forbidden(&principal.name, to)) }
+        self.gate().admit(headers, to)
+    }
+
+    /// Lets requests in, and records what is refused.
+    #[must_use]
+    pub fn gate(&self) -> Gate<'_> {
+        Gate { auth: &*self.auth, acts: self.acts.as_ref() }
     }
 
     /// Writes down who asked or did what.
@@ -171,34 +181,44 @@ impl QueryState {
         }
     }
 
-    /// A page.
+    /// A page, of what `who` may see.
     ///
     /// # Errors
     /// The index cannot answer.
-    pub async fn search(&self, request: SearchRequest) -> Result<Page, Problem> {
-        self.ask(move |store| store.search(&request)).await
+    pub async fn search(&self, who: &Principal, request: SearchRequest) -> Result<Page, Problem> {
+        let request = SearchRequest { filter: who.narrow(request.filter), ..request };
+        let mut page = self.ask(move |store| store.search(&request)).await?;
+        page.hits.iter_mut().for_each(|hit| show(who, hit));
+        Ok(page)
     }
 
-    /// Counts.
+    /// Counts, of what `who` may see.
     ///
     /// # Errors
     /// The index cannot answer.
-    pub async fn stats(&self, request: StatsRequest) -> Result<Stats, Problem> {
+    pub async fn stats(&self, who: &Principal, request: StatsRequest) -> Result<Stats, Problem> {
+        let request = StatsRequest { filter: who.narrow(request.filter), ..request };
         self.ask(move |store| store.stats(&request)).await
     }
 
-    /// One event, its place and its neighbours.
+    /// One event, its place and its neighbours, of what `who` may see.
     ///
     /// # Errors
-    /// No such id (404), or the index cannot answer.
-    pub async fn find(&self, id: &str) -> Result<Found, Problem> {
+    /// No such id for `who` (404), or the index cannot answer.
+    pub async fn find(&self, who: &Principal, id: &str) -> Result<Found, Problem> {
         let id: EventId = id
             .parse()
             .map_err(|_| Problem::not_found("an event's id is 32 lower-case hex digits"))?;
-        let prover = self.prover.clone();
+        let (prover, asker, gate) = (self.prover.clone(), who.clone(), self.clone());
         self.ask(move |store| {
-            let Some((hit, block)) = store.find(id)? else { return Ok(None) };
-            let around = around(store, &hit)?;
+            let Some((mut hit, block)) = store.find(id)? else { return Ok(None) };
+            if !gate.gate().sees(&asker, &hit.event) {
+                return Ok(None);
+            }
+            let around = around(store, &asker, &hit)?;
+            show(&asker, &mut hit);
+            // A proof holds the whole event.
+            let prover = prover.filter(|_| !hit.redacted);
             let proof = prover.and_then(|prover| prover.prove(&block.stored.block, hit.key.index));
             let log_index = proof.as_ref().map(|proof| proof.log_index);
             let place = Place { log_index, ..place(&block, &hit) };
@@ -225,17 +245,26 @@ fn place(block: &OpenBlock, hit: &Hit) -> Place {
     }
 }
 
-fn around(store: &dyn EventStore, hit: &Hit) -> Result<Around<Hit>, IndexError> {
+/// Leaves out of the hit what `who` may not see.
+fn show(who: &Principal, hit: &mut Hit) {
+    if let Cow::Owned(event) = who.sight().show(&hit.event) {
+        (hit.event, hit.redacted) = (event, true);
+    }
+}
+
+fn around(store: &dyn EventStore, who: &Principal, hit: &Hit) -> Result<Around<Hit>, IndexError> {
     let (by, expr) = common(hit);
     let near = |direction| {
         let request = SearchRequest {
-            filter: Filter { expr: expr.clone(), ..Filter::default() },
+            filter: who.narrow(Filter { expr: expr.clone(), ..Filter::default() }),
             limit: NEIGHBOURS,
             after: Some(hit.key),
             direction,
             total: false,
         };
-        store.search(&request).map(|page| page.hits)
+        let mut hits = store.search(&request)?.hits;
+        hits.iter_mut().for_each(|hit| show(who, hit));
+        Ok::<_, IndexError>(hits)
     };
     let mut before = near(Direction::NewestFirst)?;
     before.reverse();
@@ -261,9 +290,10 @@ async fn events(
     let who = state.admit(&headers, Permission::Search)?;
     state.record_search(&who.name, "api", &pairs);
     let request = params::search(&pairs, state.clock.now())?;
-    let page = state.search(request).await?;
+    let page = state.search(&who, request).await?;
     let body = PageBody {
         events: page.hits.iter().map(verbatim).collect::<Result<_, _>>()?,
+        redacted: page.hits.iter().filter(|hit| hit.redacted).filter_map(id_of).collect(),
         next_cursor: page.next.map(|key| key.to_cursor()),
         total: page.total,
     };
@@ -276,11 +306,12 @@ async fn event(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let who = state.admit(&headers, Permission::Search)?;
-    let found = state.find(&id).await?;
+    let found = state.find(&who, &id).await?;
     state.record(Act::Viewed { who: who.name, via: "api", event: id });
     let list = |hits: &[Hit]| hits.iter().map(verbatim).collect::<Result<Vec<_>, _>>();
     let body = EventBody {
         event: verbatim(&found.hit)?,
+        redacted: found.hit.redacted,
         block: found.place,
         neighbours: Around {
             by: found.around.by,
@@ -322,7 +353,7 @@ async fn stats(
     state.record_search(&who.name, "api", &pairs);
     let request = params::stats(&pairs, state.clock.now())?;
     let (grouped, spanned) = (request.group_by.is_some(), request.interval_micros.is_some());
-    let stats = state.stats(request).await?;
+    let stats = state.stats(&who, request).await?;
     let groups = stats.groups.iter().map(|(value, count)| GroupBody { value, count: *count });
     let spans = stats
         .spans
@@ -333,6 +364,10 @@ async fn stats(
         groups: grouped.then(|| groups.collect()),
         spans: spanned.then(|| spans.collect()),
     })
+}
+
+fn id_of(hit: &Hit) -> Option<String> {
+    EventView::read(&hit.event).ok().map(|event| event.id.to_hex())
 }
 
 /// The event's own bytes as a part of the answer.

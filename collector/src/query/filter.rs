@@ -3,12 +3,14 @@
 //! [`Expr::matches`] is the meaning of a filter. The index answers faster and finds the same:
 //! its candidates are looked at with this where it alone cannot know (phrases).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use custody_event::{EventView, Timestamp};
 
 use super::keys::Key;
+use crate::access::Sight;
 use crate::index::terms::{self, Sink, Tag};
 
 /// A search: a time range and a condition.
@@ -20,6 +22,34 @@ pub struct Filter {
     pub to: Option<Timestamp>,
     /// What must hold.
     pub expr: Expr,
+    /// Which parts of an event the one who asks may see: the condition is about these alone.
+    pub sight: Sight,
+}
+
+impl Filter {
+    /// Can only a look at the event say whether it holds? The index knows words of hidden parts
+    /// too.
+    #[must_use]
+    pub fn needs_look(&self) -> bool {
+        self.expr.needs_text() || (!self.sight.is_whole() && self.expr.may_look_behind())
+    }
+
+    /// Does the condition hold for this event, as it may be seen?
+    #[must_use]
+    pub fn holds(&self, event: &[u8]) -> bool {
+        let shown = self.sight.show(event);
+        EventView::read(&shown).is_ok_and(|view| self.expr.matches(&Findable::of(&view)))
+    }
+
+    /// A condition that holds wherever the filter does, and that the index may answer: excluding a
+    /// word must not exclude events that have it in hidden parts alone.
+    #[must_use]
+    pub fn candidates(&self) -> Cow<'_, Expr> {
+        if self.sight.is_whole() || !self.expr.may_look_behind() {
+            return Cow::Borrowed(&self.expr);
+        }
+        Cow::Owned(self.expr.above(false))
+    }
 }
 
 /// A condition on an event.
@@ -221,6 +251,31 @@ impl Expr {
                 phrase.words.iter().all(|word| event.words.contains(word))
                     && event.texts.iter().any(|text| stands_in(&phrase.folded, text))
             }
+        }
+    }
+
+    /// Can a part of the event that is not shown to everybody make it hold? Whatever is not known
+    /// to look at open values alone may.
+    #[must_use]
+    pub fn may_look_behind(&self) -> bool {
+        match self {
+            Self::All(list) | Self::Any(list) => list.iter().any(Self::may_look_behind),
+            Self::Not(not) => not.may_look_behind(),
+            Self::Value(..) | Self::Ip(_) => false,
+            _ => true,
+        }
+    }
+
+    /// The condition with everything that [may look behind](Self::may_look_behind) and excludes
+    /// (`negated`) left out.
+    fn above(&self, negated: bool) -> Self {
+        let each = |list: &[Self]| list.iter().map(|expr| expr.above(negated)).collect();
+        match self {
+            Self::All(all) => Self::All(each(all)),
+            Self::Any(any) => Self::Any(each(any)),
+            Self::Not(not) => Self::Not(Box::new(not.above(!negated))),
+            leaf if negated && leaf.may_look_behind() => Self::Any(Vec::new()),
+            leaf => leaf.clone(),
         }
     }
 

@@ -1,13 +1,16 @@
-//! Errors as RFC 9457 problem details.
+//! Errors as RFC 9457 problem details: the one type of the whole collector. What agents branch on
+//! (`code`, `expected_seq`) is made in [`crate::serve::problem`].
 
 use axum::response::{IntoResponse, Response};
+use custody_event::Seq;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::access::Permission;
 use crate::index::IndexError;
+use crate::serve::problem::Code;
 
 /// An answer that says what is wrong.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// A name for programs, relative to the API: `/problems/bad-query`.
     #[serde(rename = "type")]
@@ -16,6 +19,9 @@ pub struct Problem {
     pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
+    /// What went wrong, for agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<Code>,
     /// This case, and what to do.
     pub detail: String,
     /// Which parameter is wrong.
@@ -24,10 +30,16 @@ pub struct Problem {
     /// At which character of it, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
+    /// Which block comes next, for agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expected_seq: Option<Seq>,
+    /// When to ask again; goes into a header.
+    #[serde(skip)]
+    pub(crate) retry_after_s: Option<u32>,
 }
 
 impl Problem {
-    fn new(
+    pub(crate) fn new(
         status: StatusCode,
         kind: &'static str,
         title: &'static str,
@@ -38,8 +50,11 @@ impl Problem {
             title,
             status: status.as_u16(),
             detail: detail.into(),
+            code: None,
             parameter: None,
             column: None,
+            expected_seq: None,
+            retry_after_s: None,
         }
     }
 
@@ -81,9 +96,64 @@ impl Problem {
         )
     }
 
+    /// 403: it would give, or change, more than the one who asks has.
+    pub fn too_wide(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "/problems/too-wide", "Not yours to give", detail)
+    }
+
+    /// 409: it is not so that this could be done.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "/problems/conflict", "Conflict", detail)
+    }
+
+    /// 401: a name and a password that do not go together; also for names that nobody has.
+    #[must_use]
+    pub fn wrong_password() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "/problems/login-failed",
+            "Login failed",
+            "name or password is wrong, or the user is disabled",
+        )
+    }
+
+    /// 429: too many failures; the same whether or not there is such a user.
+    #[must_use]
+    pub fn locked(retry_after_s: u32) -> Self {
+        let problem = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "/problems/locked",
+            "Too many failures",
+            format!("this name or address has failed too often; try again in {retry_after_s} s"),
+        );
+        Self { retry_after_s: Some(retry_after_s), ..problem }
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail)
+    }
+
+    /// 422: understood, and against a rule of this collector.
+    pub fn refused(parameter: &'static str, detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let problem = Self::new(status, "/problems/refused", "Refused", detail);
+        Self { parameter: Some(parameter), ..problem }
+    }
+
+    /// 410: it was here.
+    pub fn gone(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GONE, "/problems/gone", "Gone", detail)
+    }
+
+    /// 416: nothing of it lies in this range.
+    pub fn range(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "/problems/range", "No such range", detail)
+    }
+
+    /// 429.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/too-many", "Too many", detail)
     }
 
     /// 500.
@@ -124,6 +194,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

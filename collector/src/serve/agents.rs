@@ -67,7 +67,7 @@ pub(super) async fn get_agents(
         }
         Err(error) => {
             log::error!(error:% = error; "reading the agents panicked");
-            return Err(Problem::internal("the agents cannot be read"));
+            return Err(Problem::fault("the agents cannot be read"));
         }
     };
     let agents =

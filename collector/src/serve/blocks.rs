@@ -36,7 +36,7 @@ pub(super) async fn post_block(
     let agent = app.agent(&headers, peer).await?;
     let path = read_path(&path)?;
     if path.agent != agent.id {
-        return Err(Problem::new(Code::WrongAgent, "the token is not this agent's"));
+        return Err(Problem::coded(Code::WrongAgent, "the token is not this agent's"));
     }
     let expected = App::check_body_length(&headers, app.max_block_bytes)?;
     let permit = app.share(expected).await?;
@@ -53,11 +53,11 @@ pub(super) async fn post_block(
 fn tree_size(headers: &HeaderMap) -> Result<u64, Problem> {
     let Some(value) = headers.get(TREE_SIZE) else { return Ok(0) };
     let size = value.to_str().ok().and_then(|text| text.parse().ok());
-    size.ok_or_else(|| Problem::new(Code::BadRequest, "Custody-Tree-Size is not a number"))
+    size.ok_or_else(|| Problem::coded(Code::BadRequest, "Custody-Tree-Size is not a number"))
 }
 
 fn read_path((agent, stream, seq): &(String, String, String)) -> Result<Path, Problem> {
-    let bad = |what: &str| Problem::new(Code::BadRequest, format!("{what} in the path"));
+    let bad = |what: &str| Problem::coded(Code::BadRequest, format!("{what} in the path"));
     Ok(Path {
         agent: agent.parse().map_err(|_| bad("the agent is not 32 hex digits"))?,
         stream: stream.parse().map_err(|_| bad("the stream is not 32 hex digits"))?,

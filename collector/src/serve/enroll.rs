@@ -47,7 +47,7 @@ pub(super) async fn post_enroll(
 ) -> Result<Json<Enrolled>, Problem> {
     app.check_certificate(peer)?;
     if app.identify(&headers, peer).await? != Identity::Enroller {
-        return Err(Problem::new(Code::Forbidden, "the token is not one for enrolment"));
+        return Err(Problem::coded(Code::Forbidden, "the token is not one for enrolment"));
     }
     let expected = App::check_body_length(&headers, MAX_BODY_BYTES)?;
     let bytes = read_body(body, expected, MAX_BODY_BYTES).await?;
@@ -60,7 +60,7 @@ pub(super) async fn post_enroll(
     let known = app.log.tlog().is_some_and(|log| log.knows(&who.agent, &who.key));
     let secret = random_secret().map_err(|error| {
         log::error!(error:% = error; "no randomness for a token");
-        Problem::internal("no randomness for a token")
+        Problem::fault("no randomness for a token")
     })?;
     let (agent, host, hostname) =
         (enrolment.agent, enrolment.host.clone(), enrolment.hostname.clone());
@@ -71,7 +71,7 @@ pub(super) async fn post_enroll(
         Ok(Err(error)) => return Err(refusal(error)),
         Err(error) => {
             log::error!(error:% = error; "an enrolment panicked");
-            return Err(Problem::internal("the enrolment failed; the collector's log says why"));
+            return Err(Problem::fault("the enrolment failed; the collector's log says why"));
         }
     }
     let log = app.vouch(&who).await?;
@@ -96,8 +96,8 @@ impl App {
 
 fn refusal(error: AccessError) -> Problem {
     match error {
-        AccessError::KeyConflict(_) => Problem::new(Code::KeyConflict, error.to_string()),
-        AccessError::Revoked(_) => Problem::new(Code::Forbidden, error.to_string()),
+        AccessError::KeyConflict(_) => Problem::coded(Code::KeyConflict, error.to_string()),
+        AccessError::Revoked(_) => Problem::coded(Code::Forbidden, error.to_string()),
         error => {
             log::error!(error:% = error; "an agent could not be enrolled");
             Problem::unavailable("the agent could not be written down; try again", 10)
@@ -106,7 +106,7 @@ fn refusal(error: AccessError) -> Problem {
 }
 
 fn read(bytes: &[u8]) -> Result<Enrolment, Problem> {
-    let bad = |what: String| Problem::new(Code::BadRequest, what);
+    let bad = |what: String| Problem::coded(Code::BadRequest, what);
     let request: Request =
         serde_json::from_slice(bytes).map_err(|error| bad(format!("the body: {error}")))?;
     let host_is_hex = (2..=128).contains(&request.host.len())

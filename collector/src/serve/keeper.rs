@@ -49,13 +49,16 @@ pub(crate) async fn keep(
 /// Acts on tokens, agents and forks become events; each stays in the table until it is durable.
 async fn tell(access: &Arc<Access>, acts: &Acts) -> anyhow::Result<()> {
     let table = Arc::clone(access);
+    tokio::task::spawn_blocking(move || table.note_used()).await??;
+    let table = Arc::clone(access);
     let rows = tokio::task::spawn_blocking(move || table.acts()).await??;
     let Some(last) = rows.last().map(|row| row.id) else { return Ok(()) };
     let told: Vec<_> = rows
         .into_iter()
         .map(|row| {
-            let (action, target, reason) = (row.action, row.target, row.reason);
-            acts.record_durably(Act::Administered { action, target, reason })
+            let (who, action) = (row.who, row.action);
+            let (target, reason) = (row.target, row.reason);
+            acts.record_durably(Act::Administered { who, action, target, reason })
         })
         .collect();
     for durable in told {

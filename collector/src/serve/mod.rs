@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/streams/{agent}/{stream}/blocks/{seq}` | the agent | a block ([`crate::ingest`]) |
 //! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token |
-//! | `GET /v1/agents` | admin, auditor, viewer | agents with their streams and books |
+//! | `GET /v1/agents` | readers without a scope | agents with their streams and books |
 //! | `/tlog/…`, `/v1/log…`, `/v1/agents/{agent}/keys` | see [`tlog`] | the transparency log |
 //! | `GET /metrics` | loopback, or who reads | numbers for Prometheus ([`metrics`]) |
 //! | `GET /healthz` | anybody | 200 while the process answers |
@@ -41,8 +41,9 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use crate::access::throttle::{Throttle, Verdict};
-use crate::access::{Access, AgentRow, Identity, Principal};
+use crate::access::{Access, AgentRow, Gate, Identity, Permission, Principal, Standing, bearer};
 use crate::ingest::Ingest;
+use crate::own::{Act, Acts};
 use crate::store::evidence::EvidenceLog;
 use problem::{Code, Problem};
 
@@ -74,6 +75,7 @@ pub struct App {
     client_certificates: bool,
     counters: Arc<metrics::Counters>,
     started: Timestamp,
+    acts: Option<Acts>,
     stop: StopToken,
 }
 
@@ -117,6 +119,7 @@ impl App {
             counters: Arc::default(),
             started: clock.now(),
             clock,
+            acts: None,
             stop,
         }
     }
@@ -125,6 +128,12 @@ impl App {
     #[must_use]
     pub fn counters(&self) -> Arc<metrics::Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Tells of those who are refused.
+    #[must_use]
+    pub fn telling(self, acts: Acts) -> Self {
+        Self { acts: Some(acts), ..self }
     }
 
     /// The routes of this room, and those of others behind them.
@@ -144,26 +153,33 @@ impl App {
             .route("/readyz", get(ready))
             .with_state(self)
             .merge(others)
-            .fallback(|| async { Problem::new(Code::NotFound, "there is nothing at this path") })
+            .fallback(|| async { Problem::coded(Code::NotFound, "there is nothing at this path") })
             .method_not_allowed_fallback(|| async {
-                Problem::new(Code::BadMethod, "this path does not take this method")
+                Problem::coded(Code::BadMethod, "this path does not take this method")
             })
     }
 
     /// Whose token the request shows.
     async fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Identity, Problem> {
-        let identity = bearer(headers).and_then(|token| self.access.identify(token));
-        if let Some(identity) = identity {
-            return Ok(identity);
+        let identity = bearer(headers).map(|token| self.access.identify(token));
+        match identity {
+            Some(Ok(identity)) => return Ok(identity),
+            Some(Err(Standing::Lapsed(who, why))) => {
+                self.tell(Act::Denied { who: Some(who), what: why.name().to_owned() });
+            }
+            Some(Err(_)) => {
+                self.tell(Act::Denied { who: None, what: "unknown_token".to_owned() });
+            }
+            None => {}
         }
         match self.throttle.failed(peer.addr.ip(), self.clock.monotonic()) {
-            Verdict::TooMany => Err(Problem::too_many("too many failed attempts", 60)),
+            Verdict::TooMany => Err(Problem::too_often("too many failed attempts", 60)),
             Verdict::Refuse { delay, log } => {
                 if log {
                     log::warn!(peer:% = peer.addr; "a request without a valid token was refused");
                 }
                 tokio::time::sleep(delay).await;
-                Err(Problem::new(
+                Err(Problem::coded(
                     Code::Unauthorized,
                     "no valid token: send `Authorization: Bearer …`",
                 ))
@@ -175,20 +191,41 @@ impl App {
         self.check_certificate(peer)?;
         match self.identify(headers, peer).await? {
             Identity::Agent(agent) => Ok(agent),
-            _ => Err(Problem::new(Code::Forbidden, "the token is not an agent's")),
+            _ => Err(Problem::coded(Code::Forbidden, "the token is not an agent's")),
         }
     }
 
+    fn tell(&self, act: Act) {
+        if let Some(acts) = &self.acts {
+            acts.record(act);
+        }
+    }
+
+    /// Somebody who may search and sees every event: what is read here tells of all hosts.
     async fn reader(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, Problem> {
         match self.identify(headers, peer).await? {
-            Identity::Reader(principal) => Ok(principal),
-            _ => Err(Problem::new(Code::Forbidden, "the token does not allow reading")),
+            Identity::Reader(principal) => self.unbounded(principal),
+            _ => Err(Problem::coded(Code::Forbidden, "the token does not allow reading")),
         }
+    }
+
+    fn unbounded(&self, who: Principal) -> Result<Principal, Problem> {
+        let gate = Gate { auth: &*self.access, acts: self.acts.as_ref() };
+        if !who.may(Permission::Search) {
+            gate.denied(&who, Permission::Search.name());
+            return Err(Problem::coded(Code::Forbidden, "the token does not allow reading"));
+        }
+        if !who.sees_all() {
+            gate.denied(&who, "outside_scope");
+            let said = "this tells of all hosts, and what you see is bounded to some";
+            return Err(Problem::coded(Code::Forbidden, said));
+        }
+        Ok(who)
     }
 
     fn check_certificate(&self, peer: Peer) -> Result<(), Problem> {
         if self.client_certificates && !peer.certified {
-            return Err(Problem::new(
+            return Err(Problem::coded(
                 Code::NoCertificate,
                 "this collector takes agents with a client certificate only",
             ));
@@ -198,11 +235,10 @@ impl App {
 
     fn check_body_length(headers: &HeaderMap, limit: usize) -> Result<usize, Problem> {
         let Some(length) = headers.get(header::CONTENT_LENGTH) else { return Ok(limit) };
-        let length: usize = length
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| Problem::new(Code::BadRequest, "Content-Length is not a number"))?;
+        let length: usize =
+            length.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+                Problem::coded(Code::BadRequest, "Content-Length is not a number")
+            })?;
         if length > limit { Err(too_large(limit)) } else { Ok(length) }
     }
 }
@@ -217,15 +253,8 @@ async fn ready(State(app): State<Arc<App>>) -> axum::response::Response {
     "ready\n".into_response()
 }
 
-/// The token of `Authorization: Bearer …`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 fn too_large(limit: usize) -> Problem {
-    Problem::new(Code::TooLarge, format!("the body is longer than {limit} bytes"))
+    Problem::coded(Code::TooLarge, format!("the body is longer than {limit} bytes"))
 }
 
 /// Reads a body of at most `limit` bytes; `expected` is what its header says.
@@ -234,7 +263,7 @@ async fn read_body(mut body: Body, expected: usize, limit: usize) -> Result<Vec<
         let mut bytes = Vec::with_capacity(expected.min(limit));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
-                Problem::new(Code::BadRequest, format!("the body broke off: {error}"))
+                Problem::coded(Code::BadRequest, format!("the body broke off: {error}"))
             })?;
             if let Some(data) = frame.data_ref() {
                 if bytes.len() + data.len() > limit {
@@ -247,5 +276,5 @@ async fn read_body(mut body: Body, expected: usize, limit: usize) -> Result<Vec<
     };
     tokio::time::timeout(BODY_TIMEOUT, read)
         .await
-        .unwrap_or_else(|_| Err(Problem::new(Code::TooSlow, "the body did not come in 30 s")))
+        .unwrap_or_else(|_| Err(Problem::coded(Code::TooSlow, "the body did not come in 30 s")))
 }

@@ -1,11 +1,11 @@
-//! Errors as RFC 9457 problem details, with a code that programs can branch on.
+//! Problems with a code that agents can branch on.
 
-use axum::Json;
-use axum::response::{IntoResponse, Response};
 use custody_event::Seq;
 use custody_evidence::keyring::KeyringError;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use serde::Serialize;
+
+pub use crate::query::problem::Problem;
 
 /// What went wrong, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,47 +80,16 @@ impl Code {
     }
 }
 
-/// A problem, on its way to an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    code: Code,
-    detail: String,
-    expected_seq: Option<Seq>,
-    retry_after_s: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    code: Code,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected_seq: Option<Seq>,
-}
-
 impl Problem {
     /// With this code and this sentence.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), expected_seq: None, retry_after_s: None }
-    }
-
-    /// What went wrong.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        self.code
-    }
-
-    /// In words.
-    #[must_use]
-    pub fn detail(&self) -> &str {
-        &self.detail
+    pub fn coded(code: Code, detail: impl Into<String>) -> Self {
+        let status = code.status();
+        let title = status.canonical_reason().unwrap_or_default();
+        Self { code: Some(code), ..Self::new(status, "about:blank", title, detail) }
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(Code::Malformed, detail)
+        Self::coded(Code::Malformed, detail)
     }
 
     /// A signature that the keys in the log do not allow.
@@ -130,53 +99,29 @@ impl Problem {
             KeyringError::Unknown { .. } => Code::KeyUnknown,
             _ => Code::BadSignature,
         };
-        Self::new(code, format!("{error}; enrol again if the key was made anew"))
+        Self::coded(code, format!("{error}; enrol again if the key was made anew"))
     }
 
-    pub(crate) fn internal(detail: impl Into<String>) -> Self {
-        Self::new(Code::Internal, detail)
+    pub(crate) fn fault(detail: impl Into<String>) -> Self {
+        Self::coded(Code::Internal, detail)
     }
 
     pub(crate) fn unavailable(detail: impl Into<String>, retry_after_s: u32) -> Self {
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(Code::Unavailable, detail) }
+        Self { retry_after_s: Some(retry_after_s), ..Self::coded(Code::Unavailable, detail) }
     }
 
-    pub(crate) fn too_many(detail: impl Into<String>, retry_after_s: u32) -> Self {
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(Code::TooMany, detail) }
+    pub(crate) fn too_often(detail: impl Into<String>, retry_after_s: u32) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::coded(Code::TooMany, detail) }
     }
 
     pub(crate) fn expected(seq: Seq) -> Self {
         let detail = format!("block {seq} comes next in this stream");
-        Self { expected_seq: Some(seq), ..Self::new(Code::ExpectedSeq, detail) }
+        Self { expected_seq: Some(seq), ..Self::coded(Code::ExpectedSeq, detail) }
     }
 
     pub(crate) fn forked(seq: Seq) -> Self {
         let detail = "the stream has another block here: begin a new stream with what is not yet \
                       acknowledged";
-        Self { expected_seq: Some(seq), ..Self::new(Code::StreamForked, detail) }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = self.code.status();
-        let body = Body {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-            expected_seq: self.expected_seq,
-        };
-        let mut response = (status, Json(body)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.code == Code::Unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        Self { expected_seq: Some(seq), ..Self::coded(Code::StreamForked, detail) }
     }
 }

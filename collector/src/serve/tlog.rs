@@ -4,10 +4,10 @@
 //! |---|---|---|
 //! | `GET /tlog/checkpoint` | anybody | the newest signed note; never cached |
 //! | `GET /tlog/tile/<L>/<N>[.p/<W>]` | anybody | hashes; a full tile never changes |
-//! | `GET /tlog/tile/entries/<N>[.p/<W>]` | admin, auditor, viewer, agents | headers |
+//! | `GET /tlog/tile/entries/<N>[.p/<W>]` | readers without a scope, agents | headers |
 //! | `GET /v1/log?from=N,M…` | the same | vkey, checkpoint, proofs from N, M… on, accepted forks |
 //! | `POST /v1/log/witness` | an agent | a checkpoint that it was shown: cosigned, or not continued |
-//! | `GET /tlog/witness/<agent>` | admin, auditor, viewer, agents | the newest that it has cosigned |
+//! | `GET /tlog/witness/<agent>` | readers without a scope, agents | the newest that it has cosigned |
 //! | `POST /v1/agents/{agent}/keys` | the agent | a rotation of its key ([`Entry::Rotated`]) |
 //!
 //! A log that only its friends can watch proves little, so checkpoint and hash tiles are public as
@@ -37,7 +37,7 @@ const NO_STORE: &str = "no-store";
 const MAX_NOTE_BYTES: usize = 16 * 1024;
 
 fn log_of(app: &App) -> Result<&Tlog, Problem> {
-    app.log.tlog().ok_or_else(|| Problem::new(Code::NotFound, "this collector keeps no log"))
+    app.log.tlog().ok_or_else(|| Problem::coded(Code::NotFound, "this collector keeps no log"))
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Problem {
@@ -67,7 +67,7 @@ pub(super) async fn get_tile(
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let missing = || Problem::new(Code::NotFound, "there is no such tile, or not yet");
+    let missing = || Problem::coded(Code::NotFound, "there is no such tile, or not yet");
     let tile = Tile::parse(&format!("tile/{path}")).ok_or_else(missing)?;
     if tile.kind == Kind::Entries {
         app.insider(&headers, peer).await?;
@@ -90,7 +90,7 @@ pub(super) struct From {
 const MAX_SIZES: usize = 64;
 
 fn sizes(text: &str) -> Result<Vec<u64>, Problem> {
-    let bad = || Problem::new(Code::BadRequest, "from: up to 64 numbers with commas between");
+    let bad = || Problem::coded(Code::BadRequest, "from: up to 64 numbers with commas between");
     let words: Vec<&str> = text.split(',').filter(|word| !word.is_empty()).collect();
     if words.len() > MAX_SIZES {
         return Err(bad());
@@ -135,7 +135,7 @@ pub(super) async fn get_log(
     let found = tokio::task::spawn_blocking(move || {
         let log = log_of(&shared)?;
         let continued = log.continuation(&from).map_err(|error| unreadable(&error))?;
-        Ok((log.verifier().to_string(), continued))
+        Ok::<_, Problem>((log.verifier().to_string(), continued))
     });
     let (vkey, continued) = found.await.map_err(|error| unreadable(&error))??;
     Ok(Json(Shown {
@@ -176,7 +176,7 @@ pub(super) async fn post_witness(
     let expected = App::check_body_length(&headers, MAX_NOTE_BYTES)?;
     let body = read_body(body, expected, MAX_NOTE_BYTES).await?;
     let said: Witnessed = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(Code::BadRequest, format!("the body: {error}")))?;
+        .map_err(|error| Problem::coded(Code::BadRequest, format!("the body: {error}")))?;
     let id = agent.id;
     let shared = Arc::clone(&app);
     let judged = tokio::task::spawn_blocking(move || judge(&shared, id, &said.checkpoint));
@@ -216,7 +216,7 @@ pub(super) async fn get_witness(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.insider(&headers, peer).await?;
-    let missing = || Problem::new(Code::NotFound, "this agent has cosigned nothing yet");
+    let missing = || Problem::coded(Code::NotFound, "this agent has cosigned nothing yet");
     let agent: AgentId = agent.parse().map_err(|_| missing())?;
     let shared = Arc::clone(&app);
     let read = tokio::task::spawn_blocking(move || log_of(&shared).map(|log| log.cosigned(&agent)));
@@ -240,7 +240,7 @@ pub(super) async fn post_key(
 ) -> Result<Json<Taken>, Problem> {
     let agent = app.agent(&headers, peer).await?;
     if path != agent.id.to_hex() {
-        return Err(Problem::new(Code::WrongAgent, "the token is not this agent's"));
+        return Err(Problem::coded(Code::WrongAgent, "the token is not this agent's"));
     }
     let expected = App::check_body_length(&headers, MAX_ENTRY_BYTES)?;
     let body = read_body(body, expected, MAX_ENTRY_BYTES).await?;
@@ -249,7 +249,7 @@ pub(super) async fn post_key(
         return Err(Problem::malformed("only a rotation of the agent's own key is taken here"));
     };
     if rotated.body.agent != agent.id {
-        return Err(Problem::new(Code::WrongAgent, "the rotation is another agent's"));
+        return Err(Problem::coded(Code::WrongAgent, "the rotation is another agent's"));
     }
     let new = rotated.body.new.clone();
     let index = app.state(entry).await?;
@@ -267,9 +267,9 @@ impl App {
     async fn insider(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Problem> {
         match self.identify(headers, peer).await? {
             Identity::Agent(_) => self.check_certificate(peer),
-            Identity::Reader(_) => Ok(()),
+            Identity::Reader(who) => self.unbounded(who).map(drop),
             Identity::Enroller => {
-                Err(Problem::new(Code::Forbidden, "the token does not allow reading"))
+                Err(Problem::coded(Code::Forbidden, "the token does not allow reading"))
             }
         }
     }

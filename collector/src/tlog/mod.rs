@@ -24,6 +24,7 @@ mod cosigned;
 mod key;
 pub mod keys;
 mod open;
+mod shown;
 #[cfg(test)]
 mod tests;
 

@@ -30,6 +30,7 @@ fn whole(found: &Found, event: &EventView<'_>) -> Markup {
     html! {
         h1 { bdi { (visible(title, false)) } " " (tag(event.outcome.as_deref())) " " (tag(event.severity.as_deref())) }
         @if let Some(message) = &event.message { p { bdi { (visible(message, false)) } } }
+        @if found.hit.redacted { p.hint { "Parts of this event are not shown: they need the permission view_raw or view_sensitive." } }
         @if !event.changes.is_empty() { (changes(&event.changes)) }
         @if let Some(raw) = &event.origin.raw {
             h2 { "Record" }

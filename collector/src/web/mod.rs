@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `GET /` | search: line, period, filters, rows, pages |
 //! | `GET /events/{id}` | one event: changes, record, fields, place in the evidence, neighbours |
-//! | `GET /login`, `POST /login`, `POST /logout` | a session for a token |
+//! | `GET /login`, `POST /login`, `POST /logout` | a session for name and password, or a token |
+//! | `GET /oidc/login`, `GET /oidc/callback` | a session by the identity provider, if there is one |
 //! | `GET /style.css` | the style |
 //!
 //! # What the page trusts
@@ -16,6 +17,7 @@
 
 mod detail;
 mod form;
+mod oidc;
 mod page;
 mod session;
 #[cfg(test)]
@@ -27,36 +29,42 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use maud::Markup;
 
+use crate::access::Logins;
+use crate::access::http::address;
+use crate::access::oidc::Oidc;
 use crate::own::Act;
 use crate::query::api::QueryState;
-use crate::query::auth::Permission;
+use crate::query::auth::{Permission, Principal};
 use crate::query::params;
 use crate::query::problem::Problem;
-use session::{Sessions, set_cookie};
+use crate::serve::Peer;
+use session::set_cookie;
 
 /// What the page needs.
 #[derive(Clone)]
 pub struct WebState {
     query: QueryState,
-    sessions: Arc<Sessions>,
+    logins: Arc<Logins>,
     /// The collector speaks TLS: the cookie goes over TLS only.
     secure: bool,
 }
 
 /// The page's routes.
-pub fn router(query: QueryState, secure: bool) -> Router {
-    let state = WebState { query, sessions: Arc::default(), secure };
+pub fn router(query: QueryState, logins: Arc<Logins>, secure: bool) -> Router {
+    let state = WebState { query, logins, secure };
     Router::new()
         .route("/", get(search))
         .route("/events/{id}", get(event))
         .route("/login", get(login_page).post(login))
         .route("/logout", post(logout))
+        .route("/oidc/login", get(oidc::begin))
+        .route("/oidc/callback", get(oidc::callback))
         .route("/style.css", get(style))
         .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .with_state(state)
@@ -97,12 +105,14 @@ fn redirect(to: &str) -> Response {
 }
 
 impl WebState {
-    /// The name of who is logged in.
-    fn who(&self, headers: &HeaderMap) -> Option<String> {
-        let now = self.query.clock.monotonic();
-        let token = self.sessions.token(headers, now)?;
-        let principal = self.query.auth.check(&token)?;
-        principal.may(Permission::Search).then_some(principal.name)
+    /// Who is logged in, and may search.
+    fn who(&self, headers: &HeaderMap) -> Option<Principal> {
+        let principal = self.logins.session_of(session::cookie(headers)?)?;
+        if principal.may(Permission::Search) {
+            return Some(principal);
+        }
+        self.query.gate().denied(&principal, Permission::Search.name());
+        None
     }
 }
 
@@ -120,14 +130,14 @@ async fn search(
 ) -> Response {
     let Some(who) = state.who(&headers) else { return to_login(&uri) };
     let form = form::Form::read(&pairs);
-    state.query.record_search(&who, "page", &form.pairs());
+    state.query.record_search(&who.name, "page", &form.pairs());
     let now = state.query.clock.now();
     let found = match params::search(&form.pairs(), now) {
-        Ok(request) => state.query.search(request).await,
+        Ok(request) => state.query.search(&who, request).await,
         Err(problem) => Err(problem),
     };
     let status = status_of(found.as_ref().err());
-    answer(status, page::search(&who, &form, &found))
+    answer(status, page::search(&who.name, &form, &found))
 }
 
 async fn event(
@@ -137,12 +147,12 @@ async fn event(
     Path(id): Path<String>,
 ) -> Response {
     let Some(who) = state.who(&headers) else { return to_login(&uri) };
-    let found = state.query.find(&id).await;
+    let found = state.query.find(&who, &id).await;
     if found.is_ok() {
-        state.query.record(Act::Viewed { who: who.clone(), via: "page", event: id });
+        state.query.record(Act::Viewed { who: who.name.clone(), via: "page", event: id });
     }
     let status = status_of(found.as_ref().err());
-    answer(status, detail::event(&who, &found))
+    answer(status, detail::event(&who.name, &found))
 }
 
 fn status_of(problem: Option<&Problem>) -> StatusCode {
@@ -151,8 +161,13 @@ fn status_of(problem: Option<&Problem>) -> StatusCode {
     })
 }
 
-async fn login_page(Query(pairs): Query<Vec<(String, String)>>) -> Response {
-    answer(StatusCode::OK, page::login(local(field(&pairs, "next")), None))
+async fn login_page(
+    State(state): State<WebState>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let provider = state.logins.oidc().map(Oidc::name);
+    let next = local(field(&pairs, "next"));
+    answer(StatusCode::OK, page::login_with(next, None, provider.as_deref()))
 }
 
 fn field<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
@@ -170,42 +185,58 @@ fn from_elsewhere(headers: &HeaderMap) -> bool {
     headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none")
 }
 
-async fn login(State(state): State<WebState>, headers: HeaderMap, body: Bytes) -> Response {
+async fn login(
+    State(state): State<WebState>,
+    from: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let Some(pairs) = form::read_body(&body).filter(|_| !from_elsewhere(&headers)) else {
         let sentence = "the form could not be read; try again from this page";
         return answer(StatusCode::BAD_REQUEST, page::login("/", Some(sentence)));
     };
     let next = local(field(&pairs, "next"));
-    let token = field(&pairs, "token").trim();
-    let known = state.query.auth.check(token).filter(|known| known.may(Permission::Search));
-    state.query.record(Act::Login { who: known.as_ref().map(|known| known.name.clone()) });
-    if known.is_none() {
-        tokio::time::sleep(FAILED_LOGIN_DELAY).await;
-        let sentence = "this token is not known, or may not search";
-        return answer(StatusCode::UNAUTHORIZED, page::login(next, Some(sentence)));
+    let (from, token) = (address(from), field(&pairs, "token").trim());
+    let done = if token.is_empty() {
+        let (name, password) = (field(&pairs, "name"), field(&pairs, "password"));
+        state.logins.password(name, password.to_owned(), from).await
+    } else {
+        let done = state.logins.token(token, from).await;
+        if done.is_err() {
+            tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+        }
+        done
+    };
+    match done {
+        Ok(done) if !done.who.may(Permission::Search) => {
+            let sentence = "you are who you say, but may not search: ask an administrator";
+            let ended = state.logins.logout(&done.session).await;
+            let status = ended.err().map_or(StatusCode::FORBIDDEN, |why| status_of(Some(&why)));
+            answer(status, page::login(next, Some(sentence)))
+        }
+        Ok(done) => with_cookie(redirect(next), &set_cookie(&done.session, state.secure)),
+        Err(problem) => {
+            let unknown = problem.status == StatusCode::UNAUTHORIZED && !token.is_empty();
+            let sentence = "this token is not known, or may not search";
+            let sentence = if unknown { sentence } else { &*problem.detail };
+            answer(status_of(Some(&problem)), page::login(next, Some(sentence)))
+        }
     }
-    let mut secret = [0; 32];
-    if getrandom::fill(&mut secret).is_err() {
-        let sentence = "the system gives no random numbers; a login is not safe now";
-        return answer(StatusCode::INTERNAL_SERVER_ERROR, page::login(next, Some(sentence)));
-    }
-    let id = state.sessions.begin(token, state.query.clock.monotonic(), &secret);
-    with_cookie(redirect(next), &set_cookie(&id, state.secure))
 }
 
 async fn logout(State(state): State<WebState>, headers: HeaderMap) -> Response {
-    if !from_elsewhere(&headers) {
-        if let Some(who) = state.who(&headers) {
-            state.query.record(Act::Logout { who });
-        }
-        state.sessions.end(&headers);
+    if !from_elsewhere(&headers)
+        && let Some(session) = session::cookie(&headers)
+        && let Err(problem) = state.logins.logout(session).await
+    {
+        return answer(status_of(Some(&problem)), page::login("/", Some(&problem.detail)));
     }
     with_cookie(redirect("/login"), &set_cookie("", state.secure))
 }
 
 fn with_cookie(mut response: Response, cookie: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, value);
+        response.headers_mut().append(header::SET_COOKIE, value);
     }
     response
 }

@@ -39,15 +39,27 @@ pub(super) fn frame(title: &str, who: Option<&str>, main: &Markup) -> Markup {
     }
 }
 
-/// The login.
+/// The login, after something went wrong.
 pub(super) fn login(next: &str, error: Option<&str>) -> Markup {
+    login_with(next, error, None)
+}
+
+/// The login, perhaps with an identity provider.
+pub(super) fn login_with(next: &str, error: Option<&str>, provider: Option<&str>) -> Markup {
     let main = html! {
         form.login method="post" action="/login" {
             h1 { "Log in" }
             @if let Some(error) = error { p.error role="alert" { (error) } }
-            label for="token" { "Token" }
-            input id="token" name="token" type="password" autocomplete="current-password" required autofocus;
-            p.hint { "An administrator makes tokens with " code { "custody-collector token" } "; the first stands in the data directory's " code { "admin.token" } "." }
+            @if let Some(provider) = provider {
+                p { a href={ "/oidc/login?next=" (super::text::encode(next)) } { "Log in with " (visible(provider, false)) } }
+            }
+            label for="name" { "Name" }
+            input id="name" name="name" autocomplete="username" autofocus;
+            label for="password" { "Password" }
+            input id="password" name="password" type="password" autocomplete="current-password";
+            label for="token" { "or a token" }
+            input id="token" name="token" type="password" autocomplete="off";
+            p.hint { "An administrator makes users with " code { "custody-collector user" } " and tokens with " code { "custody-collector token" } "; the first token stands in the data directory's " code { "admin.token" } "." }
             input type="hidden" name="next" value=(next);
             button.main type="submit" { "Log in" }
         }

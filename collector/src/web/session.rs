@@ -1,83 +1,37 @@
-//! Who is logged in at the page.
+//! The cookie of who is logged in at the page.
 //!
-//! The cookie holds a random number, never the token. The session holds the token and shows it
-//! to the access room at each request, so a revoked token ends its sessions at once. Sessions live
-//! in memory: a restart logs everybody out.
+//! It holds a session's bearer, never a token or a password. The access room keeps the session (its
+//! hash alone) and judges the user or the token behind it at each request, so a disabled user's or a
+//! revoked token's sessions end at once, and a restart logs nobody out. The API takes no cookie:
+//! another site's page can ask it nothing.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use custody_event::ids::push_hex;
 use http::{HeaderMap, header};
 
-/// How long a login lasts.
-pub(super) const LIFE: Duration = Duration::from_secs(8 * 3_600);
-/// Sessions at once; the oldest goes first.
-const MAX_SESSIONS: usize = 1_000;
+use crate::access::SESSION_LIFE;
+
 const COOKIE: &str = "custody_session";
 
-struct Session {
-    token: String,
-    ends: Duration,
+/// The session's bearer in a request.
+pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie_of(headers, COOKIE)
 }
 
-/// The sessions, by the cookie's text. Finding one is a look-up of 256 random bits, so its time
-/// tells nothing that helps.
-#[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<String, Session>>);
-
-impl Sessions {
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a session; gives the cookie's text.
-    pub(super) fn begin(&self, token: &str, now: Duration, secret: &[u8; 32]) -> String {
-        let mut id = Vec::with_capacity(64);
-        push_hex(secret, &mut id);
-        let id = String::from_utf8(id).unwrap_or_default();
-        let mut all = self.all();
-        all.retain(|_, session| session.ends > now);
-        if all.len() >= MAX_SESSIONS
-            && let Some(oldest) =
-                all.iter().min_by_key(|(_, session)| session.ends).map(|(id, _)| id.clone())
-        {
-            all.remove(&oldest);
-        }
-        all.insert(id.clone(), Session { token: token.to_owned(), ends: now + LIFE });
-        id
-    }
-
-    /// The token of the session that the request belongs to.
-    pub(super) fn token(&self, headers: &HeaderMap, now: Duration) -> Option<String> {
-        let all = self.all();
-        let session = all.get(cookie(headers)?)?;
-        (session.ends > now).then(|| session.token.clone())
-    }
-
-    /// Ends the request's session.
-    pub(super) fn end(&self, headers: &HeaderMap) {
-        if let Some(id) = cookie(headers) {
-            self.all().remove(id);
-        }
-    }
-}
-
-/// The session's cookie in a request.
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// The cookie of this name in a request.
+pub(super) fn cookie_of<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| (name == COOKIE).then_some(value))
+        .find_map(|(name, value)| (name == wanted).then_some(value))
 }
 
 /// The header that sets the cookie, or with an empty text takes it away.
 pub(super) fn set_cookie(id: &str, secure: bool) -> String {
-    let age = if id.is_empty() { 0 } else { LIFE.as_secs() };
-    let secure = if secure { "; Secure" } else { "" };
+    let life = if id.is_empty() { Duration::ZERO } else { SESSION_LIFE };
+    let (age, secure) = (life.as_secs(), if secure { "; Secure" } else { "" });
     format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{secure}")
 }

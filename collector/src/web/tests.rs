@@ -6,22 +6,35 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use crate::access::{Authenticator, Permission, Permissions, Principal};
+use crate::access::{
+    Access, By, Logins, NewToken, NewUser, Permission, Permissions, Scope, password, token_text,
+};
 use crate::index::tests::{Bench, Spec, text_of};
 use crate::query::api::{self, QueryState};
 use crate::store::Receipt;
 
-struct OneToken;
+/// The secrets of a viewer and of one who may do nothing.
+const GOOD: [u8; 32] = [1; 32];
+const IDLE: [u8; 32] = [2; 32];
 
-impl Authenticator for OneToken {
-    fn check(&self, bearer: &str) -> Option<Principal> {
-        let (name, permissions) = match bearer {
-            "good" => ("viewer", Permissions::of(&[Permission::Search])),
-            "ingest" => ("machine", Permissions::of(&[])),
-            _ => return None,
-        };
-        Some(Principal { name: name.to_owned(), permissions })
+fn access(folder: &std::path::Path, clock: &SystemClock) -> Arc<Access> {
+    let access = Access::open(folder, Arc::new(clock.clone())).unwrap();
+    access.create_role(By::Machine, "idle", Permissions::of(&[])).unwrap();
+    access.create_role(By::Machine, "reader", reads()).unwrap();
+    for (role, secret) in [("reader", &GOOD), ("idle", &IDLE)] {
+        let (name, scope) = (format!("the {role}"), Scope::ALL);
+        let new = NewToken { name, role: role.to_owned(), scope, expires: None };
+        access.add_token(By::Machine, new, secret).unwrap();
     }
+    let kept = password::hashed("ann", "correct horse battery", &[3; 16]).unwrap();
+    let (name, role) = ("ann".to_owned(), "viewer".to_owned());
+    let new = NewUser { name, role, scope: Scope::ALL, password: kept };
+    access.create_user(By::Machine, new).unwrap();
+    Arc::new(access)
+}
+
+fn reads() -> Permissions {
+    Permissions::of(&[Permission::Search, Permission::ViewRaw, Permission::ViewSensitive])
 }
 
 struct App {
@@ -29,6 +42,7 @@ struct App {
     clock: SystemClock,
     _indexer: crate::index::Indexer,
     _bench: Bench,
+    _folder: tempfile::TempDir,
 }
 
 impl App {
@@ -48,15 +62,18 @@ impl App {
             .collect();
         bench.log.append(&text_of(&specs), Receipt { held: vec![], received: now }).unwrap();
         let (store, indexer) = bench.indexed();
+        let folder = tempfile::tempdir().unwrap();
+        let access = access(folder.path(), &clock);
         let query = QueryState {
             store,
-            auth: Arc::new(OneToken),
+            auth: Arc::<Access>::clone(&access),
             clock: Arc::new(clock.clone()),
             prover: None,
             acts: None,
         };
-        let router = api::router(query.clone()).merge(super::router(query, false));
-        Self { router, clock, _indexer: indexer, _bench: bench }
+        let logins = Arc::new(Logins::new(access, None, Arc::new(clock.clone())));
+        let router = api::router(query.clone()).merge(super::router(query, logins, false));
+        Self { router, clock, _indexer: indexer, _bench: bench, _folder: folder }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, String) {
@@ -76,16 +93,18 @@ impl App {
     }
 
     async fn cookie(&self) -> String {
-        let (status, headers, _) = self.login("token=good&next=%2F").await;
+        let (status, headers, _) =
+            self.login(&format!("token={}&next=%2F", token_text(&GOOD))).await;
         assert_eq!(status, StatusCode::SEE_OTHER);
         let cookie = headers[header::SET_COOKIE].to_str().unwrap();
         assert!(cookie.contains("HttpOnly; SameSite=Strict"), "{cookie}");
-        assert!(!cookie.contains("good"), "the token stays here");
+        assert!(!cookie.contains(&token_text(&GOOD)), "the token stays here");
         cookie.split(';').next().unwrap().to_owned()
     }
 
     async fn api(&self, path: &str) -> (StatusCode, serde_json::Value) {
-        let (status, headers, body) = self.get(path, ("authorization", "Bearer good")).await;
+        let (status, headers, body) =
+            self.get(path, ("authorization", &format!("Bearer {}", token_text(&GOOD)))).await;
         let kind = headers[header::CONTENT_TYPE].to_str().unwrap();
         let expected =
             if status.is_success() { "application/json" } else { "application/problem+json" };
@@ -149,20 +168,26 @@ async fn the_api_says_what_is_wrong_and_where() {
 async fn nobody_sees_an_event_without_a_token_that_may() {
     let app = App::new();
     for path in ["/v1/events", "/v1/stats", "/v1/events/00112233445566778899aabbccddeeff"] {
-        for (bearer, status) in [("Bearer bad", 401), ("Basic good", 401), ("Bearer ingest", 403)] {
-            let (found, _, body) = app.get(path, ("authorization", bearer)).await;
+        for (scheme, token, status) in [
+            ("Bearer", "bad".to_owned(), 401),
+            ("Basic", token_text(&GOOD), 401),
+            ("Bearer", token_text(&IDLE), 403),
+        ] {
+            let bearer = format!("{scheme} {token}");
+            let (found, _, body) = app.get(path, ("authorization", &bearer)).await;
             assert_eq!(found.as_u16(), status, "{path} {bearer}");
             assert!(!body.contains("contract"));
         }
     }
     for path in ["/", "/events/00112233445566778899aabbccddeeff"] {
-        for cookie in ["x=y", "custody_session=", "custody_session=good"] {
+        for cookie in ["x=y", "custody_session=", "custody_session=good", "custody_session"] {
             let (status, headers, _) = app.get(path, ("cookie", cookie)).await;
             assert_eq!(status, StatusCode::SEE_OTHER);
             assert!(headers[header::LOCATION].to_str().unwrap().starts_with("/login?next=%2F"));
         }
     }
-    for body in ["token=bad", "token=ingest", ""] {
+    let idle = format!("token={}", token_text(&IDLE));
+    for body in ["token=bad", &idle, "", "name=ann&password=wrong", "name=nobody&password=wrong"] {
         assert_eq!(app.login(body).await.0, StatusCode::UNAUTHORIZED, "{body}");
     }
 }
@@ -177,7 +202,7 @@ async fn a_login_leads_back_but_never_elsewhere() {
         ("%2F%5Cevil.example", "/"),
         ("", "/"),
     ] {
-        let (_, headers, _) = app.login(&format!("token=good&next={next}")).await;
+        let (_, headers, _) = app.login(&format!("token={}&next={next}", token_text(&GOOD))).await;
         assert_eq!(headers[header::LOCATION], location);
     }
 }
@@ -194,6 +219,29 @@ async fn a_logout_and_another_site_s_form() {
     assert_eq!(app.get("/", ("cookie", &cookie)).await.0, StatusCode::OK, "not by a stranger");
     app.send(post("same-origin").body(Body::empty()).unwrap()).await;
     assert_eq!(app.get("/", ("cookie", &cookie)).await.0, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_user_logs_in_with_name_and_password_and_is_locked_after_five_wrong_ones() {
+    let app = App::new();
+    let right = "name=Ann&password=correct+horse+battery&next=%2F";
+    let (status, headers, _) = app.login(right).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let cookie =
+        headers[header::SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let (status, _, body) = app.get("/", ("cookie", &cookie)).await;
+    assert!(status == StatusCode::OK && body.contains(">ann<"), "{body}");
+    for name in ["ann", "nobody"] {
+        for _ in 0..5 {
+            let (status, _, body) = app.login(&format!("name={name}&password=wrong")).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED);
+            assert!(body.contains("name or password is wrong"), "{body}");
+        }
+        let (status, ..) = app.login(&format!("name={name}&password=wrong")).await;
+        assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{name}");
+    }
+    assert_eq!(app.login(right).await.0, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(app.get("/", ("cookie", &cookie)).await.0, StatusCode::OK, "the session goes on");
 }
 
 #[tokio::test]

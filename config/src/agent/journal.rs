@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::read::{need_id, packs, zone};
-use super::{Packs, Start, Zone};
+use super::{Packs, RedactConfig, Start, Zone};
 use crate::common;
 use crate::place::Located;
 use crate::section::Section;
@@ -37,6 +37,8 @@ pub struct JournalSourceConfig {
     pub packs: Packs,
     /// The zone of timestamps in messages that name none.
     pub timezone: Zone,
+    /// What is redacted, beside what is by default.
+    pub redact: RedactConfig,
     /// By which way it is read.
     pub via: JournalVia,
     /// A call that takes longer is told as a hang.
@@ -68,6 +70,7 @@ impl Default for JournalSourceConfig {
             start: Start::Beginning,
             packs: Packs::Auto,
             timezone: Zone::System,
+            redact: RedactConfig::default(),
             via: JournalVia::Auto,
             watchdog: Period::seconds(30),
         }
@@ -107,6 +110,7 @@ pub(super) fn read(item: &mut Section<'_>) -> JournalSourceConfig {
             .unwrap_or(base.start),
         packs: packs(item).unwrap_or(base.packs),
         timezone: item.parsed("timezone", zone).map_or(base.timezone, Located::into_inner),
+        redact: super::redact::redact(item),
         via: item.choice("via", &words).unwrap_or(base.via),
         watchdog: item
             .period("watchdog", Period::seconds(1)..=Period::seconds(3600))

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::read::{need_id, packs, zone};
-use super::{AgentConfig, Packs, SourceConfig, Zone};
+use super::{AgentConfig, Packs, RedactConfig, SourceConfig, Zone};
 use crate::collector::{ServerTls, server_tls};
 use crate::common;
 use crate::place::Located;
@@ -30,6 +30,8 @@ pub struct SyslogSourceConfig {
     pub packs: Packs,
     /// The zone of timestamps that name none.
     pub timezone: Zone,
+    /// What is redacted, beside what is by default.
+    pub redact: RedactConfig,
     /// A longer message arrives as numbered segments of this many bytes.
     pub max_message_bytes: ByteSize,
     /// Connections at once, of all peers.
@@ -63,6 +65,7 @@ impl Default for SyslogSourceConfig {
             tls: None,
             packs: Packs::Auto,
             timezone: Zone::System,
+            redact: RedactConfig::default(),
             max_message_bytes: ByteSize::kib(16),
             max_connections: 256,
             max_connections_per_peer: 64,
@@ -110,6 +113,8 @@ pub struct WebhookSourceConfig {
     pub packs: Packs,
     /// The zone of timestamps that name none.
     pub timezone: Zone,
+    /// What is redacted, beside what is by default.
+    pub redact: RedactConfig,
     /// A larger body is refused, also where it becomes so large only when it is unpacked.
     pub max_body_bytes: ByteSize,
     /// The list in a JSON body whose elements are a record each: `data.events`. A body that is a list is always cut so.
@@ -127,6 +132,7 @@ impl Default for WebhookSourceConfig {
             verify: VerifyConfig::default(),
             packs: Packs::Auto,
             timezone: Zone::System,
+            redact: RedactConfig::default(),
             max_body_bytes: ByteSize::mib(1),
             split: String::new(),
             remember: 10_000,
@@ -254,6 +260,7 @@ pub(super) fn syslog_source(
         tls: item.optional_section("tls").and_then(|section| server_tls(section, credentials)),
         packs: packs(item).unwrap_or(base.packs),
         timezone: item.parsed("timezone", zone).map_or(base.timezone, Located::into_inner),
+        redact: super::redact::redact(item),
         max_message_bytes: item
             .size(
                 "max_message_bytes",
@@ -363,6 +370,7 @@ pub(super) fn webhook_source(
         verify: verify(item.section("verify"), credentials),
         packs: packs(item).unwrap_or(base.packs),
         timezone: item.parsed("timezone", zone).map_or(base.timezone, Located::into_inner),
+        redact: super::redact::redact(item),
         max_body_bytes: item
             .size("max_body_bytes", ByteSize::kib(1)..=ByteSize::mib(1))
             .unwrap_or(base.max_body_bytes),

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::push;
+use super::redact;
 use super::{
     AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
-    FileSourceConfig, OutputConfig, Packs, SourceConfig, SpoolConfig, Start, WhenFull, Zone,
+    OutputConfig, Packs, SourceConfig, SpoolConfig, WhenFull, Zone,
 };
 use crate::common;
 use crate::endpoint::Endpoint;
@@ -20,9 +21,6 @@ use crate::units::{ByteSize, Period, UnitError};
 /// Kinds of outputs that the design knows and this version does not have.
 const LATER_OUTPUTS: [&str; 8] =
     ["elasticsearch", "file", "http", "loki", "otlp", "splunk_hec", "stdout", "syslog"];
-/// The same of the keys of a file source, and of the file.
-const LATER_FILE_KEYS: [&str; 2] = ["encoding", "multiline"];
-
 pub(super) fn agent(
     top: &mut Section<'_>,
     overrides: &AgentOverrides,
@@ -39,6 +37,8 @@ pub(super) fn agent(
         webhook: push::webhook(top.section("webhook"), credentials),
         pack_dirs: pack_dirs(top).unwrap_or(base.pack_dirs),
         parse_workers: top.number("parse_workers", 1..=64).unwrap_or(base.parse_workers),
+        pseudonym_key_file: secret_file(top, "pseudonym_key_file", credentials),
+        geoip: redact::geoip(top.section("geoip"), credentials),
         spool: spool(top.section("spool")),
         outputs: outputs(top, credentials),
         admin: admin(top.section("admin")),
@@ -46,19 +46,6 @@ pub(super) fn agent(
     };
     push::check_webhooks(top.reader(), &config);
     Some(config)
-}
-
-/// Keys of the design that come later get an answer of their own; "unknown" would send the operator looking for a slip.
-fn refuse_later_keys(section: &mut Section<'_>, keys: &[&'static str]) {
-    for key in keys {
-        if let Some(spot) = section.take_unlisted(key) {
-            section.reader().at(
-                spot,
-                format!("`{key}` is not built into this version yet"),
-                "remove it",
-            );
-        }
-    }
 }
 
 fn host(top: &mut Section<'_>, env: &Env) -> String {
@@ -159,7 +146,7 @@ fn sources(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<SourceConfi
     for node in at_least_one(top, "sources") {
         let mut item = top.reader().section(node, "sources[]");
         let source = match kind(&mut item, &["file", "journal", "syslog", "webhook"], &[]) {
-            Some("file") => SourceConfig::File(file_source(&mut item)),
+            Some("file") => SourceConfig::File(Box::new(super::file::read(&mut item))),
             Some("journal") => SourceConfig::Journal(Box::new(super::journal::read(&mut item))),
             Some("syslog") => SourceConfig::Syslog(push::syslog_source(&mut item, credentials)),
             Some("webhook") => SourceConfig::Webhook(push::webhook_source(&mut item, credentials)),
@@ -181,49 +168,9 @@ fn sources(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<SourceConfi
     sources
 }
 
-fn file_source(item: &mut Section<'_>) -> FileSourceConfig {
-    let base = FileSourceConfig::default();
-    refuse_later_keys(item, &LATER_FILE_KEYS);
-    FileSourceConfig {
-        id: need_id(item).unwrap_or(base.id),
-        paths: paths(item),
-        exclude: item.texts("exclude").unwrap_or(base.exclude),
-        start: item
-            .choice("start", &[("beginning", Start::Beginning), ("end", Start::End)])
-            .unwrap_or(base.start),
-        packs: packs(item).unwrap_or(base.packs),
-        timezone: item.parsed("timezone", zone).map_or(base.timezone, Located::into_inner),
-        max_line_bytes: item
-            .size(
-                "max_line_bytes",
-                ByteSize::from_bytes(256)
-                    ..=ByteSize::from_bytes(custody_event::MAX_RAW_BYTES as u64),
-            )
-            .unwrap_or(base.max_line_bytes),
-        scan_interval: item
-            .period("scan_interval", Period::from_millis(50)..=Period::seconds(3600))
-            .unwrap_or(base.scan_interval),
-    }
-}
-
 pub(super) fn need_id(item: &mut Section<'_>) -> Option<Located<String>> {
     let text = item.need_text("id")?;
     item.read_located("id", text, common::id)
-}
-
-fn paths(item: &mut Section<'_>) -> Vec<Located<String>> {
-    let Some((spot, nodes)) = item.list_or_missing("paths") else { return Vec::new() };
-    if nodes.is_empty() {
-        item.reader().at(spot, "`sources[].paths` is empty", "name at least one file or pattern");
-    }
-    let texts: Vec<_> =
-        nodes.into_iter().filter_map(|node| item.item_text("paths", node)).collect();
-    texts
-        .into_iter()
-        .filter_map(|text| {
-            item.read_located("paths", text, |text| common::absolute(text).map(|_| text.to_owned()))
-        })
-        .collect()
 }
 
 pub(super) fn packs(item: &mut Section<'_>) -> Option<Packs> {

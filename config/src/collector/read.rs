@@ -6,8 +6,8 @@ use std::path::Path;
 use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
-    BlocksConfig, CollectorConfig, CollectorOverrides, IndexConfig, LimitsConfig, RetentionClass,
-    RetentionConfig, ServerTls,
+    BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig, LimitsConfig,
+    RetentionClass, RetentionConfig, ServerTls,
 };
 use crate::common;
 use crate::load::Env;
@@ -29,10 +29,14 @@ pub(super) fn collector(
         data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
         listen: listen(top, overrides, base.listen),
         tls: top.optional_section("tls").and_then(|section| server_tls(section, credentials)),
+        oidc: top
+            .optional_section("oidc")
+            .and_then(|section| super::oidc::oidc(section, credentials)),
         name: top.parsed("name", origin).unwrap_or(base.name),
         index: index(top.section("index")).unwrap_or(base.index),
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
         retention: retention(top.section("retention")),
+        exports: exports(top.section("exports")),
         limits: limits(top.section("limits")),
         log: common::log(top.section("log"), overrides.log_level),
     };
@@ -175,6 +179,25 @@ fn words(
         text.into_inner()
     };
     texts.into_iter().map(check).collect()
+}
+
+fn exports(mut section: Section<'_>) -> ExportsConfig {
+    let base = ExportsConfig::default();
+    let range = || Period::days(1)..=Period::days(36_500);
+    let exports = ExportsConfig {
+        keep: section
+            .period("keep", Period::seconds(60)..=Period::days(3_650))
+            .unwrap_or(base.keep),
+        max_bytes: section
+            .size("max_bytes", ByteSize::mib(1)..=ByteSize::mib(4_000_000))
+            .unwrap_or(base.max_bytes),
+        max_range: section.period("max_range", range()),
+        max_age: section.period("max_age", range()),
+        // Each reads the whole index: more at once would take from searches.
+        at_once: section.number("at_once", 1..=4).unwrap_or(base.at_once),
+    };
+    section.finish();
+    exports
 }
 
 fn limits(mut section: Section<'_>) -> LimitsConfig {

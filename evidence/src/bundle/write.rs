@@ -48,6 +48,30 @@ impl<W: Write> BundleWriter<W> {
         Ok(writer)
     }
 
+    /// Goes on with a bundle that was left behind a whole frame: `totals` and `digest` are those of
+    /// then ([`Self::totals`], [`Self::digest`]), and `out` appends.
+    #[must_use]
+    pub fn resume(out: W, totals: End, digest: Sha256) -> Self {
+        Self { out, frame: Vec::new(), totals, digest }
+    }
+
+    /// What stands in the bundle so far; hash and seal come at the end.
+    #[must_use]
+    pub fn totals(&self) -> &End {
+        &self.totals
+    }
+
+    /// The hash over all frames so far.
+    #[must_use]
+    pub fn digest(&self) -> &Sha256 {
+        &self.digest
+    }
+
+    /// Where it is written to: whoever writes there himself breaks the bundle.
+    pub fn out_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// The log's key, for readers who have it not from elsewhere.
     ///
     /// # Errors

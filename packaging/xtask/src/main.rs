@@ -4,11 +4,14 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
-//! - `bench agent`, `bench collector`: figures beside targets and yardsticks.
+//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `score-corpus`: the packs against logs that others have labelled.
+//! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector, but `papers` (a feature, for `dist` alone).
+//! admin socket. Nothing here links the agent or the collector but `papers` (a feature, for `dist` alone);
+//! `score-corpus` links the parsers.
 
 mod agent;
 mod bench;
@@ -25,6 +28,8 @@ mod out;
 mod power;
 mod procfs;
 mod receiver;
+mod schemas;
+mod score;
 mod shell;
 
 use std::process::ExitCode;
@@ -55,6 +60,10 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Read the labelled logs of the corpus with all packs and compare every value.
+    ScoreCorpus(score::Args),
+    /// Write the tables of OCSF and ECS that the forms are tested against.
+    SchemaTables(schemas::Args),
     /// Cut the power under a running agent and collector at random instants (Linux, root).
     PowerCut(power::Args),
 }
@@ -68,6 +77,8 @@ fn main() -> ExitCode {
         Command::Papers(args) => dist::papers::run(&args),
         Command::Booted(args) => booted::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::ScoreCorpus(args) => score::run(&args),
+        Command::SchemaTables(args) => schemas::run(&args),
         Command::PowerCut(args) => power::run(&args),
     };
     match done {

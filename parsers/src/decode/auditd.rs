@@ -1,4 +1,5 @@
-//! One record of the Linux audit system, as auditd, audisp-syslog and the kernel write it.
+//! One record of the Linux audit system, as auditd, audisp-syslog and the kernel write it; or all
+//! records of one event, a line each ([`event`]).
 //!
 //! ```text
 //! type=USER_LOGIN msg=audit(1704492707.193:421): pid=1298 uid=0 auid=1000 ses=1 msg='op=login
@@ -26,6 +27,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::build::{Builder, blank, is_name};
 use super::json::Tape;
 use super::kv::next_key;
+use super::syscalls;
+use crate::hostnames::HostNames;
+
+mod event;
 
 const NO: &str = "no audit record: no `type=` at the start";
 const NO_STAMP: &str = "no audit record: no `audit(time:serial):`";
@@ -105,37 +110,89 @@ const ENCODED: &[&str] = &[
     "watch",
 ];
 
-/// Reads a whole text.
-pub(crate) fn read(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+/// Reads a whole text: a record, or the records of one event.
+pub(crate) fn read(text: &str, host: &HostNames, tape: &mut Tape) -> Result<(), &'static str> {
     let mut out = Builder::new(tape, text)?;
-    let (kind, rest) = header(text, &mut out)?;
-    let (body, enriched) = rest.split_once('\u{1d}').unwrap_or((rest, ""));
-    let arguments = kind == "EXECVE";
-    let mut pairs = Pairs {
-        out: &mut out,
-        prefix: "record_",
-        words: Vec::new(),
-        arguments,
-        command: String::new(),
-    };
-    match body.split_once("msg='") {
-        Some((outer, inner)) => {
-            let inner = inner.rsplit_once('\'').map_or(inner, |(inner, _)| inner);
-            pairs.read(outer)?;
-            pairs.prefix = "msg_";
-            pairs.read(inner)?;
+    match text.contains('\n') {
+        true => event::read(text, &mut out)?,
+        false => {
+            let (kind, rest) = header(text, &mut out)?;
+            record(kind, rest, &mut out)?;
         }
-        None => pairs.read(body)?,
     }
-    pairs.prefix = "enriched_";
-    pairs.read(enriched)?;
-    pairs.said()?;
+    enrich(host, &mut out)?;
     out.finish();
     Ok(())
 }
 
+/// Reads what is behind a record's stamp.
+fn record(kind: &str, rest: &str, out: &mut Builder<'_>) -> Result<(), &'static str> {
+    let (body, enriched) = rest.split_once('\u{1d}').unwrap_or((rest, ""));
+    let mut pairs = Pairs::new(out, Place::Apart("record_"), kind == "EXECVE");
+    match body.split_once("msg='") {
+        Some((outer, inner)) => {
+            let inner = inner.rsplit_once('\'').map_or(inner, |(inner, _)| inner);
+            pairs.read(outer)?;
+            pairs.place = Place::Apart("msg_");
+            pairs.read(inner)?;
+        }
+        None => pairs.read(body)?,
+    }
+    pairs.place = Place::Apart("enriched_");
+    pairs.read(enriched)?;
+    pairs.said()
+}
+
+/// Numbers that auditd has not named: users by the host's own list, system calls by the kernel's. What
+/// another machine's numbers mean is not known here.
+fn enrich(host: &HostNames, out: &mut Builder<'_>) -> Result<(), &'static str> {
+    if let (Some(arch), Some(number)) = (out.value("arch"), out.value("syscall")) {
+        if let Some(name) = syscalls::arch(&arch).filter(|_| !out.has("ARCH")) {
+            out.put("ARCH", name)?;
+        }
+        if let Some(name) = syscalls::call(&arch, &number).filter(|_| !out.has("SYSCALL")) {
+            out.put("SYSCALL", name)?;
+        }
+    }
+    if out.has("node") {
+        return Ok(());
+    }
+    for (key, name) in [("auid", "AUID"), ("uid", "UID"), ("euid", "EUID"), ("ouid", "OUID")] {
+        let Some(id) = out.value(key).filter(|_| !out.has(name)) else { continue };
+        if let Some(user) = host.user(&id) {
+            out.put(name, user)?;
+        }
+    }
+    Ok(())
+}
+
+/// A record's beginning.
+struct Front<'t> {
+    node: &'t str,
+    kind: &'t str,
+    time: &'t str,
+    serial: &'t str,
+    rest: &'t str,
+}
+
+/// A record's type, and what is behind its stamp.
+fn parts(text: &str) -> Result<(&str, &str), &'static str> {
+    front(text).map(|front| (front.kind, front.rest))
+}
+
 /// `node=web1 type=USER_LOGIN msg=audit(1704492707.193:421):`
 fn header<'t>(text: &'t str, out: &mut Builder<'_>) -> Result<(&'t str, &'t str), &'static str> {
+    let front = front(text)?;
+    out.put("type", front.kind)?;
+    out.put("time", front.time)?;
+    out.put("serial", front.serial)?;
+    if let Some(node) = front.node.strip_prefix("node=") {
+        out.put("node", node)?;
+    }
+    Ok((front.kind, front.rest))
+}
+
+fn front(text: &str) -> Result<Front<'_>, &'static str> {
     // Most lines are none: the first byte tells.
     if !matches!(text.as_bytes().first(), Some(b't' | b'n' | b'[' | b'a')) {
         return Err(NO);
@@ -156,14 +213,8 @@ fn header<'t>(text: &'t str, out: &mut Builder<'_>) -> Result<(&'t str, &'t str)
     if !is_time || !digits(serial) || kind.is_empty() {
         return Err(NO_STAMP);
     }
-    let named = TYPES.iter().find(|(number, _)| *number == kind).map_or(kind, |(_, name)| name);
-    out.put("type", named)?;
-    out.put("time", time)?;
-    out.put("serial", serial)?;
-    if let Some(node) = window[..at].trim().strip_prefix("node=") {
-        out.put("node", node)?;
-    }
-    Ok((named, rest))
+    let kind = TYPES.iter().find(|(number, _)| *number == kind).map_or(kind, |(_, name)| name);
+    Ok(Front { node: window[..at].trim(), kind, time, serial, rest })
 }
 
 /// What may stand before a record: its node, or the kernel's stamp and the word `audit:`.
@@ -172,10 +223,20 @@ fn is_front(front: &str) -> bool {
     (front.starts_with("node=") && !front.contains(' ')) || front.ends_with("audit:")
 }
 
+/// Where pairs are put.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Beside those that are there; a key that is there already gets this before it.
+    Apart(&'static str),
+    /// The same; a pair that is there already is left out.
+    Beside(&'static str),
+    /// In an object of their own.
+    Inside,
+}
+
 struct Pairs<'a, 'b, 't> {
     out: &'a mut Builder<'b>,
-    /// Before a key that is there already.
-    prefix: &'static str,
+    place: Place,
     words: Vec<&'t str>,
     /// `a0`, `a1` … are a command's words (of a system call they are numbers).
     arguments: bool,
@@ -183,7 +244,20 @@ struct Pairs<'a, 'b, 't> {
     command: String,
 }
 
-impl<'t> Pairs<'_, '_, 't> {
+impl<'a, 'b, 't> Pairs<'a, 'b, 't> {
+    fn new(out: &'a mut Builder<'b>, place: Place, arguments: bool) -> Self {
+        Self { out, place, words: Vec::new(), arguments, command: String::new() }
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
+        match self.place {
+            Place::Apart(prefix) => self.out.put_apart(prefix, key, value),
+            Place::Beside(_) if self.out.value(key).as_deref() == Some(value) => Ok(()),
+            Place::Beside(prefix) => self.out.put_apart(prefix, key, value),
+            Place::Inside => self.out.put(key, value),
+        }
+    }
+
     fn read(&mut self, text: &'t str) -> Result<(), &'static str> {
         let mut rest = text.trim_start();
         let mut before = "";
@@ -225,8 +299,8 @@ impl<'t> Pairs<'_, '_, 't> {
             self.command.push_str(&text);
         }
         match before {
-            "" => self.out.put_apart(self.prefix, key, &text),
-            before => self.out.put_apart(self.prefix, &format!("{before}-{key}"), &text),
+            "" => self.put(key, &text),
+            before => self.put(&format!("{before}-{key}"), &text),
         }
     }
 
@@ -237,11 +311,11 @@ impl<'t> Pairs<'_, '_, 't> {
         let after = after.trim_start();
         match word {
             "avc:" | "for" | ":" | ")" => {}
-            "denied" | "granted" => self.out.put_apart(self.prefix, "seresult", word)?,
+            "denied" | "granted" => self.put("seresult", word)?,
             "old" | "new" => return Ok((after, word)),
             "{" => {
                 if let Some((permissions, after)) = closed(after) {
-                    self.out.put_apart(self.prefix, "seperms", permissions.trim())?;
+                    self.put("seperms", permissions.trim())?;
                     return Ok((after.trim_start(), ""));
                 }
             }
@@ -254,7 +328,7 @@ impl<'t> Pairs<'_, '_, 't> {
     fn group(&mut self, text: &str) -> Result<(), &'static str> {
         for (key, value) in text.split(' ').filter_map(|pair| pair.split_once('=')) {
             if is_name(key) && !is_unset(key, value) {
-                self.out.put_apart(self.prefix, key, value)?;
+                self.put(key, value)?;
             }
         }
         Ok(())
@@ -263,7 +337,7 @@ impl<'t> Pairs<'_, '_, 't> {
     /// A socket's address: `struct sockaddr` in hex.
     fn address(&mut self, text: &str) -> Result<(), &'static str> {
         let Some(bytes) = hex(text).filter(|bytes| bytes.len() >= 2) else {
-            return self.out.put_apart(self.prefix, "saddr", text);
+            return self.put("saddr", text);
         };
         let port = || bytes.get(2..4).map(|port| u16::from_be_bytes([port[0], port[1]]));
         match (u16::from_le_bytes([bytes[0], bytes[1]]), bytes.len()) {
@@ -272,9 +346,9 @@ impl<'t> Pairs<'_, '_, 't> {
                 // A name that begins with NUL is of the abstract room.
                 let end =
                     path.iter().skip(1).position(|byte| *byte == 0).map_or(path.len(), |n| n + 1);
-                self.out.put_apart(self.prefix, "saddr_fam", "local")?;
+                self.put("saddr_fam", "local")?;
                 let path = clear(&path[..end], '@');
-                self.out.put_apart(self.prefix, "path", path.trim_end_matches('@'))
+                self.put("path", path.trim_end_matches('@'))
             }
             (2, 8..) => {
                 let address = Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]);
@@ -285,7 +359,7 @@ impl<'t> Pairs<'_, '_, 't> {
                 octets.copy_from_slice(&bytes[8..24]);
                 self.socket("inet6", &Ipv6Addr::from(octets).to_string(), port())
             }
-            _ => self.out.put_apart(self.prefix, "saddr", text),
+            _ => self.put("saddr", text),
         }
     }
 
@@ -295,10 +369,10 @@ impl<'t> Pairs<'_, '_, 't> {
         address: &str,
         port: Option<u16>,
     ) -> Result<(), &'static str> {
-        self.out.put_apart(self.prefix, "saddr_fam", family)?;
-        self.out.put_apart(self.prefix, "addr", address)?;
+        self.put("saddr_fam", family)?;
+        self.put("addr", address)?;
         match port {
-            Some(port) => self.out.put_apart(self.prefix, "port", &port.to_string()),
+            Some(port) => self.put("port", &port.to_string()),
             None => Ok(()),
         }
     }
@@ -432,9 +506,13 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    fn bare(text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+        read(text, &HostNames::default(), tape)
+    }
+
     fn of(body: &str) -> serde_json::Value {
         let text = format!("type=X msg=audit(1704492707.193:421): {body}");
-        let mut found = fields(&text, read).unwrap();
+        let mut found = fields(&text, bare).unwrap();
         let map = found.as_object_mut().unwrap();
         assert_eq!(map.remove("type"), Some(json!("X")));
         assert_eq!(map.remove("time"), Some(json!("1704492707.193")));
@@ -466,7 +544,7 @@ mod tests {
             })
         );
         let command = r#"type=EXECVE msg=audit(1.2:3): argc=3 a0="ls" a1=612062 a2_len=4 a2[0]="x" a2[1]="y""#;
-        let found = fields(command, read).unwrap();
+        let found = fields(command, bare).unwrap();
         assert_eq!((&found["a1"], &found["a2[0]"]), (&json!("a b"), &json!("x")));
         assert_eq!(found["command"], "ls a b xy");
     }
@@ -527,27 +605,27 @@ mod tests {
             [("", None), ("node=web1 ", Some("web1")), ("[ 12.345678] audit: ", None)]
         {
             let text = format!("{front}type=1400 audit(1704492707.193:4): apparmor=\"DENIED\"");
-            let found = fields(&text, read).unwrap();
+            let found = fields(&text, bare).unwrap();
             assert_eq!(found["type"], "AVC");
             assert_eq!(found["node"].as_str(), node);
             assert_eq!(found["apparmor"], "DENIED");
         }
-        assert_eq!(fields("a type=X msg=audit(1:2): ", read), Err(NO));
-        assert_eq!(fields("type=X msg=audit(1:2) ", read), Err(NO_STAMP));
-        assert_eq!(fields("type=X msg=audit(x:2): ", read), Err(NO_STAMP));
-        assert_eq!(fields("type= msg=audit(1:2): ", read), Err(NO_STAMP));
+        assert_eq!(fields("a type=X msg=audit(1:2): ", bare), Err(NO));
+        assert_eq!(fields("type=X msg=audit(1:2) ", bare), Err(NO_STAMP));
+        assert_eq!(fields("type=X msg=audit(x:2): ", bare), Err(NO_STAMP));
+        assert_eq!(fields("type= msg=audit(1:2): ", bare), Err(NO_STAMP));
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in any::<String>()) {
-            let _ = fields(&text, read);
-            let _ = fields(&format!("type=X msg=audit(1.2:3): {text}"), read);
+            let _ = fields(&text, bare);
+            let _ = fields(&format!("type=X msg=audit(1.2:3): {text}"), bare);
         }
 
         #[test]
         fn what_is_nearly_right(text in "((old|avc:|\\{|\\}|saddr|exe|a1|msg|é)?[= '\"(),\u{1d}]{0,3}[0-9A-F]{0,6}){0,12}") {
-            let _ = fields(&format!("type=X msg=audit(1.2:3): {text}"), read);
+            let _ = fields(&format!("type=X msg=audit(1.2:3): {text}"), bare);
         }
     }
 }

@@ -92,15 +92,32 @@ impl<'t> Builder<'t> {
 
     /// Has the outermost object this key?
     pub(crate) fn has(&self, key: &str) -> bool {
-        let (mut at, end): (At, At) = (1, short(self.tape.nodes.len()));
+        self.find(1, short(self.tape.nodes.len()), key).is_some()
+    }
+
+    /// The text under a key of the outermost object.
+    pub(crate) fn value(&self, key: &str) -> Option<String> {
+        let at = self.find(1, short(self.tape.nodes.len()), key)?;
+        self.tape.scalar(at, self.text).map(str::to_owned)
+    }
+
+    /// The text under a key of an object in the outermost one.
+    pub(crate) fn inner(&self, object: &str, key: &str) -> Option<String> {
+        let at = self.find(1, short(self.tape.nodes.len()), object)?;
+        let at = self.find(at + 1, self.tape.nodes[index(at)].next, key)?;
+        self.tape.scalar(at, self.text).map(str::to_owned)
+    }
+
+    fn find(&self, from: At, end: At, key: &str) -> Option<At> {
+        let mut at = from;
         while at < end {
             if self.tape.key(at) == key {
-                return true;
+                return Some(at);
             }
             // An object that is still open reaches to the end.
             at = self.tape.nodes[index(at)].next.max(at + 1);
         }
-        false
+        None
     }
 
     /// Closes the outermost object: the tape can be read.

@@ -24,10 +24,11 @@ impl Tape {
         }
         self.locate(trees, slots);
         let mut over = std::mem::take(&mut self.spare);
+        let mut touched = std::mem::take(&mut self.touched);
         over.clear();
         over.resize(slots, NOWHERE);
         for paths in trees.iter().filter(|paths| !paths.is_empty()) {
-            self.walk(element, paths, 0, &mut over);
+            self.walk(element, paths, 0, &mut over, &mut touched);
         }
         for (found, over) in self.found.iter_mut().zip(&over) {
             if *over != NOWHERE {
@@ -37,6 +38,7 @@ impl Tape {
             }
         }
         self.spare = over;
+        self.touched = touched;
         self.element = Some(element);
         self.take(list);
     }

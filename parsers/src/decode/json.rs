@@ -62,6 +62,9 @@ pub(crate) struct Tape {
     pub(super) used: Vec<Cell<bool>>,
     /// Where the value of each slot stands.
     pub(super) found: Vec<At>,
+    /// The slots that have a value. All packs together have thousands and a record fills few: emptying
+    /// these costs less than emptying all.
+    pub(super) touched: Vec<u32>,
     /// Where the values of one element's slots stand, while it is laid over the rest.
     pub(super) spare: Vec<At>,
     /// The element of the list that is being fanned out.
@@ -209,7 +212,7 @@ impl Tape {
     pub(super) fn clear(&mut self) {
         self.nodes.clear();
         self.store.clear();
-        self.found.clear();
+        self.forget();
         self.element = None;
     }
 
@@ -239,16 +242,34 @@ impl Tape {
 
     /// Notes where the values of these paths stand.
     pub(crate) fn locate(&mut self, trees: &[Paths], slots: usize) {
-        self.found.clear();
-        self.found.resize(slots, NOWHERE);
+        self.forget();
         let mut found = std::mem::take(&mut self.found);
+        let mut touched = std::mem::take(&mut self.touched);
+        found.resize(slots, NOWHERE);
         for paths in trees.iter().filter(|paths| !paths.is_empty()) {
-            self.walk(0, paths, 0, &mut found);
+            self.walk(0, paths, 0, &mut found, &mut touched);
         }
         self.found = found;
+        self.touched = touched;
     }
 
-    pub(super) fn walk(&self, parent: At, paths: &Paths, node: u32, found: &mut [At]) {
+    /// Empties the slots.
+    fn forget(&mut self) {
+        for slot in self.touched.drain(..) {
+            if let Some(place) = self.found.get_mut(index(slot)) {
+                *place = NOWHERE;
+            }
+        }
+    }
+
+    pub(super) fn walk(
+        &self,
+        parent: At,
+        paths: &Paths,
+        node: u32,
+        found: &mut [At],
+        touched: &mut Vec<u32>,
+    ) {
         let of_list = self.nodes[index(parent)].kind == Kind::List;
         let mut position = 0_usize;
         let mut at = parent + 1;
@@ -265,10 +286,11 @@ impl Tape {
                             self.used[index(*place)].set(true);
                         }
                         *place = at;
+                        touched.push(*slot);
                     }
                 }
                 if !paths.nodes[index(child)].children.is_empty() {
-                    self.walk(at, paths, child, found);
+                    self.walk(at, paths, child, found, touched);
                 }
             }
             position += 1;

@@ -23,9 +23,12 @@ pub(crate) mod json;
 pub(crate) mod kv;
 pub(crate) mod leef;
 pub(crate) mod logfmt;
+mod syscalls;
 pub(crate) mod syslog;
 pub(crate) mod xml;
 
+use crate::hostnames::HostNames;
+use crate::prose;
 use json::Tape;
 
 /// One link of a pack's chain.
@@ -53,6 +56,8 @@ pub(crate) enum Decoder {
     Leef,
     /// `key=value key="a value"`.
     Logfmt,
+    /// A sentence of who did what from where.
+    Prose,
     /// RFC 3164 or RFC 5424.
     Syslog,
     /// One XML element.
@@ -62,7 +67,7 @@ pub(crate) enum Decoder {
 impl Decoder {
     /// Names as packs write them.
     pub(crate) const NAMES: &'static [&'static str] =
-        &["auditd", "cef", "csv", "json", "kv", "leef", "logfmt", "none", "syslog", "xml"];
+        &["auditd", "cef", "csv", "json", "kv", "leef", "logfmt", "none", "prose", "syslog", "xml"];
 
     /// The decoder of this name; those with settings have their defaults.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
@@ -74,6 +79,7 @@ impl Decoder {
             "kv" => Self::Kv(Arc::default()),
             "leef" => Self::Leef,
             "logfmt" => Self::Logfmt,
+            "prose" => Self::Prose,
             "syslog" => Self::Syslog,
             "xml" => Self::Xml,
             _ => return None,
@@ -90,6 +96,7 @@ impl Decoder {
             Self::Kv(_) => "kv",
             Self::Leef => "leef",
             Self::Logfmt => "logfmt",
+            Self::Prose => "prose",
             Self::Syslog => "syslog",
             Self::Xml => "xml",
         }
@@ -110,15 +117,21 @@ impl Decoder {
 
     /// Writes the fields of a text (see [`Decoder::part`]) to the tape; an error says why the text
     /// is not of its form.
-    pub(crate) fn read(&self, text: &str, tape: &mut Tape) -> Result<(), &'static str> {
+    pub(crate) fn read(
+        &self,
+        text: &str,
+        host: &HostNames,
+        tape: &mut Tape,
+    ) -> Result<(), &'static str> {
         match self {
-            Self::Auditd => auditd::read(text, tape),
+            Self::Auditd => auditd::read(text, host, tape),
             Self::Cef => cef::read(text, tape),
             Self::Csv(settings) => csv::read(text, settings, tape),
             Self::Json => tape.read(text),
             Self::Kv(settings) => kv::read(text, settings, tape),
             Self::Leef => leef::read(text, tape),
             Self::Logfmt => logfmt::read(text, tape),
+            Self::Prose => prose::read(text, tape),
             Self::Syslog => Ok(()),
             Self::Xml => xml::read(text, tape),
         }

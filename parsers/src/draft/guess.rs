@@ -82,15 +82,27 @@ fn part(words: &[&str], before: Option<&Part>) -> Part {
 fn around(words: &[&str]) -> (usize, usize) {
     let first = words[0];
     let opening = |word: &str| {
-        let key = word.find('=').map_or(0, |at| at + 1);
+        let plain = |sign: char| sign.is_ascii_alphanumeric() || "_-.([{<'".contains(sign);
+        let key = word.find('=').filter(|at| word[..*at].chars().all(plain)).map_or(0, |at| at + 1);
         let rest = &word[key..];
-        key + (rest.len() - rest.trim_start_matches(['"', '\'', '(', '[', '<', '{']).len())
+        key + (rest.len() - rest.trim_start_matches(['"', '\'', '`', '(', '[', '<', '{']).len())
     };
     let before = opening(first);
     let before =
         if words.iter().all(|word| word.get(..before) == first.get(..before)) { before } else { 0 };
+    // A quoted value ends at its quote, whatever sign it ends with.
+    if first[..before].ends_with('"')
+        && let Some(close) = first.rfind('"').filter(|close| *close >= before)
+    {
+        let tail = &first[close..];
+        let ends = |word: &&str| word.len() >= before + tail.len() && word.ends_with(tail);
+        if words.iter().all(ends) {
+            return (before, tail.len());
+        }
+    }
     let closing = |word: &str| {
-        let trimmed = word.trim_end_matches(['"', '\'', ')', ']', '>', '}', ',', ';', ':', '.']);
+        let trimmed =
+            word.trim_end_matches(['"', '\'', '`', ')', ']', '>', '}', ',', ';', ':', '.']);
         word.len() - trimmed.len()
     };
     let after = closing(first);
@@ -191,11 +203,18 @@ fn unique(mut parts: Vec<Part>) -> Vec<Part> {
 /// The field of the event that a value goes to.
 pub(super) fn field(name: &str, kind: Kind) -> String {
     match name {
-        "user" | "username" | "login" | "account" | "email" => "actor.name".to_owned(),
-        "uid" | "user_id" => "actor.id".to_owned(),
-        "ip" | "src" | "src_ip" | "client_ip" | "remote_addr" | "addr" if kind == Kind::Ip => {
-            "source.ip".to_owned()
+        "to" | "dst" | "dst_ip" | "dest" | "destination" | "server" | "upstream" | "on"
+            if kind == Kind::Ip =>
+        {
+            format!("details.{name}")
         }
+        // A second address of a line gives way to the first.
+        _ if kind == Kind::Ip => "source.ip".to_owned(),
+        "user" | "username" | "user_name" | "login" | "account" | "acct" | "email" | "mail"
+        | "who" | "usr" | "actor" | "principal" | "login_name" | "user_email" => {
+            "actor.name".to_owned()
+        }
+        "uid" | "user_id" | "actor_id" => "actor.id".to_owned(),
         "port" if kind == Kind::Number => "source.port".to_owned(),
         "session" | "session_id" | "sid" => "session.id".to_owned(),
         "file" | "path" | "url" => "targets.name".to_owned(),

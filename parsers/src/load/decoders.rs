@@ -173,14 +173,14 @@ impl Loader<'_> {
         }
     }
 
-    /// `user_agent: parse`
-    pub(super) fn user_agent(&mut self, raw: Option<&Text>) -> bool {
+    /// `user_agent: parse`, `sentence: parse`
+    pub(super) fn parses(&mut self, key: &str, raw: Option<&Text>) -> bool {
         match raw.map(|raw| (raw.value.as_str(), raw.referenced)) {
             None | Some(("keep", _)) => false,
             Some(("parse", _)) => true,
             Some((other, at)) => {
                 let hint = hint(other, &["keep", "parse"]);
-                self.error(at, format!("`user_agent: {other}` is not known"), hint);
+                self.error(at, format!("`{key}: {other}` is not known"), hint);
                 false
             }
         }

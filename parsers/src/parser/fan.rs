@@ -10,11 +10,12 @@
 //! has more stays one event, whole, with that for a reason. The limits look at nothing but the
 //! record: the same record gives the same events whenever it is read.
 
-use custody_event::Timestamp;
+use custody_event::{Digest, Timestamp};
 
 use crate::decode::json::{At, Tape};
 use crate::matcher::Work;
 use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
+use crate::redact::late::{self, Swap};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 
@@ -45,6 +46,8 @@ pub(super) struct Fan<'a> {
 pub(super) struct Hands<'a> {
     pub(super) work: &'a mut Work,
     pub(super) memo: &'a mut ZoneMemo,
+    /// What has been redacted in the elements so far.
+    pub(super) swaps: &'a mut Vec<Swap>,
     pub(super) choice: &'a Choice,
     pub(super) turn: Turn,
     /// The program of the record before, and its matcher.
@@ -80,12 +83,36 @@ impl Group {
 impl Parser {
     /// Appends the events of all elements, or nothing: `None` if no rule knows any of them, an error
     /// if they are too many.
+    ///
+    /// The first event keeps the whole record: what was redacted in a later element must go from it
+    /// too, so it is then all done once more.
     pub(super) fn fan(
         &self,
         fan: &Fan<'_>,
         decoded: &Decoded<'_>,
         tapes: &mut [Tape],
         mut hands: Hands<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Fanned>, &'static str> {
+        let start = out.len();
+        let done = self.fan_once(fan, decoded, tapes, &mut hands, out)?;
+        if hands.swaps.is_empty() || done.is_none() {
+            return Ok(done);
+        }
+        out.truncate(start);
+        // All events of a record have one hash: that of what is kept of it.
+        let left = Digest::of(&late::of_piece(fan.place.record, hands.swaps));
+        let place = Place { whole_hash: Some(&left), ..*fan.place };
+        let fan = Fan { place: &place, ..*fan };
+        self.fan_once(&fan, decoded, tapes, &mut hands, out)
+    }
+
+    fn fan_once(
+        &self,
+        fan: &Fan<'_>,
+        decoded: &Decoded<'_>,
+        tapes: &mut [Tape],
+        hands: &mut Hands<'_>,
         out: &mut Vec<u8>,
     ) -> Result<Option<Fanned>, &'static str> {
         let (list, count) = fan.list;
@@ -110,7 +137,7 @@ impl Parser {
                 out.push(b'\n');
             }
             let element = Element { at: element, index, first: all.stored == 0 };
-            match self.element(fan, decoded, tapes, &element, &mut hands, out) {
+            match self.element(fan, decoded, tapes, &element, hands, out) {
                 Became::Filtered => {
                     out.truncate(before);
                     all.filtered += 1;
@@ -161,13 +188,15 @@ impl Parser {
                 let subject = view.subject(at).unwrap_or_default();
                 let json_base = self.packs[at.pack].json_base;
                 let scene = view.facts.scene(subject, &hands.work.slots, json_base);
-                Became::Stored(self.store(known, &scene, &place, hands.memo, out))
+                let both = (&mut *hands.memo, &mut *hands.swaps);
+                Became::Stored(self.store(known, &scene, &place, both, out))
             }
             None => {
                 const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
                 let scene = facts.scene("", NONE, 0);
                 let reason = "no rule matched";
-                Became::Unmatched(self.unmatched(reason, &scene, &place, hands.memo, out))
+                let both = (&mut *hands.memo, &mut *hands.swaps);
+                Became::Unmatched(self.unmatched(reason, &scene, &place, both, out))
             }
         }
     }

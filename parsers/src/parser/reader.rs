@@ -2,6 +2,7 @@
 
 use crate::decode::Decoder;
 use crate::decode::json::{Paths, Tape};
+use crate::hostnames::HostNames;
 use crate::pack::Pack;
 use crate::parser::{Group, Parser};
 
@@ -44,13 +45,14 @@ impl Reader {
         &self,
         message: &str,
         number: u64,
+        host: &HostNames,
         tape: &mut Tape,
     ) -> Result<(), &'static str> {
         let text = self.decoder.part(message);
         if let Some(done) = tape.holds(number, text) {
             return done;
         }
-        let done = self.decoder.read(text, tape);
+        let done = self.decoder.read(text, host, tape);
         if done.is_ok() {
             tape.locate(&self.trees, self.slots);
         }

@@ -1,13 +1,19 @@
 //! Records of one source that came together: what they have in common is looked at, and written,
 //! once.
 
+use std::borrow::Cow;
+
 use custody_event::{Base, Digest, Draft, Field, Offset};
 
 use super::fan::{Fan, Hands};
-use super::{Decoded, Envelope, Given, Group, Parser, Place, Room, Scratch, Verdict, as_text};
+use super::{
+    Decoded, Envelope, Given, Group, Parser, Place, Room, Said, Scratch, Verdict, as_text,
+};
 use crate::fill;
 use crate::matcher::{Later, PackAt, RuleAt};
 use crate::pack::{Pack, Rule};
+use crate::redact::late::{self, Swap};
+use crate::redact::{self, Names, Redaction};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
 use crate::time::ZoneMemo;
 use crate::value::Scene;
@@ -35,6 +41,8 @@ pub struct Run<'p> {
     parser: &'p Parser,
     envelope: &'p Envelope<'p>,
     room: &'p mut Room,
+    /// A private key has begun in a record before and goes on.
+    in_key: bool,
 }
 
 impl Parser {
@@ -45,7 +53,7 @@ impl Parser {
         room.chosen.resize_with(self.groups.len(), Default::default);
         room.bases.clear();
         room.bases.resize_with(self.caches, Common::default);
-        Run { parser: self, envelope, room }
+        Run { parser: self, envelope, room, in_key: false }
     }
 
     /// One record by itself: see [`Run::parse`].
@@ -89,22 +97,54 @@ impl Run<'_> {
         given: Given<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Self { parser, envelope, room } = self;
-        let Room { lossy, tapes, record: number, work, memo, choice, chosen, bases } = &mut **room;
+        let Self { parser, envelope, room, in_key } = self;
+        let room = &mut **room;
+        let key_line = match given.redacted {
+            Some(_) => None,
+            None => parser.redaction.key_line(record, in_key),
+        };
+        let Room { lossy, clean, names, swaps, tapes, record: number, .. } = room;
+        let Room { work, memo, choice, chosen, bases, .. } = room;
         *number += 1;
-        let hash = Digest::of(record);
+        swaps.clear();
+        let (record, message) = redacted(&parser.redaction, record, &given, clean, names);
+        let record = match &key_line {
+            Some(left) => {
+                redact::note(names, redact::SecretPattern::PrivateKeys.name());
+                left.as_bytes()
+            }
+            None => record,
+        };
+        let said = given.said.map(|said| Said { message: &message, ..said });
+        // What was redacted is kept as its text: the original has the secret.
+        let original = given.original.filter(|_| names.is_empty());
+        let given = Given { said, original, ..given };
+        let hash = Digest::of(original.map_or(record, |original| original.bytes));
         let text = as_text(record, lossy);
-        let place = Place { record, text, offset, segment, hash: &hash, index: 0, given };
+        let place = Place {
+            record,
+            text,
+            whole: text,
+            names,
+            offset,
+            segment,
+            hash: &hash,
+            whole_hash: None,
+            index: 0,
+            given,
+        };
         let mut decoded = Decoded::new(text, *number, given.said);
         for turn in parser.turns() {
             for (group, before) in parser.groups.iter().zip(&mut *chosen) {
                 if !choice.concerns(*turn, group) {
                     continue;
                 }
-                let Some(message) = decoded.run(group, tapes, &parser.readers) else { continue };
+                let Some(message) = decoded.run(group, tapes, &parser.readers, &parser.host) else {
+                    continue;
+                };
                 if let Some(list) = group.list(tapes, *number) {
                     let at = Fan { group, message, place: &place, envelope, list };
-                    let hands = Hands { work, memo, choice, turn: *turn, before, bases };
+                    let hands = Hands { work, memo, swaps, choice, turn: *turn, before, bases };
                     match parser.fan(&at, &decoded, tapes, hands, out) {
                         Ok(Some(fanned)) => return Verdict::Many(fanned),
                         Ok(None) => {}
@@ -122,11 +162,22 @@ impl Run<'_> {
                 let Some(known) = parser.known(at, bases) else { continue };
                 let subject = view.subject(at).unwrap_or_default();
                 let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
-                return Verdict::Stored { time: parser.store(known, &scene, &place, memo, out) };
+                let time = parser.store(known, &scene, &place, (memo, swaps), out);
+                return Verdict::Stored { time };
             }
         }
         let reason = decoded.reason.unwrap_or("no rule matched");
-        Verdict::Unmatched { time: parser.keep(reason, &decoded, envelope, &place, memo, out) }
+        let time = parser.keep(reason, &decoded, envelope, &place, (memo, swaps), out);
+        Verdict::Unmatched { time }
+    }
+
+    /// A record without its secrets, and the names of what was found: for a record that must be cut
+    /// into pieces, which are then given with [`Given::redacted`].
+    #[must_use]
+    pub fn redact(&self, record: &[u8]) -> Option<(Vec<u8>, Names)> {
+        let (mut buffer, mut names) = (Vec::new(), Names::new());
+        self.parser.redaction.clean(record, &mut buffer, &mut names);
+        (!names.is_empty()).then_some((buffer, names))
     }
 
     /// Keeps a further piece of a record that is longer than one event keeps. `number` counts the
@@ -139,17 +190,53 @@ impl Run<'_> {
         given: Given<'_>,
         out: &mut Vec<u8>,
     ) -> Verdict {
-        let Self { parser, envelope, room } = self;
-        let Room { lossy, record, memo, .. } = &mut **room;
-        let hash = Digest::of(piece);
-        let text = as_text(piece, lossy);
-        let segment = Some(number);
-        let place =
-            Place { record: piece, text, offset, segment, hash: &hash, index: number, given };
-        let decoded = Decoded::new(text, *record, given.said);
+        let Self { parser, envelope, room, .. } = self;
+        let Room { lossy, record, memo, clean, names, swaps, .. } = &mut **room;
+        let (piece, message) = redacted(&parser.redaction, piece, &given, clean, names);
+        let piece = late::of_piece(piece, swaps);
+        let said = given.said.map(|said| Said { message: &message, ..said });
+        let given = Given { said, ..given };
+        let hash = Digest::of(&piece);
+        let text = as_text(&piece, lossy);
+        let place = Place {
+            record: &piece,
+            text,
+            whole: text,
+            names,
+            offset,
+            segment: Some(number),
+            hash: &hash,
+            whole_hash: None,
+            index: number,
+            given,
+        };
+        let decoded = Decoded::new(text, *record, said);
         const WHY: &str = "the record goes on from the segment before";
-        Verdict::Unmatched { time: parser.keep(WHY, &decoded, envelope, &place, memo, out) }
+        // What went from the first piece may be written in no other form here.
+        let mut own = Vec::new();
+        let time = parser.keep(WHY, &decoded, envelope, &place, (memo, &mut own), out);
+        Verdict::Unmatched { time }
     }
+}
+
+/// The record, and the message that the source took off it, without their secrets.
+fn redacted<'t>(
+    redaction: &Redaction,
+    record: &'t [u8],
+    given: &Given<'t>,
+    clean: &'t mut Vec<u8>,
+    names: &mut Names,
+) -> (&'t [u8], Cow<'t, str>) {
+    names.clear();
+    let record = match given.redacted {
+        Some(found) => {
+            names.extend(found.iter().cloned());
+            record
+        }
+        None => redaction.clean(record, clean, names),
+    };
+    let message = given.said.map_or("", |said| said.message);
+    (record, redaction.clean_said(message, names))
 }
 
 impl Parser {
@@ -160,13 +247,13 @@ impl Parser {
         decoded: &Decoded<'_>,
         envelope: &Envelope<'_>,
         place: &Place<'_>,
-        memo: &mut ZoneMemo,
+        hands: (&mut ZoneMemo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> custody_event::Timestamp {
         let facts = decoded.facts(envelope, decoded.message(), None);
         const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
         let scene = facts.scene("", NONE, 0);
-        self.unmatched(reason, &scene, place, memo, out)
+        self.unmatched(reason, &scene, place, hands, out)
     }
 
     pub(super) fn known<'a>(&'a self, at: RuleAt, bases: &'a mut [Common]) -> Option<Known<'a>> {

@@ -325,7 +325,13 @@ pub(crate) fn epoch(text: &[u8], unit: Option<Unit>) -> Read {
     }
     let whole = std::str::from_utf8(&text[start..start + digits]).ok()?.parse::<i64>().ok()?;
     let mut cursor = Cursor { bytes: text, at: start + digits };
-    let fraction = i64::from(cursor.fraction());
+    let mut fraction = i64::from(cursor.fraction());
+    // Seconds, the process and a count (`1690466804.2161960.0`): no fraction at all.
+    if cursor.peek() == Some(b'.') && text.get(cursor.at + 1).is_some_and(u8::is_ascii_digit) {
+        cursor.at += 1;
+        cursor.number(1, 19)?;
+        fraction = 0;
+    }
     let unit = unit.unwrap_or(match whole {
         0..100_000_000_000 => Unit::Seconds,
         100_000_000_000..100_000_000_000_000 => Unit::Millis,
@@ -343,6 +349,55 @@ pub(crate) fn epoch(text: &[u8], unit: Option<Unit>) -> Read {
     (time.micros() == micros).then_some((Moment::Instant(time), cursor.at))
 }
 
+/// `161209 13:08:33`, `191015  9:46:45`: MySQL's until 5.6, of this century.
+pub(crate) fn short_date(text: &[u8]) -> Read {
+    let mut cursor = Cursor::new(text);
+    let year = cursor.number(2, 2)?;
+    let (month, day) = (cursor.small(2, 2)?, cursor.small(2, 2)?);
+    let mut civil = CivilTime { month, day, ..CivilTime::default() };
+    civil.year = Some(2000 + i32::try_from(year).ok()?);
+    cursor.eat(b' ')?;
+    cursor.time_of_day(&mut civil)?;
+    // `13:08` alone is none of it.
+    (text.get(cursor.at.checked_sub(3)?) == Some(&b':')).then_some(())?;
+    done(civil, &cursor)
+}
+
+/// `date=2020-04-23 time=12:32:48`, each with quotes or without, and `tz="-0500"` anywhere behind it.
+pub(crate) fn keyed(text: &[u8]) -> Read {
+    let mut cursor = Cursor::new(text.strip_prefix(b"date=")?);
+    let quoted = cursor.eat(b'"').is_some();
+    let mut civil =
+        CivilTime { year: Some(i32::try_from(cursor.number(4, 4)?).ok()?), ..CivilTime::default() };
+    cursor.eat(b'-')?;
+    civil.month = cursor.small(2, 2)?;
+    cursor.eat(b'-')?;
+    civil.day = cursor.small(2, 2)?;
+    if quoted {
+        cursor.eat(b'"')?;
+    }
+    for sign in b" time=" {
+        cursor.eat(*sign)?;
+    }
+    let quoted = cursor.eat(b'"').is_some();
+    cursor.time_of_day(&mut civil)?;
+    if quoted {
+        cursor.eat(b'"')?;
+    }
+    let used = cursor.at;
+    if let Some(zone) = memchr::memmem::find(&cursor.bytes[used..], b" tz=") {
+        cursor.at = used + zone + b" tz=".len();
+        let quoted = cursor.eat(b'"').is_some();
+        civil.offset_s = cursor.offset();
+        // Where it ends the text, it is of the time.
+        let closed = !quoted || cursor.eat(b'"').is_some();
+        if closed && civil.offset_s.is_some() && zone == 0 {
+            return done(civil, &cursor).map(|(moment, used)| (moment, used + b"date=".len()));
+        }
+    }
+    civil.is_sane().then_some((Moment::Civil(civil), used + b"date=".len()))
+}
+
 /// Any of the forms that cannot be taken for one another; the text must be used up.
 pub(crate) fn auto(text: &str) -> Option<Moment> {
     let text = text.trim();
@@ -356,6 +411,7 @@ pub(crate) fn auto(text: &str) -> Option<Moment> {
         .or_else(|| whole(rfc3164(bytes)))
         .or_else(|| whole(ctime(bytes)))
         .or_else(|| whole(day_first(bytes)))
+        .or_else(|| whole(keyed(bytes)))
 }
 
 /// The time that a line begins with, in brackets or not: of the forms that nothing else looks like,
@@ -367,7 +423,12 @@ pub(crate) fn at_front(line: &str) -> Option<Moment> {
         None => (line.as_bytes(), false),
     };
     let (moment, used) = match text.first()? {
-        b'0'..=b'9' => iso_tight(text).or_else(|| clf(text)).or_else(|| day_first(text))?,
+        b'0'..=b'9' => iso_tight(text)
+            .or_else(|| clf(text))
+            .or_else(|| day_first(text))
+            .or_else(|| short_date(text))
+            .or_else(|| slashed(text))?,
+        b'd' => keyed(text)?,
         b'A'..=b'Z' => ctime(text).or_else(|| day_first(text)).or_else(|| rfc3164(text))?,
         _ => return None,
     };
@@ -377,6 +438,62 @@ pub(crate) fn at_front(line: &str) -> Option<Moment> {
         Some(next) => matches!(next, b' ' | b'\t' | b',' | b';' | b':' | b'|'),
     };
     ends.then_some(moment)
+}
+
+/// `2022/02/07 - 10:49:33`, as Gin writes it.
+fn slashed(text: &[u8]) -> Read {
+    let mut cursor = Cursor::new(text);
+    let mut civil =
+        CivilTime { year: Some(i32::try_from(cursor.number(4, 4)?).ok()?), ..CivilTime::default() };
+    cursor.eat(b'/')?;
+    civil.month = cursor.small(2, 2)?;
+    cursor.eat(b'/')?;
+    civil.day = cursor.small(2, 2)?;
+    for sign in b" - " {
+        cursor.eat(*sign)?;
+    }
+    cursor.time_of_day(&mut civil)?;
+    done(civil, &cursor)
+}
+
+/// How much may stand before a time that a line nearly begins with.
+const BEFORE_BYTES: usize = 56;
+const BEFORE_WORDS: usize = 3;
+
+/// The time that stands behind a level, a program or a number in brackets: `ERROR    2025-07-16T19:42:45 - x`,
+/// `[GIN] 2022/02/07 - 10:49:33`, `WARN: [Jul  2 05:05:24.643] x`. A time without a date is none.
+pub(crate) fn near_front(line: &str) -> Option<Moment> {
+    if let Some(moment) = at_front(line) {
+        return Some(moment);
+    }
+    let bytes = line.as_bytes();
+    let mut words = 0;
+    for (at, byte) in bytes.iter().enumerate().take(BEFORE_BYTES) {
+        let starts = at > 0 && matches!(bytes[at - 1], b' ' | b'[' | b'(' | b'|' | b'\t');
+        if starts && matches!(bytes[at - 1], b' ' | b'\t') && !matches!(byte, b' ' | b'\t') {
+            words += 1;
+        }
+        if words > BEFORE_WORDS {
+            return None;
+        }
+        let likely = starts && (byte.is_ascii_digit() || byte.is_ascii_uppercase());
+        if likely && line.is_char_boundary(at) {
+            // The bracket before the time closes behind it.
+            let from = if bytes[at - 1] == b'[' { at - 1 } else { at };
+            let found =
+                at_front(&line[from..]).or_else(|| in_brackets(&bytes[at..], bytes[at - 1]));
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    None
+}
+
+/// `(2025-07-16 19:42:45)`
+fn in_brackets(text: &[u8], open: u8) -> Option<Moment> {
+    let (moment, used) = iso_tight(text)?;
+    (open == b'(' && text.get(used) == Some(&b')')).then_some(moment)
 }
 
 /// A number of fewer than nine digits (before 1973) is hardly a time.
@@ -397,6 +514,9 @@ mod tests {
             "2017-04-03 22:32:14.322 CEST [31225] LOG:  x",
             "2024/01/05 22:11:47 [error] 5#5: x",
             "  25/Oct/2016:14:49:33 +0200 x",
+            "161209 13:08:33 mysqld_safe Starting",
+            "191015  9:46:45\t 13 Query",
+            "date=2020-04-23 time=12:32:48 devname=a tz=\"-0500\"",
             "[Mon Dec 26 16:15:55.103522 2016] [core:notice] x",
             "2024-02-03T10:11:12Z",
         ] {
@@ -406,6 +526,29 @@ mod tests {
             ["", "[", "2024-02-03", "10.0.0.1 x", "2024-02-03 10:11:12abc", "{\"a\":1}", "[x] 2024"]
         {
             assert!(at_front(line).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_nearly_begins_with_a_time_gives_it() {
+        for line in [
+            "ERROR    2025-07-16T19:42:45 - x",
+            "[GIN] 2022/02/07 - 10:49:33 | 401",
+            " [BACKEND][2024-11-29 15:58:55] 192.0.2.1:0 - x",
+            "WARN: [Jul  2 05:05:24.643] x",
+            "(W) 2024-11-26T13:37:03 - x",
+            "11:47:34 1|app  | 2025-12-09 11:47:34: App: x",
+        ] {
+            assert!(near_front(line).is_some(), "{line}");
+        }
+        for line in [
+            "192.0.2.1 said that on 2024-01-01 10:00:00 all was well",
+            "é 1 2 3 4 2024-01-01 10:00:00",
+            "x 10:00:00 y",
+            "101112 131415",
+            "991399 10:00:00 x",
+        ] {
+            assert!(near_front(line).is_none(), "{line}");
         }
     }
     use jiff::tz::TimeZone;
@@ -439,6 +582,12 @@ mod tests {
             ("Mon Dec 26 16:15:55.103522 2016", "2016-12-26T16:15:55.103522Z zone_assumed"),
             ("Wed, 07 Oct 2020 13:17:44 -0400", "2020-10-07T17:17:44.000000Z record"),
             ("28-Mar-2022 07:01:48.459", "2022-03-28T07:01:48.459000Z zone_assumed"),
+            ("1700000000.2161960.0", "2023-11-14T22:13:20.000000Z record"),
+            ("date=2020-04-23 time=12:32:48", "2020-04-23T12:32:48.000000Z zone_assumed"),
+            (
+                "date=\"2020-04-23\" time=\"12:32:48\" tz=\"-0500\"",
+                "2020-04-23T17:32:48.000000Z record",
+            ),
         ] {
             assert_eq!(read(text).as_deref(), Some(time), "{text}");
         }
@@ -467,12 +616,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_form_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            for form in [rfc3164, iso, clf, ctime, day_first] {
+            for form in [rfc3164, iso, clf, ctime, day_first, short_date, slashed, keyed] {
                 if let Some((_, used)) = form(&bytes) {
                     prop_assert!(used <= bytes.len());
                 }
             }
             let _ = epoch(&bytes, None);
+            let _ = near_front(&String::from_utf8_lossy(&bytes));
         }
 
         #[test]

@@ -62,6 +62,16 @@ pub(crate) enum Moment {
     Civil(CivilTime),
 }
 
+impl Moment {
+    /// Does it say of which year it is?
+    pub(crate) fn has_year(&self) -> bool {
+        match self {
+            Self::Instant(_) => true,
+            Self::Civil(civil) => civil.year.is_some(),
+        }
+    }
+}
+
 /// A date and a time of day; the second may be 60.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CivilTime {

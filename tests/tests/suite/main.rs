@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `ship` | nothing out of the ordinary: stop, reload, odd bytes, endpoints, tokens, TLS |
 //! | `rotate` | each kind of rotation, with the agent up and down |
+//! | `logrotate` | the real logrotate: create, compress, delaycompress, dateext, copytruncate |
 //! | `crash` | both programs killed at random while the log grows and rotates |
 //! | `memory_loss` | the agent's data directory deleted, or put back from a backup |
 //! | `spool_full` | the collector away until the spool is full |
@@ -34,6 +35,8 @@
 //! | `fork` | the collector put back from an older copy |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
+//! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
+//! | `export` | exports made by the command line, killed in the middle, checked by others |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -43,11 +46,14 @@
     reason = "all of this is test code; the lint's own exception covers test functions only"
 )]
 
+mod access;
 mod bad_input;
 mod booted;
 mod crash;
 mod disk_full;
+mod export;
 mod fork;
+mod logrotate;
 mod memory_loss;
 mod rotate;
 mod service;

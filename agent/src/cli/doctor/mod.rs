@@ -135,7 +135,7 @@ fn look(args: &DoctorArgs, findings: &mut Findings) {
     host::data_dir(config, findings);
     host::disk(config, findings);
     host::journal(config, findings);
-    read::sources(config, findings);
+    read::sources(config, &clock, findings);
     reach::certificates(config, &*clock, findings);
     reach::outputs(config, &*clock, findings);
     running(config, findings);

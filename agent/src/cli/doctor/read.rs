@@ -4,25 +4,27 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use custody_config::AgentConfig;
 use custody_config::agent::{FileSourceConfig, SourceConfig};
-use custody_event::{EventView, Offset};
+use custody_event::{Clock, EventView, Offset};
 
 use super::Findings;
 use crate::cli::preview::Reader;
 use crate::cli::print;
+use crate::runtime::{Surroundings, load_packs, parser_of};
 
 /// Of each file so much is tried, from its end.
 const SAMPLE_BYTES: u64 = 64 * 1024;
 /// Files that are tried, of one source.
 const MAX_FILES: usize = 20;
 
-pub(super) fn sources(config: &AgentConfig, findings: &mut Findings) {
+pub(super) fn sources(config: &AgentConfig, clock: &Arc<dyn Clock>, findings: &mut Findings) {
     for source in &config.sources {
         let what = format!("source {}", source.id());
         match source {
-            SourceConfig::File(file) => files(config, source, file, findings),
+            SourceConfig::File(file) => files(config, clock, source, file, findings),
             SourceConfig::Journal(_) => {}
             SourceConfig::Syslog(syslog) => {
                 findings.good(what, format!("listens on {}", syslog.listen.get()));
@@ -37,6 +39,7 @@ pub(super) fn sources(config: &AgentConfig, findings: &mut Findings) {
 
 fn files(
     config: &AgentConfig,
+    clock: &Arc<dyn Clock>,
     source: &SourceConfig,
     file: &FileSourceConfig,
     findings: &mut Findings,
@@ -62,49 +65,52 @@ fn files(
         );
     }
     for path in found.iter().take(MAX_FILES) {
-        one(config, source, path, &what, findings);
+        one(known(config, clock, source, path), path, &what, findings);
     }
     if let Some(more) = found.len().checked_sub(MAX_FILES).filter(|more| *more > 0) {
         findings.good(what, format!("and {more} more files"));
     }
 }
 
-fn one(
-    config: &AgentConfig,
-    source: &SourceConfig,
-    path: &Path,
-    what: &str,
-    findings: &mut Findings,
-) {
-    let (sample, size) = match end_of(path) {
-        Ok(read) => read,
-        Err(error) => {
+/// What was made of the end of a file.
+struct Tried {
+    size: u64,
+    lines: usize,
+    /// Events by pack.
+    packs: BTreeMap<String, u64>,
+}
+
+fn one(tried: anyhow::Result<Tried>, path: &Path, what: &str, findings: &mut Findings) {
+    let shown = path.display();
+    let Tried { size, lines, packs } = match tried {
+        Ok(tried) => tried,
+        Err(error) if error.is::<std::io::Error>() => {
             let remedy = format!(
-                "let the service's user read it: a group (adm), setfacl -m u:custody-agent:r {}, or CAP_DAC_READ_SEARCH (see the unit)",
-                path.display()
+                "let the service's user read it: a group (adm), setfacl -m u:custody-agent:r {shown}, or CAP_DAC_READ_SEARCH (see the unit)"
             );
-            return findings.bad(what, format!("{}: {error}", path.display()), &remedy);
+            return findings.bad(what, format!("{shown}: {error}"), &remedy);
+        }
+        Err(error) => {
+            return findings.bad(
+                what,
+                format!("{error:#}"),
+                "mend what it names, then custody-agent check",
+            );
         }
     };
     let size = print::bytes(size);
-    match known(config, source, path, &sample) {
-        Ok((0, _)) => findings.good(what, format!("{} ({size}): empty so far", path.display())),
-        Ok((lines, packs)) if packs.is_empty() => findings.warn(
+    if lines == 0 {
+        findings.good(what, format!("{shown} ({size}): empty so far"));
+    } else if packs.is_empty() {
+        findings.warn(
             what,
-            format!("{} ({size}): of the last {lines} lines no pack knows any", path.display()),
+            format!("{shown} ({size}): of the last {lines} lines no pack knows any"),
             "they arrive as they are; name a pack (packs:), or write one: custody-agent draft FILE",
-        ),
-        Ok((lines, packs)) => {
-            let by: Vec<String> = packs.iter().map(|(pack, n)| format!("{pack} {n}")).collect();
-            let by = by.join(", ");
-            findings.good(
-                what,
-                format!("{} ({size}): of the last {lines} lines: {by}", path.display()),
-            );
-        }
-        Err(error) => {
-            findings.bad(what, format!("{error:#}"), "mend `packs` or `timezone` of the source")
-        }
+        );
+    } else {
+        let by: Vec<String> = packs.iter().map(|(pack, count)| format!("{pack} {count}")).collect();
+        findings
+            .good(what, format!("{shown} ({size}): of the last {lines} lines: {}", by.join(", ")));
     }
 }
 
@@ -123,25 +129,26 @@ fn end_of(path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
     Ok((bytes, size))
 }
 
-/// How many lines, and how many events of which pack.
+/// Tries the packs on the end of a file.
 fn known(
     config: &AgentConfig,
+    clock: &Arc<dyn Clock>,
     source: &SourceConfig,
     path: &Path,
-    sample: &[u8],
-) -> anyhow::Result<(usize, BTreeMap<String, u64>)> {
-    let packs = crate::runtime::load_packs(config)?;
-    let mut reader = Reader::of(crate::runtime::parser_of(&packs, source)?, path);
-    let mut by_pack: BTreeMap<String, u64> = BTreeMap::new();
-    let mut lines = 0;
+) -> anyhow::Result<Tried> {
+    let (sample, size) = end_of(path)?;
+    let around = Surroundings::of(config, clock)?;
+    let parser = parser_of(&load_packs(config)?, source, &around)?;
+    let mut reader = Reader::of(parser, path);
+    let mut tried = Tried { size, lines: 0, packs: BTreeMap::new() };
     for line in sample.split_inclusive(|byte| *byte == b'\n') {
-        lines += 1;
+        tried.lines += 1;
         let (_, events) = reader.events(line, Offset(0));
         for event in events.split(|byte| *byte == b'\n').filter(|event| !event.is_empty()) {
             if let Some(pack) = EventView::read(event)?.origin.pack {
-                *by_pack.entry(pack.into_owned()).or_default() += 1;
+                *tried.packs.entry(pack.into_owned()).or_default() += 1;
             }
         }
     }
-    Ok((lines, by_pack))
+    Ok(tried)
 }

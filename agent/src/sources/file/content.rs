@@ -1,9 +1,11 @@
 //! Content: fingerprints that say whether bytes are still what they were, and compressed copies.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+
+use flate2::bufread::GzDecoder;
 
 use custody_event::position::{FINGERPRINT_BYTES, Fingerprint};
 
@@ -99,8 +101,9 @@ impl Expected {
     }
 }
 
-/// A compressed copy, read as a stream.
+/// A compressed copy, read as a stream: all members or frames, one after the other.
 pub(crate) struct Archive {
+    pub(crate) path: PathBuf,
     stream: Box<dyn Read + Send>,
     /// Logical offset of `pending[0]`.
     pub(crate) at: u64,
@@ -140,12 +143,9 @@ impl Archive {
         let stream: Box<dyn Read + Send> = if name_of(path).ends_with(b".zst") {
             Box::new(zstd::stream::read::Decoder::new(file)?)
         } else {
-            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
-                64 * 1024,
-                file,
-            )))
+            Box::new(Members::new(file))
         };
-        Ok(Self { stream, at: 0, pending: Vec::new(), ended: false })
+        Ok(Self { path: path.to_path_buf(), stream, at: 0, pending: Vec::new(), ended: false })
     }
 
     /// Reads until `pending` holds `want` bytes or the content is over.
@@ -224,6 +224,21 @@ impl Archive {
         Ok((self.pending.len() >= want).then(|| Fingerprint::of(&self.pending[..want])))
     }
 
+    /// How far the content can be read, whole or not; and how it begins.
+    pub(crate) fn as_far_as_it_goes(path: &Path) -> io::Result<(Fingerprint, Extent)> {
+        let mut archive = Self::open(path)?;
+        // What cannot be read is said when it comes to be read.
+        let _cut_short = archive.fill(FINGERPRINT_BYTES).is_err();
+        let end = memchr::memchr(b'\n', &archive.pending).unwrap_or(archive.pending.len());
+        let first = Fingerprint::of_first_record(&archive.pending[..end]);
+        while !archive.ended && archive.fill(64 * 1024).is_ok() {
+            archive.consume(archive.pending.len().saturating_sub(TAIL_BYTES));
+        }
+        let size = archive.at.saturating_add(len64(archive.pending.len()));
+        let from = archive.pending.len().saturating_sub(tail_len(size));
+        Ok((first, Extent { size, tail: Fingerprint::of(&archive.pending[from..]) }))
+    }
+
     fn run_out(&mut self) -> io::Result<Extent> {
         loop {
             self.fill(64 * 1024)?;
@@ -231,6 +246,63 @@ impl Archive {
             if self.ended {
                 let size = self.at.saturating_add(len64(self.pending.len()));
                 return Ok(Extent { size, tail: Fingerprint::of(&self.pending) });
+            }
+        }
+    }
+}
+
+/// The members of a gzip file. Zeros behind the last one are padding (of tapes and block devices);
+/// anything else there is an error.
+struct Members {
+    member: Option<GzDecoder<BufReader<File>>>,
+    rest: Option<BufReader<File>>,
+}
+
+impl Members {
+    fn new(file: File) -> Self {
+        Self { member: None, rest: Some(BufReader::with_capacity(64 * 1024, file)) }
+    }
+
+    /// Begins the next member; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        let Some(mut rest) = self.rest.take() else { return Ok(false) };
+        let Some(first) = rest.fill_buf()?.first().copied() else { return Ok(false) };
+        match first {
+            0x1f => {
+                self.member = Some(GzDecoder::new(rest));
+                Ok(true)
+            }
+            0 => loop {
+                let padding = rest.fill_buf()?;
+                if padding.iter().any(|byte| *byte != 0) {
+                    return Err(not_gzip());
+                }
+                match padding.len() {
+                    0 => return Ok(false),
+                    len => rest.consume(len),
+                }
+            },
+            _ => Err(not_gzip()),
+        }
+    }
+}
+
+fn not_gzip() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "what stands there is no gzip member")
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(member) = &mut self.member {
+                let got = member.read(buffer)?;
+                if got > 0 || buffer.is_empty() {
+                    return Ok(got);
+                }
+                self.rest = self.member.take().map(GzDecoder::into_inner);
+            }
+            if !self.next()? {
+                return Ok(0);
             }
         }
     }

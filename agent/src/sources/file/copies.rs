@@ -210,9 +210,17 @@ impl Tailer {
         if !Archive::is_readable_name(&sibling.path) {
             return Ok(None);
         }
-        let first = Archive::first_record(&sibling.path).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let Verdict::Continues(extent) = Archive::check(&sibling.path, None) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let whole =
+            match (Archive::first_record(&sibling.path), Archive::check(&sibling.path, None)) {
+                (Some(first), Verdict::Continues(extent)) => Some((first, extent)),
+                _ => None,
+            };
+        let (first, extent) = match whole {
+            Some(whole) => whole,
+            None if self.is_damaged_for_good(&sibling.stat) => {
+                Archive::as_far_as_it_goes(&sibling.path)?
+            }
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         };
         let (path, inode) = (sibling.path.as_path(), sibling.stat.inode);
         let form = Form::Packed(sibling.path.clone());
@@ -221,6 +229,7 @@ impl Tailer {
         }
         let mut reader = Reader::fresh(path, None, &sibling.stat, None);
         reader.name(first, self.next_generation(inode, first));
+        self.learn_order_of_packed(&mut reader, path);
         reader.place = Place::Archive(Box::new(Archive::open(path)?));
         reader.is_copy = true;
         reader.size = extent.size;

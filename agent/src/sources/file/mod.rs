@@ -37,11 +37,14 @@ use std::time::Duration;
 
 use custody_event::Clock;
 
-use super::{MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
+use super::{Encoding, MAX_CHUNK_BYTES, Outlet, Saved, SharedSourceState, SourceIndex, Stopped};
+
+use cut::Cutter;
 
 mod content;
 mod copies;
 mod cut;
+mod multiline;
 mod names;
 mod read;
 mod reader;
@@ -64,6 +67,7 @@ pub(crate) fn look(paths: &[String], exclude: &[String]) -> Result<walk::Found, 
     Ok(walk::Walk::new(paths, exclude)?.look())
 }
 
+pub use multiline::{Multiline, MultilineRule};
 pub use tailer::{Progress, Tailer};
 pub use wake::Waker;
 
@@ -74,6 +78,12 @@ const ROUND_PAUSE: Duration = Duration::from_millis(3);
 /// Between two scans that notifications asked for, at least (four times as long as a scan takes, if
 /// that is more): a busy directory must not keep us looking at it.
 const SCAN_SPACING: Duration = Duration::from_millis(10);
+/// A scan of many files that only makes sure takes at most one part in so many of the time.
+const IDLE_SCAN_SHARE: u32 = 200;
+/// Time between two scans that only make sure, at most.
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two times that the source's state is shown, at least, while it only reads.
+const SHOW_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request to stop may go unnoticed while nothing happens.
 const STOP_CHECK: Duration = Duration::from_millis(200);
 
@@ -85,6 +95,21 @@ pub enum Start {
     Beginning,
     /// With what comes.
     End,
+}
+
+/// How the files' bytes are text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileEncoding {
+    /// One for all files.
+    Fixed(Encoding),
+    /// UTF-16 whose byte order each file's first two bytes say; without them, the lower byte first.
+    Utf16,
+}
+
+impl Default for FileEncoding {
+    fn default() -> Self {
+        Self::Fixed(Encoding::Utf8)
+    }
 }
 
 /// What to read, and how.
@@ -106,6 +131,10 @@ pub struct FileOptions {
     pub max_open_files: usize,
     /// Listen to the kernel's notifications (default); otherwise scan only.
     pub notifications: bool,
+    /// How the bytes are text.
+    pub encoding: FileEncoding,
+    /// Records of several lines; `None`: every line is a record.
+    pub multiline: Option<Multiline>,
 }
 
 impl Default for FileOptions {
@@ -118,14 +147,30 @@ impl Default for FileOptions {
             scan_interval: Duration::from_secs(1),
             max_open_files: 512,
             notifications: true,
+            encoding: FileEncoding::default(),
+            multiline: None,
         }
     }
 }
 
 impl FileOptions {
+    fn cutter(&self) -> Result<Cutter, SourceError> {
+        let Some(multiline) = &self.multiline else {
+            return Ok(Cutter { max: self.max_line_bytes, rule: None });
+        };
+        let rule = multiline::Rule::of(&multiline.rule)
+            .map_err(|error| SourceError::Rule { text: error.to_string() })?;
+        Ok(Cutter { max: multiline.max_bytes, rule: Some(rule) })
+    }
+
     fn checked(mut self) -> Result<Self, SourceError> {
         if !(MIN_LINE_BYTES..=MAX_CHUNK_BYTES - 1).contains(&self.max_line_bytes) {
             return Err(SourceError::LineLimit { found: self.max_line_bytes });
+        }
+        if let Some(multiline) = &self.multiline
+            && !(MIN_LINE_BYTES..=MAX_CHUNK_BYTES / 2).contains(&multiline.max_bytes)
+        {
+            return Err(SourceError::RecordLimit { found: multiline.max_bytes });
         }
         for path in &mut self.paths {
             let absolute = std::path::absolute(Path::new(path.as_str()))
@@ -152,6 +197,18 @@ pub enum SourceError {
         /// The value.
         found: usize,
     },
+    /// The limit of records of several lines is out of range.
+    #[error("multiline.max_bytes is {found}; it must be 1024 to {}", MAX_CHUNK_BYTES / 2)]
+    RecordLimit {
+        /// The value.
+        found: usize,
+    },
+    /// The pattern of records of several lines is none.
+    #[error("bad pattern of multiline: {text}")]
+    Rule {
+        /// What is wrong with it.
+        text: String,
+    },
 }
 
 /// A file source, ready to run.
@@ -175,7 +232,7 @@ impl FileSource {
     ) -> Result<Self, SourceError> {
         walk::Walk::new(&options.paths, &options.exclude)
             .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
-        options.clone().checked()?;
+        options.clone().checked()?.cutter()?;
         let (waker, bell) = wake::bell();
         Ok(Self { options, source, clock, waker, bell })
     }
@@ -223,51 +280,100 @@ fn follow(
     outlet: &mut dyn Outlet,
     state: &SharedSourceState,
 ) -> Result<std::convert::Infallible, Stopped> {
-    let mut next_scan = Duration::ZERO;
-    let mut soonest = Duration::ZERO;
+    let mut scans = Scans { interval, next: Duration::ZERO, soonest: Duration::ZERO };
+    let mut shown = Shown { at: Duration::ZERO, is_stale: false };
     loop {
         if bell.take_structure() {
-            next_scan = next_scan.min(soonest);
+            scans.hurry();
         }
+        let touched = bell.take_touched();
         let now = clock.monotonic();
-        let progress = if now >= next_scan {
+        let progress = if now >= scans.next {
             let progress = tailer.step(outlet)?;
-            let after = clock.monotonic();
-            soonest = after.saturating_add(SCAN_SPACING.max(after.saturating_sub(now) * 4));
-            next_scan = after.saturating_add(interval);
             watch.follow(tailer.watched_dirs());
+            scans.done(now, clock.monotonic(), watch.is_whole() && tailer.is_settled());
+            shown.is_stale = true;
+            shown.at = Duration::ZERO;
             progress
-        } else {
+        } else if touched.all {
             tailer.read(outlet)?
+        } else {
+            let (progress, all_known) = tailer.read_touched(&touched.paths, outlet)?;
+            if !all_known {
+                scans.not_later_than(now.saturating_add(interval));
+            }
+            progress
         };
-        publish(tailer, watch, state);
+        shown.is_stale |= progress != Progress::default();
+        if shown.is_stale && now >= shown.at {
+            publish(tailer, watch, state);
+            shown = Shown { at: now.saturating_add(SHOW_PAUSE), is_stale: false };
+        }
         if progress.rescan {
-            next_scan = next_scan.min(soonest);
+            scans.hurry();
         }
         if !progress.more {
-            rest(bell, clock, next_scan, outlet)?;
+            let mut next = scans.next;
+            next = tailer.next_flush().map_or(next, |flush| next.min(flush));
+            next = if shown.is_stale { next.min(shown.at) } else { next };
+            rest(bell, clock, next, outlet)?;
         }
     }
 }
 
-/// Waits for a notification or the next scan; at least a short pause, so that a busy writer makes
+/// When what is shown was last brought up to date.
+struct Shown {
+    /// Not again before.
+    at: Duration,
+    is_stale: bool,
+}
+
+/// When to scan.
+struct Scans {
+    interval: Duration,
+    next: Duration,
+    /// Not before, whatever notifications say.
+    soonest: Duration,
+}
+
+impl Scans {
+    fn hurry(&mut self) {
+        self.next = self.next.min(self.soonest);
+    }
+
+    fn not_later_than(&mut self, at: Duration) {
+        self.next = self.next.min(at.max(self.soonest));
+    }
+
+    /// A scan took from `began` to `ended`. Where it would find nothing that no notification has
+    /// told, it may come later: it must not cost more than a small share of the time.
+    fn done(&mut self, began: Duration, ended: Duration, is_told: bool) {
+        let cost = ended.saturating_sub(began);
+        self.soonest = ended.saturating_add(SCAN_SPACING.max(cost * 4));
+        let idle = (cost * IDLE_SCAN_SHARE).min(MAX_IDLE_INTERVAL);
+        let interval = if is_told { self.interval.max(idle) } else { self.interval };
+        self.next = ended.saturating_add(interval);
+    }
+}
+
+/// Waits for a notification or the time of the next look; at least a short pause, so that a busy writer makes
 /// batches and not rounds.
 fn rest(
     bell: &wake::Bell,
     clock: &dyn Clock,
-    next_scan: Duration,
+    next_look: Duration,
     outlet: &dyn Outlet,
 ) -> Result<(), Stopped> {
     if outlet.is_stopped_after(ROUND_PAUSE) {
         return Err(Stopped);
     }
     loop {
-        let left = next_scan.saturating_sub(clock.monotonic());
+        let left = next_look.saturating_sub(clock.monotonic());
         let rung = bell.wait(left.min(STOP_CHECK));
         if outlet.is_stopped() {
             return Err(Stopped);
         }
-        if rung || clock.monotonic() >= next_scan {
+        if rung || clock.monotonic() >= next_look {
             return Ok(());
         }
     }

@@ -4,21 +4,24 @@
 //! the offset are verified in the same call that reads those after it; the first record is looked
 //! at after the call. Only if both are what they were do the new bytes count.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use custody_event::position::Fingerprint;
 use custody_event::{Offset, Timestamp};
 
 use super::content::{Head, head_of, len64, read_at, tail_len, tail_of};
-use super::cut::{Cut, SKIP_LINE, cut};
+use super::cut::{Cut, Cutter, SKIP_LINE};
+use super::multiline::Ending;
 use super::names::is_rotation_of;
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
 use super::tailer::Tailer;
-use super::trouble;
-use crate::sources::{Chunk, Framing, Item, Outlet, SourceIndex, Stopped};
+use super::{FileEncoding, trouble};
+use crate::sources::{Chunk, Encoding, Framing, Item, Notice, Outlet, SourceIndex, Span, Stopped};
 
 /// A failed file is left out for at most this many rounds.
 const MAX_BACK_OFF: u32 = 64;
@@ -46,14 +49,29 @@ enum Named {
 pub(crate) struct Slicer<'a> {
     pub(crate) source: SourceIndex,
     pub(crate) observed: Timestamp,
-    pub(crate) max_line: usize,
+    pub(crate) cutter: &'a Cutter,
+    pub(crate) encoding: Encoding,
+    /// What may come after the bytes that are there.
+    pub(crate) ending: Ending,
     pub(crate) reader: &'a mut Reader,
 }
 
 impl Tailer {
-    pub(crate) fn round(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+    /// Reads one batch from every file that may have more: from all, or, where it is known which
+    /// have been written to, from those and from those that were not at rest.
+    pub(crate) fn round(
+        &mut self,
+        touched: Option<&HashSet<ReaderId>>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
         self.round += 1;
-        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        let is_wanted = |(id, reader): (&ReaderId, &Reader)| {
+            let rests = touched.is_some_and(|touched| !touched.contains(id))
+                && reader.is_at_rest()
+                && !self.is_silent(reader);
+            (!rests).then_some(*id)
+        };
+        let ids: Vec<ReaderId> = self.readers.iter().filter_map(is_wanted).collect();
         let mut blocked = Vec::new();
         // A file that no longer looks like a copy came before what stands in its place now.
         for id in &ids {
@@ -61,18 +79,25 @@ impl Tailer {
                 self.glance(*id);
             }
         }
+        let mut open = self.open_files();
         for id in ids {
             if outlet.is_stopped() {
                 return Err(Stopped);
             }
             let Some(reader) = self.readers.get(&id) else { continue };
+            let was_open = reader.is_open();
             if self.is_blocked(reader) {
                 blocked.push(id);
                 self.glance(id);
             } else {
                 self.read_batch(id, outlet)?;
             }
+            if !was_open && self.readers.get(&id).is_some_and(Reader::is_open) {
+                open += 1;
+                open -= usize::from(open > self.options.max_open_files && self.close(id));
+            }
         }
+        self.pay(outlet)?;
         let is_free = |id| self.readers.get(id).is_some_and(|reader| !self.is_blocked(reader));
         self.progress.more |= blocked.iter().any(is_free);
         Ok(())
@@ -141,10 +166,17 @@ impl Tailer {
         }
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
         let stat = stat_file(file)?;
+        if reader.known.is_none() && stat.size < reader.largest.max(reader.unbegun) {
+            self.emptied_unbegun(reader);
+        }
         reader.see(&stat);
         let seen = Some((stat.size, stat.modified_ns));
-        if reader.idle == seen || stat.size < reader.offset {
-            return Ok(if reader.idle == seen { Look::Idle } else { Look::Replaced });
+        let is_unchanged = reader.idle == seen;
+        if is_unchanged && !self.is_silent(reader) {
+            return Ok(Look::Idle);
+        }
+        if stat.size < reader.offset {
+            return Ok(Look::Replaced);
         }
         if reader.known.is_none() {
             match self.identify(reader)? {
@@ -153,11 +185,16 @@ impl Tailer {
                     // What is named next may have been preceded by what nobody has seen here.
                     reader.hunted = false;
                     reader.idle = seen;
+                    reader.largest = stat.size;
                     return Ok(Look::Idle);
                 }
-                Named::AskAgain => return Ok(Look::Idle),
+                Named::AskAgain => {
+                    reader.unbegun = if reader.held { 0 } else { stat.size };
+                    return Ok(Look::Idle);
+                }
             }
         }
+        self.learn_order_of_file(reader)?;
         let Place::Inode(Some(file)) = &reader.place else { return Ok(Look::Idle) };
         let room = self.buffer.len().min(most.saturating_add(tail_len(reader.offset)));
         let look = look_at(file, reader, &mut self.buffer[..room], stat)?;
@@ -168,12 +205,45 @@ impl Tailer {
         Ok(look)
     }
 
+    /// A file that had no name yet was emptied: by whoever copied it, perhaps, and then the copy is
+    /// read as a file of its own.
+    fn emptied_unbegun(&mut self, reader: &mut Reader) {
+        let path = reader.path.display();
+        let (code, text, bytes) = match reader.largest {
+            0 => {
+                let text = format!(
+                    "{path} was emptied before it was begun; what no copy holds of it, if anything, was not seen"
+                );
+                ("emptied", text, None)
+            }
+            seen => {
+                let text = format!(
+                    "{path} was emptied before its first line was complete; at least {seen} bytes were seen there and not found again"
+                );
+                ("truncated_unread", text, Some(seen))
+            }
+        };
+        let notice = self.notice(code, &reader.path, text);
+        self.owed.push(Notice { from: Some(Offset(0)), bytes, ..notice });
+        (reader.largest, reader.unbegun) = (0, 0);
+    }
+
+    pub(crate) fn learn_order_of_file(&self, reader: &mut Reader) -> io::Result<()> {
+        if self.options.encoding != FileEncoding::Utf16 || reader.order.is_some() {
+            return Ok(());
+        }
+        let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
+        let file = file.try_clone()?;
+        self.learn_order(reader, |head| read_at(&file, head, 0))
+    }
+
     /// Makes sure that the file is open; false if it is not there to be opened.
     fn open(&mut self, reader: &mut Reader) -> io::Result<bool> {
         if matches!(reader.place, Place::Inode(Some(_))) {
             return Ok(true);
         }
-        if reader.idle == Some((reader.size, reader.seen_ns)) {
+        let is_unchanged = reader.idle == Some((reader.size, reader.seen_ns));
+        if is_unchanged && !self.is_silent(reader) {
             return Ok(false);
         }
         let Some(at) = &reader.at else { return Ok(false) };
@@ -290,23 +360,24 @@ impl Tailer {
     ) -> Result<(), Stopped> {
         let buffer = std::mem::take(&mut self.buffer);
         let from = reader.offset;
-        let mut slicer = Slicer {
-            source: self.source,
-            observed: self.clock.now(),
-            max_line: self.options.max_line_bytes,
-            reader,
-        };
-        let mut at = before;
+        let now = Some((stat.size, stat.modified_ns));
+        let is_silent = reader.idle == now && self.is_silent(reader);
+        let ending = if is_silent { Ending::Silent } else { Ending::Open };
+        let mut slicer = self.slicer(reader, ending);
+        let (mut items, mut at) = (0, before);
         let mut result = Ok(());
         while let Some((item, used)) = slicer.next(&buffer[..len], at) {
             at += used;
-            self.progress.items += 1;
+            items += 1;
             result = outlet.put(item);
             if result.is_err() {
                 break;
             }
         }
+        let holds_back = slicer.holds_back(&buffer[at..len]);
+        self.progress.items += items;
         self.buffer = buffer;
+        reader.pending = holds_back.then(|| self.clock.monotonic());
         if reader.offset != from {
             reader.mark = None;
             reader.used = self.round;
@@ -316,9 +387,20 @@ impl Tailer {
         if len == self.buffer.len() {
             self.progress.more = true;
         } else {
-            reader.idle = Some((stat.size, stat.modified_ns));
+            reader.idle = now;
         }
         result
+    }
+
+    pub(crate) fn slicer<'a>(&'a self, reader: &'a mut Reader, ending: Ending) -> Slicer<'a> {
+        Slicer {
+            source: self.source,
+            observed: self.clock.now(),
+            cutter: &self.cutter,
+            encoding: self.encoding_of(reader),
+            ending,
+            reader,
+        }
     }
 
     fn failed(&mut self, reader: &mut Reader, error: &io::Error) {
@@ -369,14 +451,24 @@ impl Slicer<'_> {
     /// The next item from `buffer[at..]` and how many bytes it takes.
     pub(crate) fn next(&mut self, buffer: &[u8], at: usize) -> Option<(Item, usize)> {
         let data = &buffer[at..];
-        match cut(data, self.reader.segment, self.max_line) {
+        let number = self.reader.segment;
+        match self.cutter.cut(data, number, self.encoding, self.ending) {
+            Cut::Wait if self.ending == Ending::Over => self.rest(buffer, at),
             Cut::Wait => None,
-            Cut::Lines(len) => Some((self.chunk(buffer, at, len, len, Framing::Lines, 0)?, len)),
-            Cut::Piece(len, ends) => {
-                let used = len + usize::from(ends);
-                let number = self.reader.segment;
-                let next = if ends { 0 } else { number.saturating_add(1).min(SKIP_LINE - 1) };
-                Some((self.chunk(buffer, at, len, used, Framing::Segment { number }, next)?, used))
+            Cut::Lines(len) => self.chunk(buffer, at..at + len, len, Framing::Lines, Vec::new(), 0),
+            Cut::Spans(spans) => {
+                let len = spans.last().map_or(0, |span| span.end);
+                self.chunk(buffer, at..at + len, len, Framing::Spans, spans, 0)
+            }
+            Cut::Piece(piece) => {
+                let next = if piece.ends { 0 } else { number.saturating_add(1).min(SKIP_LINE - 1) };
+                let (begin, framing) = (at + piece.begin, Framing::Segment { number });
+                // What is left out before a piece is no part of a record.
+                self.advance(buffer, begin, piece.begin, number);
+                let used = piece.used - piece.begin;
+                let (item, _) =
+                    self.chunk(buffer, begin..begin + piece.len, used, framing, Vec::new(), next)?;
+                Some((item, piece.used))
             }
             Cut::Skip(len, ends) => {
                 self.advance(buffer, at + len, len, if ends { 0 } else { SKIP_LINE });
@@ -386,42 +478,58 @@ impl Slicer<'_> {
         }
     }
 
-    /// The rest of a content that will not grow any more.
-    pub(crate) fn last(&mut self, buffer: &[u8], at: usize) -> Option<Item> {
+    /// Do whole lines wait at the front of `rest` for what comes after them?
+    fn holds_back(&self, rest: &[u8]) -> bool {
+        let Some(rule) = &self.cutter.rule else { return false };
+        let (segment, max) = (self.reader.segment, self.cutter.max_of(self.encoding));
+        segment != SKIP_LINE && rule.holds_back(rest, segment, self.encoding, max)
+    }
+
+    /// The last line of a content that will not grow any more, without its line end.
+    fn rest(&mut self, buffer: &[u8], at: usize) -> Option<(Item, usize)> {
         let len = buffer.len() - at;
         let framing = match self.reader.segment {
             SKIP_LINE => return None,
             0 => Framing::Unterminated,
             number => Framing::Segment { number },
         };
-        if len == 0 { None } else { self.chunk(buffer, at, len, len, framing, 0) }
+        if len == 0 {
+            return None;
+        }
+        self.chunk(buffer, at..at + len, len, framing, Vec::new(), 0)
     }
 
     fn chunk(
         &mut self,
         buffer: &[u8],
-        at: usize,
-        len: usize,
+        bytes: Range<usize>,
         used: usize,
         framing: Framing,
+        spans: Vec<Span>,
         next: u32,
-    ) -> Option<Item> {
+    ) -> Option<(Item, usize)> {
         let file = Arc::clone(self.reader.known.as_ref()?);
         let from = Offset(self.reader.offset);
-        self.advance(buffer, at + used, used, next);
-        Some(Item::Records(Chunk {
+        self.advance(buffer, bytes.start + used, used, next);
+        let chunk = Chunk {
             source: self.source,
             file,
             from,
-            bytes: buffer[at..at + len].to_vec(),
+            bytes: buffer[bytes].to_vec(),
             framing,
+            spans,
+            encoding: self.encoding,
             observed: self.observed,
             after: self.reader.position()?,
-        }))
+        };
+        Some((Item::Records(chunk), used))
     }
 
     /// The buffer must reach back to the tail of the old offset.
     fn advance(&mut self, buffer: &[u8], end: usize, used: usize, segment: u32) {
+        if used == 0 && segment == self.reader.segment {
+            return;
+        }
         self.reader.offset = self.reader.offset.saturating_add(len64(used));
         self.reader.segment = segment;
         let tail = tail_len(self.reader.offset).min(end);

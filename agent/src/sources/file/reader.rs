@@ -11,7 +11,7 @@ use super::content::{Archive, Expected};
 use super::cut::FINISHED;
 use super::names::{path_from_text, path_text};
 use super::stat::{Inode, Stat};
-use crate::sources::{FilePosition, FileRef, SeenSize};
+use crate::sources::{Encoding, FilePosition, FileRef, SeenSize};
 
 /// Names a reader within one run; older readers have smaller numbers.
 pub(crate) type ReaderId = u64;
@@ -82,6 +82,14 @@ pub(crate) struct Reader {
     pub(crate) recheck: bool,
     /// Round of the last growth, for closing the longest quiet files.
     pub(crate) used: u64,
+    /// How much of it was seen while it had to wait for its name.
+    pub(crate) unbegun: u64,
+    /// Its file was emptied in place when so much of it had been seen.
+    pub(crate) emptied: Option<u64>,
+    /// Since when whole lines wait for what comes after them, on the monotonic clock.
+    pub(crate) pending: Option<std::time::Duration>,
+    /// The byte order that the content's first bytes say, where that is asked for.
+    pub(crate) order: Option<Encoding>,
     /// Rounds to leave out after a read error, doubled each time.
     pub(crate) back_off: (u32, u32),
 }
@@ -113,6 +121,10 @@ impl Reader {
             hunted: false,
             recheck: false,
             used: 0,
+            unbegun: 0,
+            emptied: None,
+            pending: None,
+            order: None,
             back_off: (0, 0),
         }
     }
@@ -215,9 +227,23 @@ impl Reader {
         match &self.place {
             Place::Missing(_) | Place::Archive(_) => false,
             Place::Inode(_) => {
-                self.held || self.back_off.0 > 0 || self.idle == Some((self.size, self.seen_ns))
+                let is_idle = self.idle == Some((self.size, self.seen_ns));
+                self.held || self.back_off.0 > 0 || (is_idle && self.pending.is_none())
             }
         }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.place, Place::Inode(Some(_)))
+    }
+
+    /// In its place, and read as far as it was at the last look.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.place, Place::Inode(_))
+            && !self.is_moved()
+            && !self.held
+            && self.back_off.0 == 0
+            && self.idle == Some((self.size, self.seen_ns))
     }
 
     pub(crate) fn seen_size(&self) -> Option<SeenSize> {

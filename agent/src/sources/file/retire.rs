@@ -2,15 +2,15 @@
 //! finished is remembered as long as any form of it exists; long quiet files are closed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use custody_event::Offset;
 use custody_event::position::Fingerprint;
 
 use super::content::{Archive, Head, head_of, len64, read_at, tail_len};
 use super::cut::FINISHED;
-use super::names::{is_compressed_name, path_text, stem};
-use super::read::Slicer;
+use super::multiline::Ending;
+use super::names::{is_compressed_name, stem};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::{Sibling, siblings};
 use super::stat::{Inode, stat_file};
@@ -86,7 +86,12 @@ impl Tailer {
     /// Hands on the rest of a content that has no line end.
     fn flush(&mut self, reader: &mut Reader, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let before = tail_len(reader.offset);
-        let mut rest = vec![0; before + self.options.max_line_bytes + 1];
+        if let Err(error) = self.learn_order_of_file(reader) {
+            self.troubles.insert(reader.path.clone(), super::trouble(&reader.path, &error));
+            return Ok(());
+        }
+        let encoding = self.encoding_of(reader);
+        let mut rest = vec![0; before + self.cutter.max + encoding.unit()];
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
         let from = reader.offset - len64(before);
         let len = match read_at(file, &mut rest, from) {
@@ -97,7 +102,7 @@ impl Tailer {
                 return Ok(());
             }
         };
-        if memchr::memchr(b'\n', &rest[before..len]).is_some() {
+        if encoding.line_end(&rest[before..len]).is_some() {
             reader.idle = None;
             return Ok(());
         }
@@ -115,16 +120,14 @@ impl Tailer {
         at: usize,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
-        let (source, observed, max_line) =
-            (self.source, self.clock.now(), self.options.max_line_bytes);
-        let last = Slicer { source, observed, max_line, reader }.last(buffer, at);
-        match last {
-            Some(item) => {
-                self.progress.bytes += len64(buffer.len() - at);
-                self.put(outlet, item)
-            }
-            None => Ok(()),
+        let mut slicer = self.slicer(reader, Ending::Over);
+        let (mut items, mut from) = (Vec::new(), at);
+        while let Some((item, used)) = slicer.next(buffer, from) {
+            from += used;
+            items.push(item);
         }
+        self.progress.bytes += len64(from - at);
+        items.into_iter().try_for_each(|item| self.put(outlet, item))
     }
 
     /// The content is read to its end: its position says so, and stays as long as it may be met
@@ -136,11 +139,69 @@ impl Tailer {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         self.by_inode.retain(|_, owner| *owner != id);
-        if let Some(position) = finished(&reader) {
-            self.put(outlet, Item::Moved { source: self.source, position: position.clone() })?;
-            self.done.push(Done::of(position));
+        let position = finished(&reader);
+        self.done.extend(position.clone().map(Done::of));
+        if let Some(seen) = reader.emptied {
+            let notice = self.notice_emptied(&reader, seen);
+            return self.put(outlet, Item::Gap(Notice { after: position, ..notice }));
         }
-        Ok(())
+        match position {
+            Some(position) => self.put(outlet, Item::Moved { source: self.source, position }),
+            None => Ok(()),
+        }
+    }
+
+    /// A file was emptied in place. Between the last look (or the copy) and the emptying lines may
+    /// have been written that stand nowhere now.
+    fn notice_emptied(&self, reader: &Reader, seen: u64) -> Notice {
+        let (path, offset) = (reader.path.display(), reader.offset);
+        let lost = seen.checked_sub(offset).filter(|bytes| *bytes > 0);
+        let (code, text) = match (lost, reader.is_copy) {
+            (Some(bytes), _) => (
+                "truncated_unread",
+                format!(
+                    "{path} was emptied; at least {bytes} bytes from byte {offset} on were seen there and not found again"
+                ),
+            ),
+            (None, true) => (
+                "emptied",
+                format!(
+                    "{path} was copied and emptied; what was written between the two, behind byte {offset}, if anything, is in neither"
+                ),
+            ),
+            (None, false) => (
+                "emptied",
+                format!(
+                    "{path} was emptied; what was written behind byte {offset} just before, if anything, was not seen"
+                ),
+            ),
+        };
+        let notice = self.notice(code, &reader.path, text);
+        Notice { from: Some(Offset(offset)), bytes: lost, ..notice }
+    }
+
+    /// A compressed copy cannot be read on.
+    fn damaged(
+        &mut self,
+        id: ReaderId,
+        reader: Reader,
+        copy: &Path,
+        error: &std::io::Error,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Stopped> {
+        let (shown, offset) = (copy.display(), reader.offset);
+        let how = match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => "ends too early",
+            _ => "is damaged, or something else stands behind its end",
+        };
+        let text = format!(
+            "{shown} {how} ({error}); what it held from byte {offset} of its text on, if anything, cannot be read"
+        );
+        let notice = self.notice("compressed_damaged", copy, text);
+        self.by_inode.retain(|_, owner| *owner != id);
+        let after = finished(&reader);
+        self.done.extend(after.clone().map(Done::of));
+        self.put(outlet, Item::Gap(Notice { from: Some(Offset(offset)), after, ..notice }))
     }
 
     /// Nothing continues the content.
@@ -184,16 +245,9 @@ impl Tailer {
             ),
         };
         let notice = Notice {
-            source: self.source,
-            code,
-            text,
-            path: Some(path_text(&reader.path)),
             from: Some(Offset(offset)),
-            bytes: None,
-            records: None,
-            observed: self.clock.now(),
             after: finished(&reader),
-            marks: Vec::new(),
+            ..self.notice(code, &reader.path, text)
         };
         self.by_inode.retain(|_, owner| *owner != id);
         self.done.extend(finished(&reader).map(Done::of));
@@ -211,27 +265,23 @@ impl Tailer {
         else {
             return Ok(());
         };
-        let failed = archive.fill(tail_len(reader.offset) + MAX_CHUNK_BYTES).is_err();
+        let failed = archive.fill(tail_len(reader.offset) + MAX_CHUNK_BYTES).err();
         let mut at = tail_len(reader.offset);
-        let (source, observed, max_line) =
-            (self.source, self.clock.now(), self.options.max_line_bytes);
-        let mut slicer = Slicer { source, observed, max_line, reader: &mut reader };
+        let mut slicer = self.slicer(&mut reader, Ending::Open);
+        let (mut items, from) = (0, at);
         while let Some((item, used)) = slicer.next(&archive.pending, at) {
             at += used;
-            self.progress.items += 1;
-            self.progress.bytes += len64(used);
+            items += 1;
             outlet.put(item)?;
         }
+        self.progress.items += items;
+        self.progress.bytes += len64(at - from);
         self.progress.more = true;
-        if failed {
-            let missing = Missing {
-                tries: 0,
-                tries_left: 0,
-                unread: None,
-                truncated: false,
-                not_at_home: false,
-            };
-            return self.lost(id, reader, &missing, outlet);
+        if let Some(error) = failed {
+            // What could be unpacked is there, if only a part of a line.
+            let pending = std::mem::take(&mut archive.pending);
+            self.put_last(&mut reader, &pending, at, outlet)?;
+            return self.damaged(id, reader, &archive.path, &error, outlet);
         }
         if archive.ended {
             let pending = std::mem::take(&mut archive.pending);
@@ -340,26 +390,37 @@ impl Tailer {
 
     /// Closes the files that have been quiet for longest, beyond the limit.
     pub(crate) fn close_quiet(&mut self) {
-        let is_open = |reader: &&Reader| matches!(reader.place, Place::Inode(Some(_)));
-        let open = self.readers.values().filter(is_open).count();
-        let Some(surplus) =
-            open.checked_sub(self.options.max_open_files).filter(|surplus| *surplus > 0)
+        let Some(surplus) = self
+            .open_files()
+            .checked_sub(self.options.max_open_files)
+            .filter(|surplus| *surplus > 0)
         else {
             return;
         };
         let mut quiet: Vec<(u64, ReaderId)> = self
             .readers
             .iter()
-            .filter(|(_, reader)| {
-                matches!(reader.place, Place::Inode(Some(_))) && may_close(reader)
-            })
+            .filter(|(_, reader)| reader.is_open() && may_close(reader))
             .map(|(id, reader)| (reader.used, *id))
             .collect();
         quiet.sort_unstable();
         for (_, id) in quiet.into_iter().take(surplus) {
-            if let Some(reader) = self.readers.get_mut(&id) {
+            self.close(id);
+        }
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        self.readers.values().filter(|reader| reader.is_open()).count()
+    }
+
+    /// Closes a file if it can be found again; true if it did.
+    pub(crate) fn close(&mut self, id: ReaderId) -> bool {
+        match self.readers.get_mut(&id) {
+            Some(reader) if reader.is_open() && may_close(reader) => {
                 reader.place = Place::Inode(None);
+                true
             }
+            _ => false,
         }
     }
 }

@@ -6,16 +6,20 @@ use std::path::{Path, PathBuf};
 
 use custody_event::position::Fingerprint;
 
-use super::content::{Head, head_of, read_at, tail_of};
+use super::content::{Head, head_of, len64, read_at, tail_of};
 use super::cut::SKIP_LINE;
-use super::names::{family, is_compressed_name, is_rotation_of, numbered_base, path_text};
+use super::names::{family, is_compressed_name, is_rotation_of, numbered_base};
 use super::reader::{Done, Missing, Place, Reader, ReaderId};
 use super::search::siblings;
 use super::stat::{Inode, Stat, stat_file};
 use super::tailer::{Hunt, SEARCH_SCANS, Tailer};
 use super::walk::{Found, is_absent};
 use super::{Start, trouble};
-use crate::sources::{Item, Notice, Outlet, Stopped};
+use crate::sources::{Encoding, Item, Outlet, Stopped};
+
+/// So many files that nothing was read of may be open whatever the limit is: a closed file that is
+/// renamed before it has a name is harder to find again.
+const UNREAD_OPEN_FILES: usize = 64;
 
 impl Tailer {
     pub(crate) fn scan(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
@@ -24,6 +28,7 @@ impl Tailer {
         let found = self.walk.look();
         self.refresh_troubles(&found);
         let unreadable = self.attach(&found);
+        self.pay(outlet)?;
         self.notice_vanished_blind(&found, outlet)?;
         self.search_missing(&unreadable, outlet)?;
         self.adopt(&found, &unreadable, outlet)?;
@@ -163,21 +168,11 @@ impl Tailer {
         for (inode, path) in gone {
             let Some((_, size)) = self.blind.remove(&inode) else { continue };
             self.hunt(path.clone());
-            let notice = Notice {
-                source: self.source,
-                code: "unreadable",
-                text: format!(
-                    "{} went away before it could be opened; it held at least {size} bytes",
-                    path.display()
-                ),
-                path: Some(path_text(&path)),
-                from: None,
-                bytes: None,
-                records: None,
-                observed: self.clock.now(),
-                after: None,
-                marks: Vec::new(),
-            };
+            let text = format!(
+                "{} went away before it could be opened; it held at least {size} bytes",
+                path.display()
+            );
+            let notice = self.notice("unreadable", &path, text);
             self.put(outlet, Item::Gap(notice))?;
         }
         Ok(())
@@ -216,6 +211,7 @@ impl Tailer {
             (kin.base(path).is_none(), stat.modified_ns, times_rotated)
         });
         let mut begun: Vec<(PathBuf, ReaderId)> = Vec::new();
+        let mut open = self.open_files();
         for (path, stat) in fresh {
             if is_compressed_name(path) {
                 log::debug!(path:% = path.display(); "a compressed file is not read as text");
@@ -223,6 +219,11 @@ impl Tailer {
                 continue;
             }
             let Some(id) = self.adopt_one(path, stat, outlet)? else { continue };
+            open += 1;
+            if open > self.options.max_open_files.max(UNREAD_OPEN_FILES) {
+                // It is opened again when its turn comes.
+                open -= usize::from(self.close_unread(id));
+            }
             let after = kin.before(self, path, &begun);
             for earlier in after {
                 self.put_after(id, earlier);
@@ -296,6 +297,12 @@ impl Tailer {
         Ok(Some(self.insert(reader)))
     }
 
+    fn close_unread(&mut self, id: ReaderId) -> bool {
+        let Some(reader) = self.readers.get_mut(&id) else { return false };
+        reader.place = Place::Inode(None);
+        true
+    }
+
     /// Was this inode read to its end before, and has it grown since?
     fn revive(&mut self, stat: &Stat, file: &File) -> Revived {
         let mine = |done: &Done| {
@@ -316,10 +323,16 @@ impl Tailer {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         let Place::Inode(Some(file)) = &reader.place else { return Ok(()) };
-        let Ok(end) = end_of(file, reader.size) else { return Ok(()) };
+        let Ok(file) = file.try_clone() else { return Ok(()) };
+        if self.learn_order(reader, |head| read_at(&file, head, 0)).is_err() {
+            return Ok(());
+        }
+        let encoding = self.encoding_of(reader);
+        let size = reader.size - reader.size % len64(encoding.unit());
+        let Ok(end) = end_of(&file, size, encoding) else { return Ok(()) };
         let Some((first, tail, in_line)) = end else { return Ok(()) };
         reader.name(first, 0);
-        reader.offset = reader.size;
+        reader.offset = size;
         reader.tail = tail;
         reader.segment = if in_line { SKIP_LINE } else { 0 };
         let Some(position) = reader.position() else { return Ok(()) };
@@ -386,11 +399,17 @@ fn stands(reader: &mut Reader, here: &[(&Path, &Stat)]) {
 }
 
 /// First record, tail, and whether the end stands within a line.
-fn end_of(file: &File, size: u64) -> std::io::Result<Option<(Fingerprint, Fingerprint, bool)>> {
+fn end_of(
+    file: &File,
+    size: u64,
+    encoding: Encoding,
+) -> std::io::Result<Option<(Fingerprint, Fingerprint, bool)>> {
     let Head::Record(first) = head_of(file)? else { return Ok(None) };
-    let mut last = [0];
-    let got = read_at(file, &mut last, size.saturating_sub(1))?;
-    Ok(tail_of(file, size)?.map(|tail| (first, tail, got == 1 && last[0] != b'\n')))
+    let mut last = [0; 2];
+    let last = &mut last[..encoding.unit()];
+    let got = read_at(file, last, size.saturating_sub(len64(last.len())))?;
+    let in_line = got == last.len() && encoding.line_end(last) != Some(0);
+    Ok(tail_of(file, size)?.map(|tail| (first, tail, in_line)))
 }
 
 /// Who is related to whom by name, indexed once a pass.

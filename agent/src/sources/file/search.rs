@@ -21,6 +21,27 @@ use crate::sources::{Outlet, Stopped};
 /// Scans after which a copy that is damaged behind the offset is read as far as it goes.
 const DAMAGED_SCANS: u32 = 5;
 
+/// Damaged files remembered, at most.
+const MAX_DAMAGED: usize = 1_024;
+
+/// A compressed file that nobody has read and that cannot be read to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Damaged {
+    look: (u64, i64),
+    /// Scans that have found it so.
+    looks: u32,
+    /// Scans that have found it, growing or not.
+    all_looks: u32,
+    last_scan: u64,
+    is_told: bool,
+}
+
+impl Damaged {
+    fn is_waited_for(&self, scan: u64) -> bool {
+        !self.is_told && self.last_scan == scan
+    }
+}
+
 /// A file beside another one.
 pub(crate) struct Sibling {
     pub(crate) path: PathBuf,
@@ -97,9 +118,19 @@ impl Tailer {
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         let outcome = self.search(&reader);
+        let is_emptied = match &outcome {
+            Ok(Search::Plain(_, _, stat)) if stat.inode == home(&reader) => false,
+            Ok(Search::Plain(..) | Search::Packed(_) | Search::Damaged(_)) => {
+                self.lives_on(&reader)
+            }
+            _ => false,
+        };
         let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
         missing.tries += 1;
         let tries = missing.tries;
+        if missing.truncated || missing.not_at_home || is_emptied {
+            reader.emptied = Some(reader.largest);
+        }
         match outcome {
             Ok(Search::Plain(path, file, stat)) => self.go_on_in(id, reader, &path, file, &stat),
             Ok(Search::Packed(path)) => self.unpack(id, reader, &path),
@@ -124,6 +155,13 @@ impl Tailer {
         Ok(())
     }
 
+    /// Does the inode stand there that a content was born in, which was found elsewhere?
+    fn lives_on(&self, reader: &Reader) -> bool {
+        let home = home(reader);
+        let beside = |near: Vec<Sibling>| near.iter().any(|sibling| sibling.stat.inode == home);
+        self.by_inode.contains_key(&home) || siblings(&reader.path).is_ok_and(beside)
+    }
+
     fn go_on_in(&mut self, id: ReaderId, mut reader: Reader, path: &Path, file: File, stat: &Stat) {
         let other = self.by_inode.get(&stat.inode).copied();
         if let Some(other) = other {
@@ -146,6 +184,7 @@ impl Tailer {
     }
 
     fn unpack(&mut self, id: ReaderId, mut reader: Reader, path: &Path) {
+        self.learn_order_of_packed(&mut reader, path);
         let before = len64(tail_len(reader.offset));
         let opened = Archive::open(path).and_then(|mut archive| {
             let there = archive.skip_to(reader.offset - before)?;
@@ -159,6 +198,20 @@ impl Tailer {
             reader.at = None;
         }
         self.readers.insert(id, reader);
+    }
+
+    /// What fails here fails again where the copy is read, and is said there.
+    pub(crate) fn learn_order_of_packed(&self, reader: &mut Reader, path: &Path) {
+        let learnt = self.learn_order(reader, |head| {
+            let mut archive = Archive::open(path)?;
+            archive.fill(head.len())?;
+            let got = archive.pending.len().min(head.len());
+            head[..got].copy_from_slice(&archive.pending[..got]);
+            Ok(got)
+        });
+        if let Err(error) = learnt {
+            log::debug!(path:% = path.display(), error:% = error; "a compressed file's first bytes cannot be read");
+        }
     }
 
     fn search(&self, reader: &Reader) -> io::Result<Search> {
@@ -194,6 +247,9 @@ impl Tailer {
             let names = listed.entry(dir).or_insert_with_key(|dir| list(dir).ok());
             let unfinished = names.as_ref().is_none_or(|names| self.run_hunt(&hunt, names));
             hunt.tries_left = hunt.tries_left.saturating_sub(1);
+            if self.damaged.values().any(|damaged| damaged.is_waited_for(self.scans)) {
+                hunt.tries_left = hunt.tries_left.max(1);
+            }
             if unfinished && hunt.tries_left > 0 {
                 self.hunts.push(hunt);
             }
@@ -217,6 +273,7 @@ impl Tailer {
                 && stat.size > 0
                 && self.is_newer(stat, hunt)
                 && self.is_unknown(&stat.inode)
+                && !self.is_told(stat)
         });
         near.sort_by_key(|sibling| {
             let name = uncompressed(&sibling.path).unwrap_or_else(|| sibling.path.clone());
@@ -314,6 +371,27 @@ impl Tailer {
 
     pub(crate) fn ids_of(&self, who: impl Fn(&Reader) -> bool) -> Vec<ReaderId> {
         self.readers.iter().filter(|(_, reader)| who(reader)).map(|(id, _)| *id).collect()
+    }
+
+    /// It was read as far as it can be, and that was said.
+    fn is_told(&self, stat: &Stat) -> bool {
+        let seen = self.damaged.get(&stat.inode);
+        seen.is_some_and(|seen| seen.is_told && seen.look == (stat.size, stat.modified_ns))
+    }
+
+    /// Has a compressed file that cannot be read to its end stayed as it is for long enough to be
+    /// read as far as that goes?
+    pub(crate) fn is_damaged_for_good(&mut self, stat: &Stat) -> bool {
+        let look = (stat.size, stat.modified_ns);
+        if self.damaged.len() > MAX_DAMAGED {
+            self.damaged.clear();
+        }
+        let new = Damaged { look, looks: 0, all_looks: 0, last_scan: 0, is_told: false };
+        let seen = self.damaged.entry(stat.inode).or_insert(new);
+        seen.looks = if seen.look == look { seen.looks + 1 } else { 0 };
+        (seen.look, seen.all_looks, seen.last_scan) = (look, seen.all_looks + 1, self.scans);
+        seen.is_told = seen.looks >= DAMAGED_SCANS || seen.all_looks >= PARTIAL_COPY_SCANS;
+        seen.is_told
     }
 
     /// Nobody reads this inode now (it may hold something that was read before: see below).

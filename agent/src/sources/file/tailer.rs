@@ -1,22 +1,24 @@
 //! The engine: one step looks at the file system and reads, without ever waiting for anything
 //! but the outlet. [`super::FileSource::run`] is a loop around it; tests drive it by hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use custody_event::position::Fingerprint;
 use custody_event::{Clock, FileIdentity, Offset, Timestamp};
 
-use super::cut::FINISHED;
-use super::names::path_from_text;
+use super::cut::{Cutter, FINISHED};
+use super::names::{path_from_text, path_text};
 use super::reader::{Done, Place, Reader, ReaderId};
+use super::search::Damaged;
 use super::stat::Inode;
 use super::walk::{Found, Walk};
-use super::{FileOptions, SourceError, Start};
+use super::{FileEncoding, FileOptions, SourceError, Start};
 use crate::sources::{
-    FilePosition, Item, MAX_CHUNK_BYTES, Outlet, Saved, SourceIndex, SourceState, Stopped,
-    TAIL_BYTES,
+    Encoding, FilePosition, Item, MAX_CHUNK_BYTES, Notice, Outlet, Saved, SourceIndex, SourceState,
+    Stopped, TAIL_BYTES,
 };
 
 /// Scans that look for a vanished content before it is given up.
@@ -55,6 +57,7 @@ pub struct Tailer {
     pub(crate) source: SourceIndex,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) walk: Walk,
+    pub(crate) cutter: Cutter,
     pub(crate) readers: BTreeMap<ReaderId, Reader>,
     pub(crate) next_id: ReaderId,
     pub(crate) by_inode: HashMap<Inode, ReaderId>,
@@ -64,9 +67,13 @@ pub struct Tailer {
     pub(crate) left_alone: HashMap<Inode, (u64, i64)>,
     /// First records of compressed files, by inode, size and time.
     pub(crate) probed: HashMap<(Inode, u64, i64), Option<Fingerprint>>,
+    /// Rotated compressed files that cannot be read to their end.
+    pub(crate) damaged: HashMap<Inode, Damaged>,
     /// Files that hold something and could not be opened yet: path and size.
     pub(crate) blind: HashMap<Inode, (PathBuf, u64)>,
     pub(crate) troubles: BTreeMap<PathBuf, String>,
+    /// Gaps that have been noticed and not yet handed on.
+    pub(crate) owed: Vec<Notice>,
     pub(crate) buffer: Vec<u8>,
     pub(crate) round: u64,
     pub(crate) scans: u64,
@@ -94,6 +101,7 @@ impl Tailer {
             .map_err(|error| SourceError::Pattern { text: error.to_string() })?;
         Ok(Self {
             walk,
+            cutter: options.cutter()?,
             first_start: saved.is_empty(),
             started_ns: clock.now().micros().saturating_mul(1_000).saturating_sub(CLOCK_SLACK_NS),
             saved: Some(saved),
@@ -107,6 +115,8 @@ impl Tailer {
             hunts: Vec::new(),
             left_alone: HashMap::new(),
             probed: HashMap::new(),
+            damaged: HashMap::new(),
+            owed: Vec::new(),
             blind: HashMap::new(),
             troubles: BTreeMap::new(),
             buffer: vec![0; TAIL_BYTES + MAX_CHUNK_BYTES],
@@ -124,7 +134,7 @@ impl Tailer {
     pub fn step(&mut self, outlet: &mut dyn Outlet) -> Result<Progress, Stopped> {
         self.progress = Progress::default();
         self.scan(outlet)?;
-        self.round(outlet)?;
+        self.round(None, outlet)?;
         Ok(self.progress)
     }
 
@@ -134,8 +144,96 @@ impl Tailer {
     /// The pipeline has stopped.
     pub fn read(&mut self, outlet: &mut dyn Outlet) -> Result<Progress, Stopped> {
         self.progress = Progress::default();
-        self.round(outlet)?;
+        self.round(None, outlet)?;
         Ok(self.progress)
+    }
+
+    /// The same where notifications say which files were written to. False where one of the paths
+    /// is none of ours: then it may be another name of a file of ours.
+    ///
+    /// # Errors
+    /// The pipeline has stopped.
+    pub(crate) fn read_touched(
+        &mut self,
+        paths: &HashSet<PathBuf>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(Progress, bool), Stopped> {
+        self.progress = Progress::default();
+        let mut touched = HashSet::new();
+        let mut all_known = true;
+        for path in paths {
+            let named = self.found.targets.get(path).unwrap_or(path);
+            let stat = self.found.files.get(named);
+            match stat.and_then(|stat| self.by_inode.get(&stat.inode)) {
+                Some(id) => {
+                    touched.insert(*id);
+                }
+                None => all_known = false,
+            }
+        }
+        for id in &touched {
+            // A closed file is opened for it.
+            if let Some(reader) = self.readers.get_mut(id)
+                && !reader.is_open()
+            {
+                reader.idle = None;
+            }
+        }
+        self.round(Some(&touched), outlet)?;
+        Ok((self.progress, all_known))
+    }
+
+    /// Nothing is on its way: what happens next begins with a notification, where there are any.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_settled = |reader: &Reader| {
+            matches!(reader.place, Place::Inode(_))
+                && !reader.is_moved()
+                && !reader.held
+                && reader.back_off.0 == 0
+        };
+        self.hunts.is_empty()
+            && self.troubles.is_empty()
+            && self.blind.is_empty()
+            && self.readers.values().all(is_settled)
+    }
+
+    /// When a record that waits for its end is taken as it is, on the monotonic clock.
+    pub(crate) fn next_flush(&self) -> Option<std::time::Duration> {
+        let flush = self.options.multiline.as_ref()?.flush;
+        let pending = self.readers.values().filter_map(|reader| reader.pending);
+        pending.min().map(|since| since.saturating_add(flush))
+    }
+
+    /// Has this reader's last record waited long enough?
+    pub(crate) fn is_silent(&self, reader: &Reader) -> bool {
+        let Some(multiline) = &self.options.multiline else { return false };
+        let now = self.clock.monotonic();
+        reader.pending.is_some_and(|since| now.saturating_sub(since) >= multiline.flush)
+    }
+
+    /// How a reader's bytes are text, as far as it is known.
+    pub(crate) fn encoding_of(&self, reader: &Reader) -> Encoding {
+        match self.options.encoding {
+            FileEncoding::Fixed(encoding) => encoding,
+            FileEncoding::Utf16 => reader.order.unwrap_or(Encoding::Utf16Le),
+        }
+    }
+
+    /// Learns a content's byte order from its first bytes.
+    pub(crate) fn learn_order(
+        &self,
+        reader: &mut Reader,
+        head: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if self.options.encoding != FileEncoding::Utf16 || reader.order.is_some() {
+            return Ok(());
+        }
+        let mut mark = [0; 2];
+        if head(&mut mark)? == mark.len() {
+            let is_be = mark[..] == *Encoding::Utf16Be.mark();
+            reader.order = Some(if is_be { Encoding::Utf16Be } else { Encoding::Utf16Le });
+        }
+        Ok(())
     }
 
     /// What it shows of itself.
@@ -198,6 +296,30 @@ impl Tailer {
             self.by_inode.remove(&reader.inode);
         }
         Some(reader)
+    }
+
+    /// Says what is lost, before anything else is handed on.
+    pub(crate) fn pay(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
+        for notice in std::mem::take(&mut self.owed) {
+            self.put(outlet, Item::Gap(notice))?;
+        }
+        Ok(())
+    }
+
+    /// A gap of this source.
+    pub(crate) fn notice(&self, code: &'static str, path: &Path, text: String) -> Notice {
+        Notice {
+            source: self.source,
+            code,
+            text,
+            path: Some(path_text(path)),
+            from: None,
+            bytes: None,
+            records: None,
+            observed: self.clock.now(),
+            after: None,
+            marks: Vec::new(),
+        }
     }
 
     pub(crate) fn put(&mut self, outlet: &mut dyn Outlet, item: Item) -> Result<(), Stopped> {

@@ -4,33 +4,63 @@
 //! watches left, an overflow, a network file system) costs time until the next scan and nothing
 //! else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
+/// Paths that were written to are remembered, at most so many between two looks; then all count.
+const MAX_TOUCHED: usize = 4_096;
+/// File systems that others write to without our kernel's knowledge, or that tell little of it
+/// (statfs(2)): NFS, AFS, SMB, CIFS, SMB2, 9P, FUSE, Ceph, Lustre, GFS2, OCFS2.
+const REMOTE: [u64; 11] = [
+    0x6969,
+    0x5346_414f,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x0102_1997,
+    0x6573_5546,
+    0x00c3_6400,
+    0x0bd0_0bd0,
+    0x0116_1970,
+    0x7461_636f,
+];
+
 /// Rings the bell of a running source.
 #[derive(Debug, Clone)]
 pub struct Waker {
     ring: Sender<()>,
     structure: Arc<AtomicBool>,
+    touched: Arc<Mutex<Touched>>,
 }
 
 /// Waits for rings.
 pub(super) struct Bell {
     rung: Receiver<()>,
     structure: Arc<AtomicBool>,
+    touched: Arc<Mutex<Touched>>,
+}
+
+/// What was written to.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    pub(super) paths: HashSet<PathBuf>,
+    /// More than could be remembered.
+    pub(super) all: bool,
 }
 
 pub(super) fn bell() -> (Waker, Bell) {
     let (ring, rung) = bounded(1);
     let structure = Arc::new(AtomicBool::new(false));
-    (Waker { ring, structure: Arc::clone(&structure) }, Bell { rung, structure })
+    let touched = Arc::new(Mutex::new(Touched::default()));
+    let waker = Waker { ring, structure: Arc::clone(&structure), touched: Arc::clone(&touched) };
+    (waker, Bell { rung, structure, touched })
 }
 
 impl Waker {
@@ -40,6 +70,19 @@ impl Waker {
             // Full means that a ring waits already; closed means that nobody listens any more.
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }
+    }
+
+    fn wake_to_read(&self, paths: &[PathBuf]) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in paths {
+            if touched.paths.len() >= MAX_TOUCHED {
+                touched.all = true;
+            } else if !touched.paths.contains(path) {
+                touched.paths.insert(path.clone());
+            }
+        }
+        drop(touched);
+        self.wake();
     }
 
     fn wake_to_scan(&self) {
@@ -54,6 +97,11 @@ impl Bell {
         self.rung.recv_timeout(at_most).is_ok()
     }
 
+    /// What has been written to since the last call.
+    pub(super) fn take_touched(&self) -> Touched {
+        std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Have files come, gone or been renamed since the last call?
     pub(super) fn take_structure(&self) -> bool {
         self.structure.swap(false, Ordering::AcqRel)
@@ -64,12 +112,15 @@ impl Bell {
 pub(super) struct Watch {
     watcher: Option<RecommendedWatcher>,
     dirs: BTreeSet<PathBuf>,
+    /// Those of them from which notifications need not come.
+    remote: BTreeSet<PathBuf>,
     trouble: Option<String>,
 }
 
 impl Watch {
     pub(super) fn new(waker: &Waker, wanted: bool) -> Self {
-        let mut watch = Self { watcher: None, dirs: BTreeSet::new(), trouble: None };
+        let mut watch =
+            Self { watcher: None, dirs: BTreeSet::new(), remote: BTreeSet::new(), trouble: None };
         if !wanted {
             return watch;
         }
@@ -91,12 +142,17 @@ impl Watch {
             drop(watcher.unwatch(gone));
         }
         self.dirs.retain(|dir| wanted.contains(dir));
+        self.remote.retain(|dir| wanted.contains(dir));
         for dir in wanted {
             if self.dirs.contains(&dir) {
                 continue;
             }
             match watcher.watch(&dir, RecursiveMode::NonRecursive) {
                 Ok(()) => {
+                    if is_remote(&dir) {
+                        log::info!(dir:% = dir.display(); "no notifications are to be had from this file system; scanning alone finds what is new there");
+                        self.remote.insert(dir.clone());
+                    }
                     self.dirs.insert(dir);
                 }
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
@@ -107,6 +163,11 @@ impl Watch {
             Some(error) => self.complain(&error),
             None => self.trouble = None,
         }
+    }
+
+    /// Does every change in the directories ring the bell?
+    pub(super) fn is_whole(&self) -> bool {
+        self.watcher.is_some() && self.remote.is_empty() && self.trouble.is_none()
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -124,11 +185,17 @@ impl Watch {
     }
 }
 
+fn is_remote(dir: &Path) -> bool {
+    // What cannot be asked is looked at as if it were.
+    let kind = rustix::fs::statfs(dir).map(|found| u64::try_from(found.f_type).unwrap_or(0));
+    kind.map_or(true, |kind| REMOTE.contains(&kind))
+}
+
 fn heard(waker: &Waker, event: &notify::Result<notify::Event>) {
     match event {
         Ok(event) if event.need_rescan() => waker.wake_to_scan(),
         Ok(event) => match event.kind {
-            EventKind::Modify(ModifyKind::Data(_)) => waker.wake(),
+            EventKind::Modify(ModifyKind::Data(_)) => waker.wake_to_read(&event.paths),
             // Opening and closing are what we do ourselves.
             EventKind::Access(_) => {}
             _ => waker.wake_to_scan(),

@@ -3,7 +3,7 @@
 //! The walk is the truth; a file system's notifications are only a hint to walk sooner. A pattern
 //! without wildcards costs one `stat`. Symbolic links are followed, loops are not.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -38,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) dirs: BTreeSet<PathBuf>,
     /// Directories of files that symbolic links point to (to be watched too).
     pub(crate) link_dirs: BTreeSet<PathBuf>,
+    /// Files that symbolic links point to, and the links.
+    pub(crate) targets: HashMap<PathBuf, PathBuf>,
     /// What could not be looked at.
     pub(crate) errors: Vec<(PathBuf, io::Error)>,
 }
@@ -181,6 +183,7 @@ fn note_link(path: &Path, found: &mut Found) {
         && let Some(dir) = target.parent()
     {
         found.link_dirs.insert(dir.to_path_buf());
+        found.targets.insert(target, path.to_path_buf());
     }
 }
 

@@ -42,7 +42,10 @@ impl Latencies {
         sheet.add(&format!("{name}, worst"), "ms", at(100));
     }
 
-    fn between(appended: &[Instant], arrived: &BTreeMap<usize, Instant>) -> anyhow::Result<Self> {
+    pub(super) fn between(
+        appended: &[Instant],
+        arrived: &BTreeMap<usize, Instant>,
+    ) -> anyhow::Result<Self> {
         let mut all = Vec::new();
         for (number, begun) in appended.iter().enumerate() {
             let arrived =
@@ -53,7 +56,7 @@ impl Latencies {
     }
 }
 
-fn user(number: usize) -> String {
+pub(super) fn user(number: usize) -> String {
     format!("lat{number:06}")
 }
 
@@ -77,7 +80,7 @@ fn append(log: &Path, lines: u32) -> anyhow::Result<Vec<Instant>> {
     Ok(appended)
 }
 
-fn line(user: &str) -> String {
+pub(super) fn line(user: &str) -> String {
     let stamp = syslog_time(shell::now());
     format!("{stamp} web1 sshd[77]: Failed password for {user} from 192.0.2.1 port 4022 ssh2\n")
 }
@@ -115,7 +118,7 @@ fn start_agent(
 }
 
 /// Blocks that came by, with the time of the collector's 200.
-type Passed = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
+pub(super) type Passed = Arc<Mutex<Vec<(Instant, Vec<u8>)>>>;
 
 /// Append → acknowledged, with a collector that does not index.
 pub(super) fn durable(programs: &Programs, place: &Path, lines: u32) -> anyhow::Result<Latencies> {
@@ -129,6 +132,11 @@ pub(super) fn durable(programs: &Programs, place: &Path, lines: u32) -> anyhow::
     })?;
     agent.daemon.stop(Duration::from_secs(30))?;
     collector.daemon.stop(Duration::from_secs(30))?;
+    Latencies::between(&appended, &arrivals(&passed)?)
+}
+
+/// When each of our lines was acknowledged first.
+pub(super) fn arrivals(passed: &Passed) -> anyhow::Result<BTreeMap<usize, Instant>> {
     let passed = std::mem::take(&mut *passed.lock().unwrap_or_else(PoisonError::into_inner));
     let mut arrived = BTreeMap::new();
     for (at, bytes) in passed {
@@ -136,10 +144,10 @@ pub(super) fn durable(programs: &Programs, place: &Path, lines: u32) -> anyhow::
             arrived.entry(number).or_insert(at);
         }
     }
-    Latencies::between(&appended, &arrived)
+    Ok(arrived)
 }
 
-fn relay(collector: SocketAddr, passed: &Passed) -> anyhow::Result<Server> {
+pub(super) fn relay(collector: SocketAddr, passed: &Passed) -> anyhow::Result<Server> {
     let passed = Arc::clone(passed);
     let server = Server::start(Arc::new(move || -> Handler {
         let client = Mutex::new(Client::new(collector, None));

@@ -3,8 +3,10 @@
 
 mod agent;
 mod collector;
+mod files;
 mod latency;
 mod load;
+mod packs;
 mod queries;
 mod sheet;
 mod yardsticks;
@@ -21,6 +23,13 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Blocks → evidence → index → queries.
     Collector(collector::Args),
+    /// Instructions per record of rule packs (valgrind).
+    Packs(packs::Args),
+    /// What `packs` counts.
+    #[command(hide = true)]
+    PackReading(packs::Reading),
+    /// Thousands of files tailed at once, few of them written to.
+    Files(files::Args),
 }
 
 /// Where and how.
@@ -53,6 +62,9 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
+        Command::Packs(args) => packs::run(args),
+        Command::PackReading(args) => packs::read(args),
+        Command::Files(args) => files::run(args),
     }
 }
 

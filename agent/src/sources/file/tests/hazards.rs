@@ -495,7 +495,7 @@ fn a_reused_inode_is_a_new_file() {
         tail: Fingerprint::of(b"elsewhere"),
         ..position
     };
-    bench.tailer = start(&bench.options, vec![old]);
+    bench.tailer = start(&bench.options, &bench.clock, vec![old]);
     bench.past.clear();
     bench.scans(8);
     assert_eq!(bench.lines(), expected(0..100));
@@ -767,4 +767,243 @@ fn the_observed_time_comes_from_the_clock() {
     assert!(chunk.observed >= before);
     assert_eq!(chunk.source, SourceIndex(3));
     assert_eq!(chunk.file.path, bench.path("a.log").to_str().unwrap());
+}
+
+fn packed(parts: &[&str]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in parts {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(part.as_bytes()).unwrap();
+        out.extend(encoder.finish().unwrap());
+    }
+    out
+}
+
+/// What is known of a rotated file when it is found packed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Met {
+    /// It was read in part.
+    InPart,
+    /// It was never seen.
+    Never,
+}
+
+/// A log that was read up to line 5, rotated to a packed file with these bytes, and begun again.
+fn rotated(met: Met, name: &str, bytes: &[u8]) -> Bench {
+    let mut bench = Bench::new("a.log");
+    let read = if met == Met::InPart { 0..5 } else { 1_000..1_005 };
+    bench.append("a.log", numbered(read));
+    bench.settle();
+    bench.restart();
+    if met == Met::Never {
+        bench.rename("a.log", "a.log.2");
+    } else {
+        fs::remove_file(bench.path("a.log")).unwrap();
+    }
+    fs::write(bench.path(name), bytes).unwrap();
+    bench.append("a.log", numbered(20..23));
+    bench
+}
+
+impl Bench {
+    fn new_lines(&self) -> Vec<String> {
+        self.lines().into_iter().filter(|line| !line.starts_with("line 100")).collect()
+    }
+}
+
+#[test]
+fn all_members_and_frames_are_read_and_padding_is_nothing() {
+    let texts = [numbered(0..3), String::new(), numbered(3..9), numbered(9..20)];
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut padded = packed(&texts);
+    padded.extend([0; 100_000]);
+    let frames: Vec<u8> = texts
+        .iter()
+        .flat_map(|text| zstd::stream::encode_all(text.as_bytes(), 1).unwrap())
+        // A skippable frame (RFC 8878) between others says nothing.
+        .chain([0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3])
+        .chain(zstd::stream::encode_all(&b""[..], 1).unwrap())
+        .collect();
+    for met in [Met::InPart, Met::Never] {
+        for (name, bytes) in [
+            ("a.log.1.gz", packed(&texts)),
+            ("a.log.1.gz", padded.clone()),
+            ("a.log.1.zst", frames.clone()),
+        ] {
+            let mut bench = rotated(met, name, &bytes);
+            bench.scans(20);
+            assert_eq!(bench.new_lines(), expected(0..23), "{met:?} {name} {}", bytes.len());
+            bench.restart();
+            bench.scans(40);
+            assert_eq!(bench.new_lines(), expected(0..23), "{met:?} {name} {}", bytes.len());
+            bench.expect_no_gaps();
+        }
+    }
+}
+
+#[test]
+fn a_damaged_packed_file_is_read_as_far_as_it_goes_and_the_gap_names_it_and_the_place() {
+    let text = numbered(0..20);
+    let garbage = [packed(&[&text]), b"no member".to_vec()].concat();
+    let mut zstd_garbage = zstd::stream::encode_all(text.as_bytes(), 1).unwrap();
+    zstd_garbage.extend(b"no frame");
+    let long = numbered(0..200_000);
+    let mut cut = packed(&[&long]);
+    cut.truncate(cut.len() - 9_000);
+    let mut zstd_cut = zstd::stream::encode_all(long.as_bytes(), 1).unwrap();
+    zstd_cut.truncate(zstd_cut.len() / 2);
+    let mut second = packed(&[&text, &numbered(20..40)]);
+    second.truncate(second.len() - 4);
+    for met in [Met::InPart, Met::Never] {
+        for (name, bytes, whole, what) in [
+            ("a.log.1.gz", &garbage, true, "behind its end"),
+            ("a.log.1.zst", &zstd_garbage, true, "behind its end"),
+            ("a.log.1.gz", &cut, false, "too early"),
+            ("a.log.1.zst", &zstd_cut, false, "too early"),
+            ("a.log.1.gz", &second, true, "too early"),
+        ] {
+            let mut bench = rotated(met, name, bytes);
+            bench.scans(40);
+            let context = format!("{met:?} {name} {what}: {:?}", bench.gaps());
+            let gaps: Vec<&Notice> = bench.gaps();
+            assert_eq!(gaps.len(), 1, "{context}");
+            assert_eq!(gaps[0].code, "compressed_damaged", "{context}");
+            assert!(gaps[0].text.contains(what), "{context}");
+            assert_eq!(gaps[0].path.as_deref(), bench.path(name).to_str(), "{context}");
+            let packed: Vec<&Chunk> = bench
+                .chunks()
+                .filter(|chunk| {
+                    Some(&chunk.after.identity)
+                        == gaps[0].after.as_ref().map(|after| &after.identity)
+                })
+                .collect();
+            let end = packed.last().map(|chunk| chunk.after.offset);
+            assert_eq!(gaps[0].from, end, "{context}");
+            let lines = bench.new_lines();
+            if whole {
+                assert!(lines.starts_with(&expected(0..20)), "{context} {lines:?}");
+            } else {
+                assert!(lines.len() > 100, "{context} {}", lines.len());
+            }
+            assert!(lines.ends_with(&expected(20..23)), "{context}");
+            bench.restart();
+            bench.scans(40);
+            assert_eq!((bench.new_lines(), bench.gaps().len()), (lines, 1), "said once; {context}");
+        }
+    }
+}
+
+#[test]
+fn what_may_have_been_written_just_before_a_file_was_emptied_is_a_gap_with_its_place() {
+    let mut bench = Bench::new("a.log");
+    bench.append("a.log", numbered(0..5));
+    bench.settle();
+    copytruncate(&bench, "a.log", "a.log.1");
+    bench.append("a.log", numbered(5..7));
+    bench.scans(40);
+    assert_eq!(bench.lines(), expected(0..7));
+    let [gap] = &bench.gaps()[..] else { panic!("{:?}", bench.gaps()) };
+    assert_eq!((gap.code, gap.from.unwrap().get(), gap.bytes), ("emptied", 35, None));
+    fs::write(bench.path("a.log"), "never e").unwrap();
+    bench.settle();
+    fs::write(bench.path("a.log"), "x\n").unwrap();
+    bench.scans(40);
+    let codes: Vec<&str> = bench.gaps().iter().map(|gap| gap.code).collect();
+    assert_eq!(codes, ["emptied", "emptied", "truncated_unread"], "{:?}", bench.gaps());
+    assert_eq!(bench.lines().last().unwrap(), "x");
+}
+
+#[test]
+fn loops_of_links_end_and_a_changed_target_is_read_from_its_first_byte() {
+    let mut bench = Bench::new("logs/**/*.log");
+    fs::create_dir_all(bench.path("logs/x")).unwrap();
+    symlink(bench.path("logs"), bench.path("logs/x/up")).unwrap();
+    symlink(bench.path("logs/x"), bench.path("logs/x/self")).unwrap();
+    symlink(bench.path("logs/nowhere"), bench.path("logs/dangling.log")).unwrap();
+    bench.append("logs/x/a.log", numbered(0..3));
+    bench.settle();
+    assert_eq!(bench.lines(), expected(0..3), "read once, by whichever name");
+    assert!(bench.tailer.found.files.len() < 100, "{}", bench.tailer.found.files.len());
+    fs::create_dir(bench.path("release-1")).unwrap();
+    fs::create_dir(bench.path("release-2")).unwrap();
+    bench.append("release-1/b.log", numbered(3..5));
+    bench.append("release-2/b.log", numbered(5..8));
+    symlink(bench.path("release-1"), bench.path("logs/current")).unwrap();
+    bench.settle();
+    fs::remove_file(bench.path("logs/current")).unwrap();
+    symlink(bench.path("release-2"), bench.path("logs/current")).unwrap();
+    bench.scans(40);
+    assert_eq!(bench.lines(), expected(0..8));
+    bench.expect_no_gaps();
+}
+
+#[test]
+fn a_closed_file_whose_permission_is_lost_waits_and_goes_on_without_a_gap() {
+    let mut bench = Bench::with("*.log", |options| options.max_open_files = 0);
+    bench.append("a.log", numbered(0..3));
+    bench.settle();
+    let path = bench.path("a.log");
+    let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    bench.append("a.log", numbered(3..5));
+    set(0o000);
+    if File::open(&path).is_ok() {
+        println!("skipped: this user may read everything");
+        return;
+    }
+    bench.scans(30);
+    assert_eq!(bench.lines(), expected(0..3));
+    let state = bench.tailer.state();
+    assert!(state.trouble.unwrap().contains("setfacl"));
+    assert!(state.behind_bytes > 0);
+    bench.restart();
+    bench.scans(10);
+    assert!(bench.tailer.state().trouble.is_some());
+    set(0o644);
+    bench.scans(100);
+    assert_eq!(bench.lines(), expected(0..5));
+    assert_eq!(bench.tailer.state().trouble, None);
+    bench.expect_no_gaps();
+}
+
+#[test]
+fn no_more_files_are_open_at_once_than_allowed_not_even_at_the_first_look() {
+    let mut bench = Bench::with("*.log", |options| options.max_open_files = 80);
+    for n in 0..300 {
+        bench.append(&format!("worker-{n}.log"), format!("{n}\n"));
+    }
+    let open = |bench: &Bench| bench.tailer.open_files();
+    bench.tailer.scan(&mut bench.sink).unwrap();
+    assert!(open(&bench) <= 80, "{}", open(&bench));
+    bench.tailer.round(None, &mut bench.sink).unwrap();
+    assert!(open(&bench) <= 80, "{}", open(&bench));
+    bench.settle();
+    assert_eq!(bench.lines().len(), 300);
+}
+
+#[test]
+fn a_notification_reads_the_file_that_it_names_open_or_closed_and_by_any_name() {
+    for max_open in [0, 512] {
+        let mut bench = Bench::with("logs/*.log", |options| options.max_open_files = max_open);
+        fs::create_dir(bench.path("logs")).unwrap();
+        for name in ["a", "b"] {
+            bench.append(&format!("logs/{name}.log"), format!("{name} 1\n"));
+        }
+        bench.append("far", "far 1\n");
+        symlink(bench.path("far"), bench.path("logs/c.log")).unwrap();
+        fs::hard_link(bench.path("logs/b.log"), bench.path("logs/d.log")).unwrap();
+        bench.settle();
+        for (written, named) in
+            [("logs/a.log", "logs/a.log"), ("logs/b.log", "logs/d.log"), ("far", "far")]
+        {
+            bench.append(written, "2\n");
+            let before = bench.lines().len();
+            let path = fs::canonicalize(bench.path(named)).unwrap();
+            let touched = std::collections::HashSet::from([path]);
+            let (_, known) = bench.tailer.read_touched(&touched, &mut bench.sink).unwrap();
+            assert!(known);
+            assert_eq!(bench.lines().len(), before + 1, "{written} {max_open}");
+        }
+        let stranger = std::collections::HashSet::from([bench.path("logs/x.txt")]);
+        assert!(!bench.tailer.read_touched(&stranger, &mut bench.sink).unwrap().1);
+    }
 }

@@ -1,0 +1,84 @@
+//! Lets requests in, or records that it did not.
+
+use custody_event::EventView;
+use http::HeaderMap;
+
+use super::permission::Permission;
+use super::principal::{Authenticator, Principal, Standing};
+use crate::own::{Act, Acts};
+use crate::query::problem::Problem;
+
+/// The token of an `Authorization` header.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Who is known, and where it is told.
+#[derive(Clone, Copy)]
+pub struct Gate<'a> {
+    /// Knows tokens.
+    pub auth: &'a dyn Authenticator,
+    /// Takes what was refused.
+    pub acts: Option<&'a Acts>,
+}
+
+impl Gate<'_> {
+    /// Who asks, whatever they may do.
+    ///
+    /// # Errors
+    /// 401; a token that is over, revoked or a disabled user's is answered like an unknown one, and
+    /// recorded by its name.
+    pub fn known(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let standing = bearer(headers).map(|token| self.auth.judge(token));
+        match standing {
+            Some(Standing::Good(principal)) => Ok(principal),
+            Some(Standing::Lapsed(who, why)) => {
+                self.tell(Act::Denied { who: Some(who), what: why.name().to_owned() });
+                Err(Problem::unauthenticated())
+            }
+            Some(Standing::Unknown) => {
+                self.tell(Act::Denied { who: None, what: "unknown_token".to_owned() });
+                Err(Problem::unauthenticated())
+            }
+            None => Err(Problem::unauthenticated()),
+        }
+    }
+
+    /// Who asks, if they may do this.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn admit(&self, headers: &HeaderMap, to: Permission) -> Result<Principal, Problem> {
+        let principal = self.known(headers)?;
+        if principal.may(to) {
+            return Ok(principal);
+        }
+        self.denied(&principal, to.name());
+        Err(Problem::forbidden(&principal.name, to))
+    }
+
+    /// Is this event within what they may see? One that is not is recorded, and must be answered as
+    /// one that is not there.
+    #[must_use]
+    pub fn sees(&self, who: &Principal, event: &[u8]) -> bool {
+        let sees = EventView::read(event).is_ok_and(|event| who.sees(&event));
+        if !sees {
+            self.denied(who, "outside_scope");
+        }
+        sees
+    }
+
+    /// Writes down that somebody who is known was refused something.
+    pub fn denied(&self, who: &Principal, what: &str) {
+        self.tell(Act::Denied { who: Some(who.name.clone()), what: what.to_owned() });
+    }
+
+    fn tell(&self, act: Act) {
+        if let Some(acts) = self.acts {
+            acts.record(act);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What may be asked for: the request, held against the quotas of this collector.
+
+use custody_event::Timestamp;
+use serde::Deserialize;
+
+use super::{Format, Options, Row, Spec};
+use crate::access::{Principal, Scope};
+use crate::query::filter::{Expr, Filter};
+use crate::query::params;
+use crate::query::problem::Problem;
+
+/// A name is one line of a table.
+const MAX_NAME_CHARS: usize = 200;
+
+/// The body of `POST /v1/exports`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) format: String,
+    pub(super) q: String,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) bom: bool,
+}
+
+/// A body of JSON.
+pub(super) fn body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::bad("body", format!("the body cannot be read: {error}")))
+}
+
+pub(super) fn name(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > MAX_NAME_CHARS || text.contains(char::is_control) {
+        return Err(Problem::bad("name", "1 to 200 characters without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn format(text: &str) -> Result<Format, Problem> {
+    Format::from_name(text).ok_or_else(|| {
+        let all: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
+        Problem::bad("format", format!("{text:?} is none of {}", all.join(", ")))
+    })
+}
+
+impl Asked {
+    /// What is to be made, if it may be.
+    pub(super) fn spec(
+        &self,
+        now: Timestamp,
+        options: &Options,
+        has_log: bool,
+        who: &Principal,
+    ) -> Result<Spec, Problem> {
+        let mut spec = Spec {
+            name: name(&self.name)?,
+            format: format(&self.format)?,
+            q: self.q.trim().to_owned(),
+            from: None,
+            to: None,
+            bom: self.bom,
+            scopes: who.scopes.to_vec(),
+            schedule: None,
+        };
+        may_bundle(spec.format, has_log, who)?;
+        let pairs = [("q", &self.q), ("from", &self.from), ("to", &self.to)];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.clone()));
+        let filter = params::search(&pairs, now)?.filter;
+        (spec.from, spec.to) = (filter.from, filter.to);
+        quotas(&mut spec, now, options)?;
+        Ok(spec)
+    }
+}
+
+/// A bundle shows the headers of the whole log: every host's and tenant's.
+pub(super) fn may_bundle(format: Format, has_log: bool, who: &Principal) -> Result<(), Problem> {
+    if format != Format::Bundle {
+        return Ok(());
+    }
+    if !has_log {
+        let what = "this collector keeps no transparency log, of which a bundle is made";
+        return Err(Problem::refused("format", what));
+    }
+    if !who.sees_all() {
+        let what = "a bundle shows the headers of the whole log: only those who see all events may have one";
+        return Err(Problem::refused("format", what));
+    }
+    Ok(())
+}
+
+/// Refuses what reaches too far; where a range is bounded, an open end is now.
+pub(super) fn quotas(spec: &mut Spec, now: Timestamp, options: &Options) -> Result<(), Problem> {
+    let micros = |period: custody_config::Period| {
+        i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000)
+    };
+    if let Some(max) = options.max_age {
+        let earliest = now.plus_micros(-micros(max));
+        if spec.from.is_none_or(|from| from < earliest) {
+            let what = format!(
+                "exports reach back {max} at most (`exports.max_age`): name a `from` of {earliest} \
+                 or later"
+            );
+            return Err(Problem::refused("from", what));
+        }
+    }
+    let Some(max) = options.max_range else { return Ok(()) };
+    let to = *spec.to.get_or_insert(now);
+    let Some(from) = spec.from else {
+        let what = format!("exports are of {max} at most (`exports.max_range`): name a `from`");
+        return Err(Problem::refused("from", what));
+    };
+    if to.micros().saturating_sub(from.micros()) > micros(max) {
+        let what = format!(
+            "exports are of {max} at most (`exports.max_range`); from {from} that is until {}",
+            from.plus_micros(micros(max))
+        );
+        return Err(Problem::refused("to", what));
+    }
+    Ok(())
+}
+
+impl Row {
+    /// Which events are in it. Times like `7d` in the search line count from when it was asked.
+    pub(super) fn filter(&self) -> Result<Filter, Problem> {
+        let text = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+        let pairs = [
+            ("q".to_owned(), self.spec.q.clone()),
+            ("from".to_owned(), text(self.spec.from)),
+            ("to".to_owned(), text(self.spec.to)),
+        ];
+        let mut filter = params::search(&pairs, self.created)?.filter;
+        let mut all: Vec<Expr> = self.spec.scopes.iter().filter_map(Scope::expr).collect();
+        if !all.is_empty() {
+            all.push(filter.expr);
+            filter.expr = Expr::All(all);
+        }
+        Ok(filter)
+    }
+
+    /// The name of the file as people keep it: no separators, nothing that a shell minds.
+    pub(super) fn file_name(&self) -> String {
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let name: String = self.spec.name.chars().map(plain).take(80).collect();
+        let name = name.trim_matches(['.', '_']);
+        let name = if name.is_empty() { "export" } else { name };
+        format!("{name}.{}", self.spec.format.extension())
+    }
+}

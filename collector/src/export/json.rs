@@ -1,0 +1,62 @@
+//! JSON (one array) and NDJSON (a line each): the canonical bytes as the evidence has them.
+
+use serde_json::Value;
+
+use super::{ExportError, Form, Part, Totals};
+
+/// A line each.
+pub(super) struct Ndjson;
+
+impl Form for Ndjson {
+    fn begin(&mut self, _out: &mut Part) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError> {
+        out.put(event)?;
+        out.put(b"\n")
+    }
+
+    fn pause(&self) -> Option<Value> {
+        Some(Value::Null)
+    }
+
+    fn resume(&mut self, _state: Value) -> Result<(), ExportError> {
+        Ok(())
+    }
+
+    fn end(&mut self, _totals: &Totals, _out: &mut Part) -> Result<(), ExportError> {
+        Ok(())
+    }
+}
+
+/// One array, an event a line.
+#[derive(Default)]
+pub(super) struct Json {
+    some: bool,
+}
+
+impl Form for Json {
+    fn begin(&mut self, out: &mut Part) -> Result<(), ExportError> {
+        out.put(b"[")
+    }
+
+    fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError> {
+        out.put(if self.some { b",\n" } else { b"\n" })?;
+        self.some = true;
+        out.put(event)
+    }
+
+    fn pause(&self) -> Option<Value> {
+        Some(Value::Bool(self.some))
+    }
+
+    fn resume(&mut self, state: Value) -> Result<(), ExportError> {
+        self.some = state == Value::Bool(true);
+        Ok(())
+    }
+
+    fn end(&mut self, _totals: &Totals, out: &mut Part) -> Result<(), ExportError> {
+        out.put(b"\n]\n")
+    }
+}
