@@ -74,8 +74,8 @@ fn rows() -> Vec<Row> {
     vec![
         row(GET, "/healthz", "/healthz", Anybody, 200),
         row(GET, "/readyz", "/readyz", Anybody, 200),
-        // From loopback, as here; from elsewhere a reader without a scope.
-        row(GET, "/metrics", "/metrics", Anybody, 200),
+        // To loopback without a token; here nobody comes from there.
+        row(GET, "/metrics", "/metrics", Unbounded { agents: false }, 200),
         row(GET, "/tlog/checkpoint", "/tlog/checkpoint", Anybody, 200),
         row(GET, "/tlog/tile/{*path}", "/tlog/tile/entries/999", insider, 404),
         row(GET, "/v1/log", "/v1/log", insider, 200),
