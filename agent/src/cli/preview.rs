@@ -269,6 +269,8 @@ impl Previewer {
         offset: Offset,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
+        let wanted = self.form.is_none() && self.samples.len() < MAX_DRAFT_LINES;
+        let sample = wanted.then(|| self.reader.clean(line));
         let (verdict, events) = self.reader.events(line, offset);
         self.counts.lines += 1;
         match verdict {
@@ -278,9 +280,7 @@ impl Previewer {
             }
             Verdict::Unmatched { .. } => {
                 self.counts.unmatched += 1;
-                if self.form.is_none() && self.samples.len() < MAX_DRAFT_LINES {
-                    self.samples.push(String::from_utf8_lossy(line).trim_end().to_owned());
-                }
+                self.samples.extend(sample);
             }
             Verdict::Stored { .. } => {}
             Verdict::Many(many) => {
