@@ -104,7 +104,7 @@ fn rows() -> Vec<Row> {
         row(GET, "/v1/schedules", "/v1/schedules", Exports, 200),
         row(POST, "/v1/schedules", "/v1/schedules", Exports, 400),
         row(DELETE, "/v1/schedules/{id}", "/v1/schedules/00", Exports, 404),
-        row(POST, "/v1/retention/run", "/v1/retention/run", Whole(Configure), 200),
+        row(POST, "/v1/retention/run", "/v1/retention/run", Whole(Configure), 400),
         row(GET, "/v1/holds", "/v1/holds", Whole(Hold), 200),
         row(POST, "/v1/holds", "/v1/holds", Whole(Hold), 400),
         row(DELETE, "/v1/holds/{id}", "/v1/holds/0", Whole(Hold), 404),
