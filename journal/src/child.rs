@@ -282,8 +282,20 @@ mod tests {
         ChildOptions { program: path, silence: Duration::from_millis(300) }
     }
 
+    /// A program that was just written cannot be started while another test's child, between its fork and its exec, still
+    /// holds the descriptor it was written through. That passes by itself.
     fn child(dir: &tempfile::TempDir, script: &str) -> Child {
-        Child::open(Target::Directory(dir.path().into()), program(dir, script)).unwrap()
+        let options = program(dir, script);
+        loop {
+            match Child::open(Target::Directory(dir.path().into()), options.clone()) {
+                Err(JournalError::NoJournalctl { error, .. })
+                    if error.kind() == std::io::ErrorKind::ExecutableFileBusy =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     #[test]
