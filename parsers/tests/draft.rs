@@ -60,6 +60,18 @@ fn syslog_lines_are_drafted_behind_their_envelope() {
 }
 
 #[test]
+fn a_draft_holds_no_password_of_the_sample_and_its_tests_pass() {
+    let lines: Vec<String> = (0..30)
+        .map(|n| format!("2026-01-02 03:04:{n:02} [10.0.0.{n}:1] login of \"u{n}\" with password \"pa55-{n}x\" accepted"))
+        .collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let drafted = draft("door", &lines, now()).unwrap();
+    assert!(checked(&drafted.yaml).run_tests().is_good(), "{}", drafted.yaml);
+    assert!(!drafted.yaml.contains("pa55"), "{}", drafted.yaml);
+    assert!(drafted.yaml.contains("password \"***\" accepted"), "{}", drafted.yaml);
+}
+
+#[test]
 fn what_gives_no_draft_says_why() {
     assert_eq!(draft("x", &["", "  "], now()), Err(NoDraft::Empty));
     assert_eq!(draft("x", &["{\"a\":1}"; 9], now()), Err(NoDraft::Json));
