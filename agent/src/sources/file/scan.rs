@@ -98,6 +98,10 @@ impl Tailer {
         let Some(((path, stat), expected)) = here.first().zip(reader.sought()) else { return true };
         let path =
             here.iter().find(|(path, _)| *path == reader.path).map_or(*path, |(path, _)| *path);
+        if is_compressed_name(path) {
+            // What it holds is not read as text: the search looks into it.
+            return true;
+        }
         let checked = File::open(path).and_then(|file| {
             let now = stat_file(&file)?;
             Ok((now.inode == stat.inode && expected.holds(&file)?, now, file))

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::content::{Archive, Expected, Form, len64, tail_len};
+use super::content::{Archive, Expected, Form, Verdict, len64, tail_len};
 use super::names::{is_compressed_name, is_rotation_of, stem, uncompressed};
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Inode, Stat, stat_path};
@@ -120,6 +120,7 @@ impl Tailer {
         let outcome = self.search(&reader);
         let is_emptied = match &outcome {
             Ok(Search::Plain(_, _, stat)) if stat.inode == home(&reader) => false,
+            Ok(Search::Packed(path) | Search::Damaged(path)) if is_home(&reader, path) => false,
             Ok(Search::Plain(..) | Search::Packed(_) | Search::Damaged(_)) => {
                 self.lives_on(&reader)
             }
@@ -418,6 +419,27 @@ fn search_inode(
         if expected.holds(&file)? {
             return Ok(Some(Search::Plain(sibling.path.clone(), file, sibling.stat)));
         }
+        if let Some(search) = search_packed(expected, &sibling.path) {
+            return Ok(Some(search));
+        }
     }
     Ok(None)
+}
+
+/// A content that was first met packed was born in the packed file, and goes on there.
+fn search_packed(expected: &Expected, path: &Path) -> Option<Search> {
+    if !Archive::is_readable_name(path) {
+        return None;
+    }
+    match Archive::check(path, Some(expected)) {
+        Verdict::Continues(_) => Some(Search::Packed(path.to_path_buf())),
+        Verdict::Damaged => Some(Search::Damaged(path.to_path_buf())),
+        Verdict::Incomplete => Some(Search::Later),
+        Verdict::Other => None,
+    }
+}
+
+/// Is the content's own inode what stands at `path`?
+fn is_home(reader: &Reader, path: &Path) -> bool {
+    stat_path(path).is_ok_and(|stat| stat.inode == home(reader))
 }

@@ -17,6 +17,8 @@ use crate::sources::{
 
 mod hazards;
 mod model;
+mod packed;
+mod places;
 mod records;
 mod running;
 
