@@ -1,13 +1,14 @@
 //! Who this agent is: its id and key (made once, kept in the data directory) and its host's id.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use custody_event::ids::{parse_hex, push_hex};
 use custody_event::{AgentId, Digest};
 use custody_evidence::AgentKey;
+use custody_evidence::whole::{PUBLIC, write_whole};
 
 use crate::pipeline::random_secret;
 
@@ -79,7 +80,7 @@ pub fn renew(data_dir: &Path) -> anyhow::Result<()> {
     }
     AgentKey::load_or_create(&key, &secret)?;
     let id_path = data_dir.join("agent.id");
-    write_durably(&id_path, &AgentId(id)).with_context(|| id_path.display().to_string())
+    write_id(&id_path, &AgentId(id)).with_context(|| id_path.display().to_string())
 }
 
 /// Is a new identity being taken on?
@@ -112,20 +113,15 @@ fn load_or_create_id(path: &Path) -> anyhow::Result<AgentId> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut id = [0; 16];
             id.copy_from_slice(&random_secret()?[..16]);
-            write_durably(path, &AgentId(id)).with_context(|| path.display().to_string())?;
+            write_id(path, &AgentId(id)).with_context(|| path.display().to_string())?;
             Ok(AgentId(id))
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
-fn write_durably(path: &Path, id: &AgentId) -> io::Result<()> {
-    let temporary: PathBuf = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    writeln!(file, "{id}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+fn write_id(path: &Path, id: &AgentId) -> io::Result<()> {
+    write_whole(path, format!("{id}\n").as_bytes(), PUBLIC)
 }
 
 /// A digest of the machine id, as machine-id(5) asks of programs that show it to others. A host

@@ -19,15 +19,14 @@
 //! when every output's collector has shown its log.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use custody_event::{AgentId, Seq, StreamId, Timestamp};
 use custody_evidence::entry::Rotated;
+use custody_evidence::whole::{PRIVATE, sync_folder_of, write_whole};
 use custody_evidence::{AgentKey, Entry, Signed, base64};
 use serde::{Deserialize, Serialize};
 
@@ -150,7 +149,7 @@ impl Rotations {
         let mut changed = kept.clone();
         change(&mut changed);
         let bytes = serde_json::to_vec(&changed).map_err(io::Error::other)?;
-        write(&self.path, &bytes)?;
+        write_whole(&self.path, &bytes, PRIVATE)?;
         *kept = changed;
         Ok(())
     }
@@ -186,21 +185,6 @@ impl Rotations {
     }
 }
 
-/// Written whole, durably, readable by this user alone.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
 fn next_path(data_dir: &Path) -> PathBuf {
     data_dir.join("agent.key.next")
 }
@@ -225,7 +209,7 @@ pub fn settle(data_dir: &Path, rotations: &Rotations) -> anyhow::Result<()> {
 fn take_over(data_dir: &Path) -> anyhow::Result<()> {
     let key = data_dir.join("agent.key");
     std::fs::rename(next_path(data_dir), &key)
-        .and_then(|()| sync_folder(&key))
+        .and_then(|()| sync_folder_of(&key))
         .with_context(|| key.display().to_string())
 }
 

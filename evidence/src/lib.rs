@@ -9,6 +9,7 @@
 //! - [`witness`]: what an agent remembers of a log.
 //! - [`proof`]: the proof of one event, in one piece of JSON.
 //! - [`bundle`]: many blocks with everything that proves them, in one file.
+//! - `whole`: files that stand on disk whole, or not at all.
 //! - [`verify`]: judges a bundle or a collector's data directory; `custody-verify` is its program.
 //!
 //! No network, no database, no runtime: whoever has the bytes can check them. Files are opened
@@ -27,6 +28,8 @@ mod scan;
 pub mod segments;
 pub mod tlog;
 pub mod verify;
+#[cfg(feature = "fs")]
+pub mod whole;
 pub mod witness;
 
 pub use chain::{Broken, Chain, Place};

@@ -1,12 +1,12 @@
 //! Enrolment: the agent shows a token once and gets its own; its key never leaves the host.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use custody_config::{Secret, SecretFile};
+use custody_evidence::whole::{PRIVATE, write_whole};
 use reqwest::{Client, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,8 @@ impl TokenStore {
         }
         let granted: Granted = serde_json::from_slice(&text)
             .map_err(|error| format!("the enrolment's answer cannot be read: {error}"))?;
-        keep(&self.kept, &granted.token).map_err(|error| {
+        let line = format!("{}\n", granted.token);
+        write_whole(&self.kept, line.as_bytes(), PRIVATE).map_err(|error| {
             format!("cannot keep the token in {}: {error}", self.kept.display())
         })?;
         Ok(granted.token.into())
@@ -121,16 +122,4 @@ fn refusal(status: StatusCode, text: &[u8], token: &str) -> String {
     let said: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
     let detail = said.get("detail").and_then(|detail| detail.as_str()).unwrap_or("no reason given");
     format!("enrolment refused ({status}: {detail}); check the token in {token}")
-}
-
-/// Written under another name first, so that a crash leaves the old token or the new.
-fn keep(path: &Path, token: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(token.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use custody_evidence::LogReceipt;
 use custody_evidence::tlog::TreeHead;
+use custody_evidence::whole::{PRIVATE, write_whole};
 use reqwest::StatusCode;
 
 use super::custody::CustodyOutput;
-use super::memory::{self, AcceptedFork, Shown, Trouble};
+use super::memory::{AcceptedFork, Shown, Trouble};
 use super::request::{Answer, explain};
 use crate::pipeline::OwnAct;
 
@@ -250,7 +251,8 @@ impl CustodyOutput {
             return;
         };
         let shown = path.display().to_string();
-        let written = tokio::task::spawn_blocking(move || memory::write(&path, &text)).await;
+        let written =
+            tokio::task::spawn_blocking(move || write_whole(&path, text.as_bytes(), PRIVATE)).await;
         let error = match written {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),

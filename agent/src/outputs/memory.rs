@@ -12,9 +12,8 @@
 //! older size: then one question ([`Memory::loose`], [`Memory::prove`]) asks for the proofs from
 //! all these sizes to the newest checkpoint. What does not continue is refused ([`Trouble::Refused`]).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -289,15 +288,4 @@ fn check_continues(before: &TreeHead, now: &TreeHead, proofs: &[From]) -> Result
         let error = Refused::Forked { before: before.size, now: now.size, why };
         Trouble::Refused(error.to_string())
     })
-}
-
-/// Writes it whole, durably.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -35,17 +35,14 @@ mod sight;
 pub(crate) mod throttle;
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
-use custody_event::ids::push_hex;
 use custody_event::{AgentId, Clock, Digest, Timestamp};
 use custody_evidence::PublicKey;
 use custody_evidence::tlog::TreeHead;
+use custody_evidence::whole::{PRIVATE, write_whole};
 
 pub use accounts::{By, NewToken, NewUser, SESSION_LIFE, UserChange, user_name};
 pub(crate) use db::connect;
@@ -484,25 +481,10 @@ fn hash_of(secret: &[u8; 32]) -> Digest {
     Digest::of(token_text(secret).as_bytes())
 }
 
-/// Whole and durable, or not at all; readable by this user alone.
 fn write_token(path: &Path, secret: &[u8; 32]) -> Result<(), AccessError> {
-    let mut text = Vec::with_capacity(65);
-    push_hex(secret, &mut text);
-    text.push(b'\n');
-    let temporary = path.with_extension("token.new");
-    let write = || -> std::io::Result<()> {
-        match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|source| AccessError::File { path: path.to_owned(), source })
+    let line = format!("{}\n", token_text(secret));
+    write_whole(path, line.as_bytes(), PRIVATE)
+        .map_err(|source| AccessError::File { path: path.to_owned(), source })
 }
 
 /// A time as it is shown.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use custody_config::collector::ArchiveConfig;
 use custody_event::{Digest, Timestamp};
+use custody_evidence::whole::{PUBLIC, write_whole};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +24,6 @@ use super::scan::{Going, Seen, each_event};
 use super::{Retain, RetainError, io};
 use crate::own::RetainAct;
 use crate::store::evidence::{Segment, begun_of, make_sparse};
-use crate::tlog::write_whole;
 
 /// A segment in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +75,7 @@ fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), RetainError>
     let path = folder.join("manifest.json");
     let bytes = serde_json::to_vec_pretty(manifest)
         .map_err(|error| io(&path)(std::io::Error::other(error.to_string())))?;
-    write_whole(&path, &bytes).map_err(io(&path))
+    write_whole(&path, &bytes, PUBLIC).map_err(io(&path))
 }
 
 /// SHA-256 and length of a file, as the disk gives it back.

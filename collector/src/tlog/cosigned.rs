@@ -8,7 +8,7 @@ use custody_event::AgentId;
 use custody_evidence::Checkpoint;
 use custody_evidence::note::{Note, NoteError};
 
-use super::{Tlog, TlogError, write_whole};
+use super::{Tlog, TlogError, put};
 
 impl Tlog {
     /// Keeps an agent's cosignature, if the note has one and the kept one is not newer. The caller
@@ -32,8 +32,7 @@ impl Tlog {
         {
             return Ok(());
         }
-        let path = self.witness_path(agent);
-        write_whole(&path, note.as_bytes()).map_err(|source| TlogError::Io { path, source })
+        put(&self.witness_path(agent), note)
     }
 
     /// The newest checkpoint that this agent has cosigned.

@@ -5,7 +5,7 @@ use std::path::Path;
 use custody_evidence::keys::load_or_create_secret;
 use custody_evidence::note::{KeyType, NoteKey, VerifierKey};
 
-use super::{TlogError, write_whole};
+use super::{TlogError, put};
 
 const REMEDY: &str = "put the whole folder tlog/ back from a backup. A log that begins anew is \
                       refused by every agent that has seen the old one; if it must, move tlog/ \
@@ -46,9 +46,6 @@ pub(super) fn load(folder: &Path, origin: &str, random: &[u8; 32]) -> Result<Not
             }
             Ok(key)
         }
-        None => match write_whole(&vkey_path, format!("{verifier}\n").as_bytes()) {
-            Ok(()) => Ok(key),
-            Err(source) => Err(TlogError::Io { path: vkey_path, source }),
-        },
+        None => put(&vkey_path, &format!("{verifier}\n")).map(|()| key),
     }
 }

@@ -29,8 +29,6 @@ mod shown;
 mod tests;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -43,6 +41,7 @@ use custody_evidence::proof::{EventProof, EventProofError};
 use custody_evidence::tlog::{
     FileTiles, Log, Prover, Tile, TileError, TileRead, TooLong, TreeHead,
 };
+use custody_evidence::whole::{PUBLIC, write_whole};
 use custody_evidence::{Checkpoint, Entry, Keyring, LogReceipt, PublicKey, Signed};
 
 use serde_json::value::RawValue;
@@ -471,19 +470,13 @@ impl Prove for EvidenceLog {
 
 /// Writes the checkpoint: whole and durable, or not at all.
 fn save(folder: &Path, note: &str) -> Result<(), TlogError> {
-    let path = folder.join("checkpoint");
-    write_whole(&path, note.as_bytes()).map_err(|source| TlogError::Io { path, source })
+    put(&folder.join("checkpoint"), note)
 }
 
-/// Writes a file durably, whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+/// Writes a text of the log: whole and durable, or not at all, in a folder that is made if need be.
+fn put(path: &Path, text: &str) -> Result<(), TlogError> {
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    folder
+        .and_then(|()| write_whole(path, text.as_bytes(), PUBLIC))
+        .map_err(|source| TlogError::Io { path: path.to_owned(), source })
 }

@@ -1,14 +1,15 @@
 //! The key file: 64 hex digits, mode 0600, written once.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use custody_event::ids::parse_hex;
+use custody_event::ids::{parse_hex, push_hex};
 use thiserror::Error;
 
 use super::AgentKey;
+use crate::whole::{PRIVATE, write_whole};
 
 /// Why a key file cannot be used.
 #[derive(Debug, Error)]
@@ -45,7 +46,10 @@ pub fn load_or_create_secret(path: &Path, random: &[u8; 32]) -> Result<[u8; 32],
     match File::open(path) {
         Ok(file) => read_secret(path, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_secret(path, random).map_err(io_error)?;
+            let mut text = Vec::with_capacity(65);
+            push_hex(random, &mut text);
+            text.push(b'\n');
+            write_whole(path, &text, PRIVATE).map_err(io_error)?;
             Ok(*random)
         }
         Err(error) => Err(io_error(error)),
@@ -71,20 +75,6 @@ impl AgentKey {
     pub fn load_or_create(path: &Path, random: &[u8; 32]) -> Result<Self, KeyError> {
         load_or_create_secret(path, random).map(|secret| Self::from_secret(&secret))
     }
-}
-
-/// Written to a temporary name first, so that a crash leaves no half key.
-fn write_secret(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut text = Vec::with_capacity(65);
-    custody_event::ids::push_hex(secret, &mut text);
-    text.push(b'\n');
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
