@@ -1,6 +1,6 @@
 //! The agent's metrics: one table, filled from what `status` shows.
 
-use custody_config::shell::metrics::{Kind, Metric, Process, Samples, page};
+use custody_config::shell::metrics::{Kind, Metric, Process, Samples, page, row};
 
 use crate::status::{OutputStatus, SourceStatus, Status};
 
@@ -20,16 +20,6 @@ pub fn text(status: Status) -> String {
 }
 
 type Row = Metric<Numbers>;
-
-const fn row(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-    fill: fn(&Numbers, &mut Samples<'_>),
-) -> Row {
-    Metric { name, kind, help, labels, fill }
-}
 
 const SOURCE: &[&str] = &["source", "type"];
 const OUTPUT: &[&str] = &["output"];

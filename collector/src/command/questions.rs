@@ -11,6 +11,41 @@ use serde_json::value::RawValue;
 use super::client::{Client, ClientArgs};
 use super::search::{print, shown};
 
+/// Whom to ask, and how to show what is answered.
+#[derive(Debug, Args)]
+struct Asking {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// The answer as it is
+    #[arg(long)]
+    json: bool,
+}
+
+impl Asking {
+    /// Asks, and shows the answer: as it is, or as `show` writes it.
+    fn ask(
+        &self,
+        path: &str,
+        pairs: &[(&str, &str)],
+        show: impl FnOnce(&Value, &mut dyn Write) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Value> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = Client::of(&self.client)?;
+        let answer = runtime.block_on(async {
+            anyhow::Ok(client.ask(Method::GET, path, pairs, None).await?.text().await?)
+        })?;
+        let told: Value = serde_json::from_str(&answer)?;
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        if self.json {
+            writeln!(out, "{answer}")?;
+        } else {
+            show(&told, &mut out)?;
+        }
+        out.flush()?;
+        Ok(told)
+    }
+}
+
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
 pub struct TimelineArgs {
@@ -24,10 +59,7 @@ pub struct TimelineArgs {
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
     #[command(flatten)]
-    client: ClientArgs,
-    /// The answer as it is
-    #[arg(long)]
-    json: bool,
+    asking: Asking,
 }
 
 /// Arguments of `history`.
@@ -45,10 +77,7 @@ pub struct HistoryArgs {
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
     #[command(flatten)]
-    client: ClientArgs,
-    /// The answer as it is
-    #[arg(long)]
-    json: bool,
+    asking: Asking,
 }
 
 /// Arguments of `access`.
@@ -62,10 +91,7 @@ pub struct AccessArgs {
     #[arg(long)]
     period: Option<String>,
     #[command(flatten)]
-    client: ClientArgs,
-    /// The answer as it is
-    #[arg(long)]
-    json: bool,
+    asking: Asking,
 }
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
@@ -73,12 +99,6 @@ type Pairs<'a> = Vec<(&'a str, &'a str)>;
 fn with<'a>(mut pairs: Pairs<'a>, more: &[(&'a str, &'a Option<String>)]) -> Pairs<'a> {
     pairs.extend(more.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
     pairs
-}
-
-fn ask(client: &ClientArgs, path: &str, pairs: &[(&str, &str)]) -> anyhow::Result<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = Client::of(client)?;
-    runtime.block_on(async { Ok(client.ask(Method::GET, path, pairs, None).await?.text().await?) })
 }
 
 /// What happened, oldest first.
@@ -91,21 +111,16 @@ pub fn timeline(args: &TimelineArgs) -> anyhow::Result<Exit> {
         vec![("q", line.as_str()), ("limit", "1000")],
         &[("period", &args.period), ("tz", &args.tz)],
     );
-    let answer = ask(&args.client, "/v1/timeline", &pairs)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let told: Value = serde_json::from_str(&answer)?;
-    if args.json {
-        writeln!(out, "{answer}")?;
-    } else {
+    let told = args.asking.ask("/v1/timeline", &pairs, |told, mut out| {
         for entry in list(&told["entries"]) {
             if entry["gap"] == true {
                 write!(out, "GAP  ")?;
             }
             print(&raw(&entry["event"])?, false, &mut out)?;
         }
-        writeln!(out, "{} events, {} gaps{}", told["events"], told["gaps"], more(&told))?;
-    }
-    out.flush()?;
+        writeln!(out, "{} events, {} gaps{}", told["events"], told["gaps"], more(told))?;
+        Ok(())
+    })?;
     Ok(if list(&told["entries"]).is_empty() { Exit::No } else { Exit::Good })
 }
 
@@ -124,19 +139,11 @@ fn more(told: &Value) -> &'static str {
 pub fn history(args: &HistoryArgs) -> anyhow::Result<Exit> {
     let own = vec![("target", args.target.as_str())];
     let pairs = with(own, &[("field", &args.field), ("at", &args.at), ("tz", &args.tz)]);
-    let answer = ask(&args.client, "/v1/history", &pairs)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let told: Value = serde_json::from_str(&answer)?;
-    if args.json {
-        writeln!(out, "{answer}")?;
-    } else {
-        changes(&told, &mut out)?;
-    }
-    out.flush()?;
+    let told = args.asking.ask("/v1/history", &pairs, changes)?;
     Ok(if list(&told["changes"]).is_empty() { Exit::No } else { Exit::Good })
 }
 
-fn changes(told: &Value, out: &mut impl Write) -> anyhow::Result<()> {
+fn changes(told: &Value, out: &mut dyn Write) -> anyhow::Result<()> {
     for change in list(&told["changes"]) {
         let what = match change["field"].as_str() {
             Some(field) if change["masked"] == true => format!("{field}: masked"),
@@ -182,12 +189,7 @@ fn changes(told: &Value, out: &mut impl Write) -> anyhow::Result<()> {
 pub fn access(args: &AccessArgs) -> anyhow::Result<Exit> {
     let own = vec![("user", args.user.as_str()), ("target", args.target.as_str())];
     let pairs = with(own, &[("period", &args.period)]);
-    let answer = ask(&args.client, "/v1/access", &pairs)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let told: Value = serde_json::from_str(&answer)?;
-    if args.json {
-        writeln!(out, "{answer}")?;
-    } else {
+    let told = args.asking.ask("/v1/access", &pairs, |told, mut out| {
         for (name, about) in [("events", ""), ("possible", "possible: ")] {
             for event in list(&told[name]) {
                 write!(out, "{about}")?;
@@ -195,8 +197,8 @@ pub fn access(args: &AccessArgs) -> anyhow::Result<Exit> {
             }
         }
         writeln!(out, "{}", shown(told["sentence"].as_str()))?;
-    }
-    out.flush()?;
+        Ok(())
+    })?;
     Ok(if told["answer"] == "yes" { Exit::Good } else { Exit::No })
 }
 

@@ -28,6 +28,7 @@ use serde::Serialize;
 use super::schedule::{self, MAX_SCHEDULES, Plan, Schedule};
 use super::work::{Desk, new_id};
 use super::{ExportError, Exports, Row, Status, ask, download};
+use crate::query::answer::json;
 use crate::query::api::QueryState;
 use crate::query::auth::{Permission, Principal};
 use crate::query::problem::Problem;
@@ -164,16 +165,6 @@ impl From<ExportError> for Problem {
     }
 }
 
-fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
-    let bytes = serde_json::to_vec(body)
-        .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    let mut response = (status, bytes).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
 impl ApiState {
     fn admit(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         self.query.admit(headers, Permission::Export)?;
@@ -193,11 +184,12 @@ impl ApiState {
         }
     }
 
-    /// The entry, if this person may see it. What they may not see is not there.
-    async fn entry(&self, who: &Principal, id: String) -> Result<Row, Problem> {
+    /// Who asks, and the export of this id, if they may see it. What they may not see is not there.
+    async fn named(&self, headers: &HeaderMap, id: String) -> Result<(Principal, Row), Problem> {
+        let who = self.admit(headers)?;
         let missing = || Problem::not_found("there is no export of this id");
         let row = self.ask(move |desk| Ok(desk.table.get(&id)?)).await?.ok_or_else(missing)?;
-        if sees(who, &row.created_by) { Ok(row) } else { Err(missing()) }
+        if sees(&who, &row.created_by) { Ok((who, row)) } else { Err(missing()) }
     }
 }
 
@@ -284,8 +276,7 @@ async fn one(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
-    let row = state.entry(&who, id).await?;
+    let (_who, row) = state.named(&headers, id).await?;
     json(StatusCode::OK, &Entry::of(&row))
 }
 
@@ -294,8 +285,7 @@ async fn remove(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
-    let row = state.entry(&who, id).await?;
+    let (who, row) = state.named(&headers, id).await?;
     state.ask(move |desk| Ok(desk.delete(&row, &who.name)?)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -319,8 +309,7 @@ async fn fetch(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
-    let row = state.entry(&who, id).await?;
+    let (who, row) = state.named(&headers, id).await?;
     is_there(&row)?;
     let desk = &state.exports.desk;
     let answer = download::answer(&headers, &row, &desk.file_path(&row)).await?;
@@ -338,8 +327,7 @@ async fn proof(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let who = state.admit(&headers)?;
-    let row = state.entry(&who, id).await?;
+    let (who, row) = state.named(&headers, id).await?;
     if row.status != Status::Expired {
         is_there(&row)?;
     }

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use custody_event::{Block, Clock, EventId, EventView};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::answer;
 use super::auth::{Authenticator, Gate, Permission, Principal};
 use super::filter::{Expr, Filter, Pattern};
 use super::keys::Key;
@@ -428,11 +429,5 @@ pub(super) fn verbatim(hit: &Hit) -> Result<Box<RawValue>, Problem> {
 }
 
 pub(super) fn json(body: &impl Serialize) -> Result<Response, Problem> {
-    let bytes = serde_json::to_vec(body)
-        .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    let mut response = bytes.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    answer::json(StatusCode::OK, body)
 }

@@ -1,5 +1,6 @@
 //! Questions to the index: the filter, the search line, the API.
 
+pub(crate) mod answer;
 pub mod api;
 pub mod auth;
 mod basis;

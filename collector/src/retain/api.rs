@@ -8,12 +8,13 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::worker::Wake;
 use super::{NewErasure, NewHold, Retain, RetainError};
 use crate::access::{Permission, Principal};
+use crate::query::answer::json;
 use crate::query::api::QueryState;
 use crate::query::problem::Problem;
 use crate::query::when;
@@ -78,16 +79,6 @@ impl RetainState {
             Err(_) => Err(Problem::internal("it was broken off; the log says more")),
         }
     }
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
-    let bytes = serde_json::to_vec(body)
-        .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    let mut response = (status, bytes).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
 }
 
 type Body<T> = Result<Json<T>, axum::extract::rejection::JsonRejection>;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
-use custody_config::shell::metrics::{CONTENT_TYPE, Kind, Metric, Process, Samples, page};
+use custody_config::shell::metrics::{CONTENT_TYPE, Kind, Metric, Process, page, row};
 use custody_event::{AgentId, Timestamp};
 use http::{HeaderMap, header};
 
@@ -145,16 +145,6 @@ pub(super) async fn get_metrics(
 }
 
 type Row = Metric<Numbers>;
-
-const fn row(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-    fill: fn(&Numbers, &mut Samples<'_>),
-) -> Row {
-    Metric { name, kind, help, labels, fill }
-}
 
 const AGENT: &[&str] = &["agent", "host"];
 

@@ -40,6 +40,17 @@ pub struct Metric<T: ?Sized> {
     pub fill: fn(&T, &mut Samples<'_>),
 }
 
+/// One row of a table of metrics.
+pub const fn row<T: ?Sized>(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+    fill: fn(&T, &mut Samples<'_>),
+) -> Metric<T> {
+    Metric { name, kind, help, labels, fill }
+}
+
 /// Where the samples of one metric are written.
 pub struct Samples<'a> {
     out: &'a mut String,

@@ -6,8 +6,9 @@ use custody_event::Timestamp;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{From, Shared, address, answer, read};
+use super::{From, Shared, address, read};
 use crate::access::{Kind, Permissions, Principal, Scope, bearer};
+use crate::query::answer::json;
 use crate::query::problem::Problem;
 
 #[derive(Deserialize)]
@@ -58,7 +59,7 @@ pub(super) async fn login(
     let Asked { name, password } = read(&body)?;
     let done = logins.password(&name, password, address(from)).await?;
     let me = Me { expires: Some(done.expires), ..Me::of(&done.who) };
-    answer(StatusCode::OK, &LoggedIn { token: &done.session, me })
+    json(StatusCode::OK, &LoggedIn { token: &done.session, me })
 }
 
 pub(super) async fn logout(
@@ -77,7 +78,7 @@ pub(super) async fn me(
     axum::extract::State(logins): Shared,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(StatusCode::OK, &Me::of(&logins.gate().known(&headers)?))
+    json(StatusCode::OK, &Me::of(&logins.gate().known(&headers)?))
 }
 
 #[derive(Deserialize)]

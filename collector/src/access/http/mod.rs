@@ -24,10 +24,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Extension};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::Serialize;
+use http::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use super::login::blocking;
@@ -135,14 +133,4 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
         let place = format!("line {}, column {}", error.line(), error.column());
         Problem::bad("body", format!("not the JSON that is expected here: {place}; see the guide"))
     })
-}
-
-fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
-    let bytes = serde_json::to_vec(body)
-        .map_err(|_| Problem::internal("the answer cannot be written as JSON"))?;
-    let mut response = (status, bytes).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
 }

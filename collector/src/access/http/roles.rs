@@ -6,8 +6,9 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, answer, read};
+use super::{Shared, read};
 use crate::access::{Permission, Permissions, Role};
+use crate::query::answer::json;
 use crate::query::problem::Problem;
 
 #[derive(Serialize)]
@@ -35,7 +36,7 @@ pub(super) async fn list(State(logins): Shared, headers: HeaderMap) -> Result<Re
         permissions: role.permissions,
         built_in: false,
     });
-    answer(StatusCode::OK, &Roles { roles: built_in.chain(made).collect() })
+    json(StatusCode::OK, &Roles { roles: built_in.chain(made).collect() })
 }
 
 #[derive(Deserialize)]
@@ -60,7 +61,7 @@ pub(super) async fn create(
     let row = logins.work(who, move |access, by| access.create_role(by, &name, permissions));
     let row = row.await?;
     let shown = Shown { name: row.name, permissions: row.permissions, built_in: false };
-    answer(StatusCode::CREATED, &shown)
+    json(StatusCode::CREATED, &shown)
 }
 
 pub(super) async fn remove(

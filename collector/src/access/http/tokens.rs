@@ -7,8 +7,9 @@ use custody_event::Timestamp;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, answer, read};
+use super::{Shared, read};
 use crate::access::{NewToken, Permission, Scope, TokenRow, random_secret, token_text};
+use crate::query::answer::json;
 use crate::query::problem::Problem;
 
 #[derive(Serialize)]
@@ -49,7 +50,7 @@ struct Tokens {
 
 pub(super) async fn list(State(logins): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     let rows = logins.administer(&headers, |access, by| access.tokens(by)).await?;
-    answer(StatusCode::OK, &Tokens { tokens: rows.into_iter().map(Token::from).collect() })
+    json(StatusCode::OK, &Tokens { tokens: rows.into_iter().map(Token::from).collect() })
 }
 
 #[derive(Deserialize)]
@@ -84,7 +85,7 @@ pub(super) async fn create(
     })?;
     let new = NewToken { name, role, scope, expires };
     let row = logins.work(who, move |access, by| access.add_token(by, new, &secret)).await?;
-    answer(StatusCode::CREATED, &Made { token: token_text(&secret), about: row.into() })
+    json(StatusCode::CREATED, &Made { token: token_text(&secret), about: row.into() })
 }
 
 pub(super) async fn revoke(

@@ -7,8 +7,9 @@ use custody_event::Timestamp;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, answer, read};
+use super::{Shared, read};
 use crate::access::{AccessError, NewUser, Permission, Scope, UserChange, UserRow, user_name};
+use crate::query::answer::json;
 use crate::query::problem::Problem;
 
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ struct Users {
 
 pub(super) async fn list(State(logins): Shared, headers: HeaderMap) -> Result<Response, Problem> {
     let rows = logins.administer(&headers, |access, by| access.users(by)).await?;
-    answer(StatusCode::OK, &Users { users: rows.into_iter().map(User::from).collect() })
+    json(StatusCode::OK, &Users { users: rows.into_iter().map(User::from).collect() })
 }
 
 pub(super) async fn one(
@@ -57,7 +58,7 @@ pub(super) async fn one(
         users.retain(|user| user.name == name.to_ascii_lowercase());
         users.pop().ok_or(AccessError::NoSuchUser(name))
     });
-    answer(StatusCode::OK, &User::from(row.await?))
+    json(StatusCode::OK, &User::from(row.await?))
 }
 
 #[derive(Deserialize)]
@@ -81,7 +82,7 @@ pub(super) async fn create(
     let password = logins.hashed(&name, new.password).await?;
     let new = NewUser { name, role: new.role, scope: new.scope, password };
     let row = logins.work(who, move |access, by| access.create_user(by, new)).await?;
-    answer(StatusCode::CREATED, &User::from(row))
+    json(StatusCode::CREATED, &User::from(row))
 }
 
 #[derive(Deserialize)]
@@ -109,7 +110,7 @@ pub(super) async fn change(
     let change =
         UserChange { role: asked.role, scope: asked.scope, disabled: asked.disabled, password };
     let row = logins.work(who, move |access, by| access.change_user(by, &name, change)).await?;
-    answer(StatusCode::OK, &User::from(row))
+    json(StatusCode::OK, &User::from(row))
 }
 
 pub(super) async fn remove(
