@@ -374,7 +374,7 @@ impl Walk<'_> {
             self.finish_range(&manifest);
         }
         if manifest.scope == Scope::Spool {
-            self.finish_spool();
+            self.finish_spool(&manifest);
         } else {
             self.finish_log(&manifest);
         }
@@ -438,7 +438,17 @@ impl Walk<'_> {
         }
     }
 
-    fn finish_spool(&mut self) {
+    fn finish_spool(&mut self, manifest: &Manifest) {
+        for range in &manifest.streams {
+            let name = (range.agent, range.stream);
+            let Some(reached) = self.checker.reached(&name).filter(|seq| *seq > range.end) else {
+                continue;
+            };
+            let text = "the agent had signed these before it replaced its key: the spool was put \
+                        back to an older state";
+            let problem = Problem::new(Harm::Truncated, "", text);
+            self.problem(problem.of(name, range.end, Seq(reached.get() - 1)));
+        }
         let report = &mut self.checker.report;
         if self.trust.agent.is_none() {
             report.unknown(

@@ -61,6 +61,8 @@ pub(crate) struct Checker {
     pub(crate) report: Report,
     /// Must a stream begin with its block 0?
     pub(crate) from_the_start: bool,
+    /// How far a stream had come when its agent last replaced its key.
+    reached: HashMap<Name, Seq>,
     streams: HashMap<Name, Stream>,
 }
 
@@ -83,6 +85,10 @@ impl Checker {
         match self.ring.apply(held.index(), entry, self.log_key.as_ref()) {
             Ok(()) => {
                 self.report.statements += 1;
+                if let Entry::Rotated(signed) = entry {
+                    let body = &signed.body;
+                    self.reached.insert((body.agent, body.stream), body.from_seq);
+                }
                 if let Entry::ForkAccepted(signed) = entry {
                     let body = &signed.body;
                     self.report.note(format!(
@@ -347,6 +353,11 @@ impl Checker {
     /// How far a stream has come: one beyond its highest block.
     pub(crate) fn next_of(&self, name: &Name) -> Option<Seq> {
         self.streams.get(name).map(|stream| Seq(stream.track.next()))
+    }
+
+    /// The block from which on the newest key signs: all before it had been there.
+    pub(crate) fn reached(&self, name: &Name) -> Option<Seq> {
+        self.reached.get(name).copied()
     }
 
     /// Tells what is missing between the first and last block of each stream.

@@ -53,6 +53,12 @@ pub enum VerifyError {
     /// It is neither a bundle nor a collector's data directory.
     #[error("{0}: neither a bundle nor a collector's data directory")]
     Nothing(String),
+    /// It is an agent's spool, which only the agent's program can open.
+    #[error(
+        "{0}: an agent's spool is a database; stop the agent, run `custody-agent spool export FILE` \
+         there, and give this program the file"
+    )]
+    Spool(String),
     /// What was given to trust cannot be read.
     #[error("the trusted checkpoint cannot be used: {0}")]
     Trust(#[from] NoteError),

@@ -1,19 +1,27 @@
 //! Thousands of random changes: each is detected, and told with the place of the harm.
 //!
-//! `CUSTODY_TAMPER_ROUNDS` (default 1) multiplies them; `CUSTODY_TAMPER_SEED` begins elsewhere.
+//! `CUSTODY_TAMPER_ROUNDS` (default 1, with `CUSTODY_LONG` 4) multiplies them;
+//! `CUSTODY_TAMPER_SEED` begins elsewhere. The lines `tried` make the table of `cargo xtask tamper`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use custody_event::{Block, Digest, Seq, StreamId};
 use custody_evidence::bundle::End;
-use custody_evidence::tlog::TreeHead;
+use custody_evidence::tlog::{Prover, TreeHead};
 use custody_evidence::verify::{Problem, Report, Trust, verify_bundle, verify_dir};
 use custody_evidence::{AgentKey, Checkpoint, Entry, KeyType, NoteKey};
 
 use crate::common::{ORIGIN, Rng, World, crc32};
 
-pub(crate) fn number(name: &str, default: u64) -> u64 {
+/// How many times the changes of one short run.
+pub(crate) fn rounds() -> u64 {
+    let long = std::env::var_os("CUSTODY_LONG").is_some();
+    number("CUSTODY_TAMPER_ROUNDS", if long { 4 } else { 1 })
+}
+
+fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -89,9 +97,30 @@ fn with_crc(mut block: Vec<u8>) -> Vec<u8> {
     block
 }
 
+/// How often each kind of change was tried on a target; printed for `cargo xtask tamper`.
+#[derive(Default)]
+pub(crate) struct Tried(BTreeMap<&'static str, u64>);
+
+impl Tried {
+    pub(crate) fn one(&mut self, kind: &'static str) {
+        *self.0.entry(kind).or_default() += 1;
+    }
+
+    /// Says what was tried on this target: all of these kinds, and so many in all at least.
+    pub(crate) fn expect(&self, target: &str, kinds: &[&str], at_least: u64) {
+        for (kind, count) in &self.0 {
+            println!("tried\t{target}\t{kind}\t{count}");
+        }
+        assert_eq!(self.0.keys().copied().collect::<Vec<_>>(), kinds, "{target}");
+        let all: u64 = self.0.values().sum();
+        assert!(all >= at_least, "{target}: {all}");
+    }
+}
+
 /// What a change was, and where.
 struct Change {
     bytes: Vec<u8>,
+    kind: &'static str,
     what: String,
     /// Is one of these named by a problem?
     stream: Option<(StreamId, Seq)>,
@@ -103,9 +132,9 @@ struct Change {
 }
 
 impl Change {
-    fn new(bytes: Vec<u8>, what: impl Into<String>) -> Self {
+    fn new(bytes: Vec<u8>, kind: &'static str, what: impl Into<String>) -> Self {
         let what = what.into();
-        Self { bytes, what, stream: None, index: None, range: None, packed_anew: false }
+        Self { bytes, kind, what, stream: None, index: None, range: None, packed_anew: false }
     }
 }
 
@@ -159,12 +188,12 @@ fn clumsy(rng: &mut Rng, bundle: &[u8]) -> Change {
     let mut change = match rng.below(5) {
         0 => {
             bytes[at] ^= 1 << rng.below(8);
-            Change::new(bytes, format!("flip at {at}"))
+            Change::new(bytes, "flip", format!("flip at {at}"))
         }
         1 => {
             bytes.truncate(at);
             let start = ranges[hit].start;
-            let mut change = Change::new(bytes, format!("cut at {at}"));
+            let mut change = Change::new(bytes, "cut", format!("cut at {at}"));
             // A cut between two records leaves nothing behind that has a place.
             change.range = (start < at).then_some(start..at + 1);
             return change;
@@ -173,16 +202,16 @@ fn clumsy(rng: &mut Rng, bundle: &[u8]) -> Change {
             let len = 1 + rng.below(40);
             let junk: Vec<u8> = (0..len).map(|_| rng.bytes::<1>()[0]).collect();
             bytes.splice(at..at, junk);
-            Change::new(bytes, format!("{len} bytes inserted at {at}"))
+            Change::new(bytes, "splice", format!("{len} bytes inserted at {at}"))
         }
         3 => {
             let len = (1 + rng.below(40)).min(bytes.len() - at);
             bytes.drain(at..at + len);
-            Change::new(bytes, format!("{len} bytes removed at {at}"))
+            Change::new(bytes, "drop", format!("{len} bytes removed at {at}"))
         }
         _ => {
             bytes[at] = bytes[at].wrapping_add(1 + rng.bytes::<1>()[0] % 255);
-            Change::new(bytes, format!("byte {at} replaced"))
+            Change::new(bytes, "flip", format!("byte {at} replaced"))
         }
     };
     change.range = Some(ranges[hit].start..ranges[hit].end + 64);
@@ -204,16 +233,16 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
     let mut located = index;
     // Whoever makes the end anew as well has only the proofs against them.
     let anew = rng.below(2) == 0;
-    let what = match rng.below(if anew { 8 } else { 9 }) {
+    let (kind, what) = match rng.below(if anew { 8 } else { 9 }) {
         0 => {
             records.remove(at);
-            "a block dropped"
+            ("drop", "a block dropped")
         }
         1 => {
             let copy = records[at].clone();
             let to = ordered[rng.below(ordered.len())];
             records.insert(to.max(at + 1), copy);
-            "a block twice"
+            ("duplicate", "a block twice")
         }
         2 => {
             let to = ordered[rng.below(ordered.len())];
@@ -222,13 +251,13 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             }
             records.swap(at, to);
             (stream, located) = (None, None);
-            "two records swapped"
+            ("swap", "two records swapped")
         }
         3 => {
             let from = other.blocks.values().nth(rng.below(other.blocks.len()))?;
             records[at].content.truncate(body);
             records[at].content.extend(from.encode().unwrap());
-            "a block of another collector's stream"
+            ("splice", "a block of another collector's stream")
         }
         4 => {
             let mut block = block.clone();
@@ -236,7 +265,7 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             thief.sign(&mut block);
             records[at].content.truncate(body);
             records[at].content.extend(block.encode().unwrap());
-            "signed again with another key"
+            ("re-sign", "signed again with another key")
         }
         5 => {
             // The last block of a spool, by somebody who has the agent's key: no proof tells.
@@ -244,7 +273,7 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             let bytes = forged_event(rng, world, &block, !last)?;
             records[at].content.truncate(body);
             records[at].content.extend(bytes);
-            "an event altered, everything made again that can be"
+            ("re-sign", "an event altered, everything made again that can be")
         }
         6 => {
             let mut bytes = records[at].content[body..].to_vec();
@@ -253,14 +282,14 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             records[at].content.truncate(body);
             records[at].content.extend(with_crc(bytes));
             (stream, located) = (None, None);
-            "a flipped bit in a block, checksums made again"
+            ("flip", "a flipped bit in a block, checksums made again")
         }
         7 => {
             let content = &mut records[at].content;
             let hit = rng.below(body);
             content[hit] ^= 1 << rng.below(8);
             (stream, located) = (None, None);
-            "a flipped bit in a block's place in the log"
+            ("flip", "a flipped bit in a block's place in the log")
         }
         _ => {
             let any = rng.below(records.len());
@@ -268,13 +297,13 @@ fn skilled(rng: &mut Rng, world: &World, other: &World, bundle: &[u8]) -> Option
             let hit = rng.below(record.content.len());
             record.content[hit] ^= 1 << rng.below(8);
             (stream, located) = (None, None);
-            "a flipped bit in any record, checksums made again"
+            ("flip", "a flipped bit in any record, checksums made again")
         }
     };
     if anew {
         end_anew(&mut records);
     }
-    let mut change = Change::new(join(&records), format!("{what}, end made anew: {anew}"));
+    let mut change = Change::new(join(&records), kind, format!("{what}, end made anew: {anew}"));
     (change.stream, change.index) = (stream, located);
     change.packed_anew = what.starts_with("a flipped bit in a block, ");
     Some(change)
@@ -318,8 +347,12 @@ fn judge(bytes: &[u8], trust: &Trust) -> Option<Report> {
     verify_bundle(bytes, "bundle", trust).ok()
 }
 
-fn tamper_bundles(first: u64, rounds: u64, make: impl Fn(&World) -> (Vec<u8>, Trust)) -> u64 {
-    let mut changes = 0;
+fn tamper_bundles(
+    tried: &mut Tried,
+    first: u64,
+    rounds: u64,
+    make: impl Fn(&World) -> (Vec<u8>, Trust),
+) {
     for seed in first..first + rounds {
         let world = World::new(seed, 2, 24);
         let other = World::new(seed + 1_000_000, 2, 12);
@@ -333,7 +366,7 @@ fn tamper_bundles(first: u64, rounds: u64, make: impl Fn(&World) -> (Vec<u8>, Tr
                 skilled(&mut rng, &world, &other, &bundle)
             };
             let Some(change) = change.filter(|change| change.bytes != bundle) else { continue };
-            changes += 1;
+            tried.one(change.kind);
             // Nothing but the first bytes can make it no bundle at all.
             if let Some(report) = judge(&change.bytes, &trust) {
                 if report.verified && change.packed_anew && said(&change.bytes) == said(&bundle) {
@@ -345,56 +378,99 @@ fn tamper_bundles(first: u64, rounds: u64, make: impl Fn(&World) -> (Vec<u8>, Tr
             }
         }
     }
-    changes
 }
+
+/// What a bundle of this kind goes through.
+const KINDS: [&str; 7] = ["cut", "drop", "duplicate", "flip", "re-sign", "splice", "swap"];
+/// And what is done to a log as a whole.
+pub(crate) const ALL_KINDS: [&str; 9] =
+    ["cut", "drop", "duplicate", "flip", "re-sign", "rewrite", "roll back", "splice", "swap"];
 
 #[test]
 fn every_change_of_a_bundle_is_detected_and_located() {
-    let rounds = number("CUSTODY_TAMPER_ROUNDS", 1);
+    let rounds = rounds();
     let first = number("CUSTODY_TAMPER_SEED", 1);
     let log = |world: &World| Trust { log: Some(world.vkey()), ..Trust::default() };
-    let mut changes = tamper_bundles(first, 10 * rounds, |world| {
+    let mut tried = Tried::default();
+    tamper_bundles(&mut tried, first, 10 * rounds, |world| {
         (world.log_bundle(0, world.log.size(), |_| true), log(world))
     });
-    changes += tamper_bundles(first, 8 * rounds, |world| {
+    tamper_bundles(&mut tried, first, 8 * rounds, |world| {
         let (from, size) = (world.log.size() / 3, world.log.size());
         (world.log_bundle(from, size, |event| event[event.len() / 2] % 2 == 0), log(world))
     });
-    changes += tamper_bundles(first, 8 * rounds, |world| (world.streams_bundle(), log(world)));
-    changes += tamper_bundles(first, 8 * rounds, |world| {
+    tamper_bundles(&mut tried, first, 8 * rounds, |world| (world.streams_bundle(), log(world)));
+    for seed in first..first + 20 * rounds {
+        put_back(seed);
+        tried.one("roll back");
+        rewritten(seed);
+        tried.one("rewrite");
+    }
+    tried.expect("bundle", &ALL_KINDS, 1_300 * rounds);
+    let mut tried = Tried::default();
+    tamper_bundles(&mut tried, first, 8 * rounds, |world| {
         let agent = Some(world.agents[1].first_key.public());
         (world.spool_bundle(1), Trust { agent, ..Trust::default() })
     });
-    println!("{changes} changes of bundles");
-    assert!(changes >= 1_700 * rounds, "{changes}");
+    tried.expect("spool's export", &KINDS, 400 * rounds);
 }
 
-#[test]
-fn a_log_that_is_rewritten_whole_is_told_by_its_key_or_an_older_checkpoint() {
-    for seed in 0..20 {
-        let world = World::new(seed, 2, 20);
-        let forger = World::new(seed + 500, 2, 20);
-        let bundle = forger.log_bundle(0, forger.log.size(), |_| true);
-        let trust = Trust { log: Some(world.vkey()), ..Trust::default() };
-        assert!(!judge(&bundle, &trust).unwrap().verified);
-        // Whoever has stolen the log's key still does not continue what was shown before.
-        let stolen = NoteKey::new(ORIGIN, &[1; 32]).unwrap();
-        let note = Checkpoint::new(ORIGIN, world.head_at(9)).sign(&stolen);
-        let later = Checkpoint::new(ORIGIN, forger.log.head()).sign(&stolen);
-        let vkey = stolen.verifier(KeyType::Ed25519);
-        let trust = Trust { log: Some(vkey), checkpoint: Some(note), ..Trust::default() };
-        let mut records = cut(&bundle).0;
-        for record in &mut records {
-            match record.kind {
-                2 => record.content = trust.log.as_ref().unwrap().to_string().into_bytes(),
-                3 => record.content = later.clone().into_bytes(),
-                _ => {}
+/// A bundle from before is an honest bundle of a shorter log: it is no harm, and it is said.
+fn put_back(seed: u64) {
+    let world = World::new(seed, 2, 20);
+    let size = world.log.size();
+    let trust =
+        Trust { log: Some(world.vkey()), checkpoint: Some(world.checkpoint()), ..Trust::default() };
+    let (mut records, _) = cut(&world.log_bundle(0, size / 2, |_| true));
+    let note = world.checkpoint_at(size / 2);
+    records.retain(|record| record.kind != 5);
+    for record in &mut records {
+        match record.kind {
+            3 => record.content = note.clone().into_bytes(),
+            6..=8 => {
+                let body = record.content.split_off(body_at(&record.content));
+                let index = index_of(&record.content);
+                let mut prover = Prover::new(&world.log, size / 2);
+                let path = prover.inclusion(index).unwrap();
+                record.content = index.to_le_bytes().to_vec();
+                record.content.push(u8::try_from(path.len()).unwrap());
+                path.iter().for_each(|hash| record.content.extend_from_slice(&hash.0));
+                record.content.extend(body);
             }
+            _ => {}
         }
-        let report = judge(&join(&records), &trust).unwrap();
-        assert!(!report.verified);
-        assert!(report.to_text().contains("rewritten"), "{}", report.to_text());
     }
+    end_anew(&mut records);
+    let report = judge(&join(&records), &trust).unwrap();
+    assert!(report.verified, "{}", report.to_text());
+    let said = "the end is missing, or the bundle is older than the checkpoint";
+    assert!(report.to_text().contains(said), "{}", report.to_text());
+}
+
+/// A log that is rewritten whole is told by its key, or by an older checkpoint.
+fn rewritten(seed: u64) {
+    let world = World::new(seed, 2, 20);
+    let forger = World::new(seed + 500, 2, 20);
+    let bundle = forger.log_bundle(0, forger.log.size(), |_| true);
+    let trust = Trust { log: Some(world.vkey()), ..Trust::default() };
+    assert!(!judge(&bundle, &trust).unwrap().verified);
+    // Whoever has stolen the log's key still does not continue what was shown before.
+    let stolen = NoteKey::new(ORIGIN, &[1; 32]).unwrap();
+    let note = Checkpoint::new(ORIGIN, world.head_at(9)).sign(&stolen);
+    let later = Checkpoint::new(ORIGIN, forger.log.head()).sign(&stolen);
+    let vkey = stolen.verifier(KeyType::Ed25519);
+    let trust = Trust { log: Some(vkey), checkpoint: Some(note), ..Trust::default() };
+    let mut records = cut(&bundle).0;
+    for record in &mut records {
+        match record.kind {
+            2 => record.content = trust.log.as_ref().unwrap().to_string().into_bytes(),
+            3 => record.content = later.clone().into_bytes(),
+            _ => {}
+        }
+    }
+    let report = judge(&join(&records), &trust).unwrap();
+    assert!(!report.verified);
+    assert!(report.to_text().contains("rewritten"), "{}", report.to_text());
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {
@@ -407,6 +483,14 @@ fn files(root: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for path in files(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(path, target).unwrap();
+    }
 }
 
 /// Replaces a file, read-only or not.
@@ -430,7 +514,12 @@ fn frames(segment: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-fn change_dir(rng: &mut Rng, root: &Path, world: &World, other: &World) -> Option<String> {
+fn change_dir(
+    rng: &mut Rng,
+    root: &Path,
+    world: &World,
+    other: &World,
+) -> Option<(&'static str, String)> {
     let all: Vec<PathBuf> =
         files(root).into_iter().filter(|path| !path.ends_with("evidence/durable")).collect();
     let path = all[rng.below(all.len())].clone();
@@ -438,30 +527,30 @@ fn change_dir(rng: &mut Rng, root: &Path, world: &World, other: &World) -> Optio
     let at = rng.below(bytes.len());
     let name = path.strip_prefix(root).unwrap().display().to_string();
     let mut changed = bytes.clone();
-    let what = match rng.below(9) {
+    let (kind, what) = match rng.below(9) {
         0 | 1 => {
             changed[at] ^= 1 << rng.below(8);
-            format!("flip at {at}")
+            ("flip", format!("flip at {at}"))
         }
         2 => {
             changed.truncate(at);
-            format!("cut at {at}")
+            ("cut", format!("cut at {at}"))
         }
         3 => {
             std::fs::remove_file(&path).unwrap();
-            return Some(format!("{name}: removed"));
+            return Some(("drop", format!("{name}: removed")));
         }
         4 => {
             let end = (at + 1 + rng.below(300)).min(changed.len());
             changed.drain(at..end);
-            format!("{at}..{end} taken out")
+            ("drop", format!("{at}..{end} taken out"))
         }
         _ if !name.ends_with(".seg") => return None,
         5 => {
             let found = frames(&bytes);
             let frame = found[rng.below(found.len())].clone();
             changed.drain(frame.clone());
-            format!("the frame {frame:?} taken out")
+            ("drop", format!("the frame {frame:?} taken out"))
         }
         6 => {
             let found = frames(&bytes);
@@ -478,14 +567,14 @@ fn change_dir(rng: &mut Rng, root: &Path, world: &World, other: &World) -> Optio
                 &bytes[b.end..],
             ]
             .concat();
-            format!("the frames {a:?} and {b:?} swapped")
+            ("swap", format!("the frames {a:?} and {b:?} swapped"))
         }
         7 => {
             let found = frames(&bytes);
             let frame = found[rng.below(found.len())].clone();
             let copy = bytes[frame.clone()].to_vec();
             changed.splice(frame.end..frame.end, copy);
-            format!("the frame {frame:?} twice")
+            ("duplicate", format!("the frame {frame:?} twice"))
         }
         _ => {
             let found = frames(&bytes);
@@ -496,40 +585,44 @@ fn change_dir(rng: &mut Rng, root: &Path, world: &World, other: &World) -> Optio
             .unwrap();
             let block = &bytes[frame.start + 16 + receipt..frame.end - 4];
             let block = Block::decode(block).unwrap();
-            let forged = if rng.below(2) == 0 {
-                forged_event(rng, world, &block, true)?
+            let (kind, forged) = if rng.below(2) == 0 {
+                ("re-sign", forged_event(rng, world, &block, true)?)
             } else {
-                other.blocks.values().nth(rng.below(other.blocks.len()))?.encode().unwrap()
+                let from = other.blocks.values().nth(rng.below(other.blocks.len()))?;
+                ("splice", from.encode().unwrap())
             };
             let mut framed = Vec::new();
             crate::common::push_frame(&forged, &mut framed);
             changed.splice(frame.clone(), framed);
-            format!("the frame {frame:?} forged")
+            (kind, format!("the frame {frame:?} forged"))
         }
     };
     if changed == bytes {
         return None;
     }
     put(&path, &changed);
-    Some(format!("{name}: {what}"))
+    Some((kind, format!("{name}: {what}")))
 }
 
 #[test]
 fn every_change_of_a_collectors_directory_is_detected_and_located() {
-    let rounds = number("CUSTODY_TAMPER_ROUNDS", 1);
+    let rounds = rounds();
     let first = number("CUSTODY_TAMPER_SEED", 1);
-    let mut changes = 0;
+    let mut tried = Tried::default();
     for seed in first..first + 12 * rounds {
         let world = World::new(seed, 2, if seed % 4 == 0 { 270 } else { 30 });
         let other = World::new(seed + 1_000_000, 2, 12);
         let trust = Trust { log: Some(world.vkey()), ..Trust::default() };
         let mut rng = Rng::new(seed ^ 0xd1e);
-        let folder = tempfile::tempdir().unwrap();
-        world.write_dir(folder.path(), 7);
-        assert!(verify_dir(folder.path(), &trust).unwrap().verified);
+        let (folder, untouched) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        world.write_dir(untouched.path(), 7);
+        assert!(verify_dir(untouched.path(), &trust).unwrap().verified);
         for _ in 0..60 {
-            let Some(what) = change_dir(&mut rng, folder.path(), &world, &other) else { continue };
-            changes += 1;
+            std::fs::remove_dir_all(folder.path()).unwrap();
+            copy_dir(untouched.path(), folder.path());
+            let changed = change_dir(&mut rng, folder.path(), &world, &other);
+            let Some((kind, what)) = changed else { continue };
+            tried.one(kind);
             let report = verify_dir(folder.path(), &trust).unwrap();
             let behind =
                 report.notes.iter().any(|note| note.contains("behind what was acknowledged"));
@@ -542,31 +635,43 @@ fn every_change_of_a_collectors_directory_is_detected_and_located() {
                     || (file.starts_with("tlog") && problem.text.contains(&file[5..]))
             });
             assert!(behind || located, "seed {seed}: {what} is not located\n{}", report.to_text());
-            std::fs::remove_dir_all(folder.path()).unwrap();
-            world.write_dir(folder.path(), 7);
         }
     }
-    println!("{changes} changes of directories");
-    assert!(changes >= 400 * rounds, "{changes}");
+    for seed in first..first + 8 * rounds {
+        directory_put_back(seed);
+        tried.one("roll back");
+        directory_rewritten(seed);
+        tried.one("rewrite");
+    }
+    tried.expect("directory", &ALL_KINDS, 400 * rounds);
 }
 
-#[test]
-fn a_directory_put_back_to_an_older_state_is_told_by_an_agents_checkpoint() {
-    for seed in 0..5 {
-        let older = World::new(seed, 2, 20);
-        let newer = World::new(seed, 2, 21);
-        let folder = tempfile::tempdir().unwrap();
-        older.write_dir(folder.path(), 7);
-        let trust = Trust {
-            log: Some(newer.vkey()),
-            checkpoint: Some(newer.checkpoint()),
-            ..Trust::default()
-        };
-        let report = verify_dir(folder.path(), &trust).unwrap();
-        assert!(!report.verified, "{}", report.to_text());
-        let entry = Entry::decode(newer.entries.last().unwrap()).unwrap();
-        assert!(matches!(entry, Entry::Block(_)));
-    }
+/// Another history under the same name, all of it whole: told by the log's key, and where that was
+/// stolen by what an agent holds.
+fn directory_rewritten(seed: u64) {
+    let (world, forger) = (World::new(seed, 2, 20), World::new(seed + 500, 2, 21));
+    let folder = tempfile::tempdir().unwrap();
+    forger.write_dir(folder.path(), 7);
+    let trust = Trust { log: Some(world.vkey()), ..Trust::default() };
+    assert!(!verify_dir(folder.path(), &trust).unwrap().verified);
+    let shown = Checkpoint::new(ORIGIN, world.head_at(9)).sign(&forger.key);
+    let trust = Trust { log: Some(forger.vkey()), checkpoint: Some(shown), ..Trust::default() };
+    let report = verify_dir(folder.path(), &trust).unwrap();
+    assert!(!report.verified && report.to_text().contains("rewritten"), "{}", report.to_text());
+}
+
+/// An older state, whole in itself: told by an agent's newest checkpoint.
+fn directory_put_back(seed: u64) {
+    let older = World::new(seed, 2, 20);
+    let newer = World::new(seed, 2, 21);
+    let folder = tempfile::tempdir().unwrap();
+    older.write_dir(folder.path(), 7);
+    let trust =
+        Trust { log: Some(newer.vkey()), checkpoint: Some(newer.checkpoint()), ..Trust::default() };
+    let report = verify_dir(folder.path(), &trust).unwrap();
+    assert!(!report.verified, "{}", report.to_text());
+    let entry = Entry::decode(newer.entries.last().unwrap()).unwrap();
+    assert!(matches!(entry, Entry::Block(_)));
 }
 
 /// Puts a checkpoint into the directory as an agent has cosigned it.

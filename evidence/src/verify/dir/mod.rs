@@ -41,7 +41,14 @@ pub fn verify_dir(dir: &Path, trust: &Trust) -> Result<Report, VerifyError> {
     let there = |path: &Path| path.try_exists().map_err(io(path));
     let (has_evidence, has_log) = (there(&evidence)?, there(&tlog)?);
     if !has_evidence && !has_log {
-        return Err(VerifyError::Nothing(dir.display().to_string()));
+        let spool = ["spool/ledger", "ledger"];
+        let name = dir.display().to_string();
+        for file in spool {
+            if there(&dir.join(file))? {
+                return Err(VerifyError::Spool(name));
+            }
+        }
+        return Err(VerifyError::Nothing(name));
     }
     let tiles = FileTiles::new(&tlog);
     let mut checker = Checker::default();
