@@ -83,6 +83,20 @@ pub fn renew(data_dir: &Path) -> anyhow::Result<()> {
     write_id(&id_path, &AgentId(id)).with_context(|| id_path.display().to_string())
 }
 
+/// Are id and key there, as an earlier start has made them?
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn is_whole(data_dir: &Path) -> anyhow::Result<bool> {
+    for name in ["agent.id", "agent.key"] {
+        let path = data_dir.join(name);
+        if !path.try_exists().with_context(|| path.display().to_string())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Is a new identity being taken on?
 ///
 /// # Errors

@@ -27,7 +27,7 @@ use anyhow::Context;
 use custody_event::{AgentId, Seq, StreamId, Timestamp};
 use custody_evidence::entry::Rotated;
 use custody_evidence::whole::{PRIVATE, sync_folder_of, write_whole};
-use custody_evidence::{AgentKey, Entry, Signed, base64};
+use custody_evidence::{AgentKey, Entry, PublicKey, Signed, base64};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::random_secret;
@@ -109,6 +109,34 @@ impl Rotations {
     #[must_use]
     pub fn known_key(&self, output: &str) -> Option<String> {
         self.kept().pending(output).map(|one| one.old.clone())
+    }
+
+    /// All keys that the statements name, the oldest first.
+    #[must_use]
+    pub fn keys(&self) -> Vec<PublicKey> {
+        let kept = self.kept();
+        let first = kept.list.first().map(|one| one.old.as_str());
+        let names = first.into_iter().chain(kept.list.iter().map(|one| one.new.as_str()));
+        names.filter_map(|hex| PublicKey::from_hex(hex).ok()).collect()
+    }
+
+    /// All statements, the oldest first: the entries' bytes.
+    #[must_use]
+    pub fn statements(&self) -> Vec<Vec<u8>> {
+        self.kept().list.iter().filter_map(|one| base64::decode(&one.entry)).collect()
+    }
+
+    /// The block of this stream from which on the newest key signs: so far the stream had come.
+    #[must_use]
+    pub fn reached(&self, stream: StreamId) -> Option<Seq> {
+        let statements = self.statements().into_iter().rev();
+        statements
+            .filter_map(|bytes| match Entry::decode(&bytes) {
+                Ok(Entry::Rotated(signed)) => Some(signed.body),
+                _ => None,
+            })
+            .find(|body| body.stream == stream)
+            .map(|body| body.from_seq)
     }
 
     /// The output's collector has taken this statement and all before it.

@@ -1,5 +1,6 @@
 //! The agent's stream: found again at start, begun anew when it cannot go on.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
@@ -7,8 +8,21 @@ use custody_event::block::Placement;
 use custody_event::{Block, Clock, Digest, Seq, StreamId};
 
 use crate::identity::AgentIdentity;
+use crate::ours::Ours;
 use crate::pipeline::{OwnAct, StreamState, mark_prefix, position_prefix, random_secret};
-use crate::spool::{Batch, Opened, Quarantined, RolledBack, SpoolHandle};
+use crate::rotation::Rotations;
+use crate::spool::{Batch, Moved, Opened, Quarantined, RolledBack, SpoolHandle};
+
+/// Who writes the stream, and by what it knows what it has written.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// The agent.
+    pub identity: &'a Arc<AgentIdentity>,
+    /// Its keys.
+    pub ours: &'a Arc<Ours>,
+    /// How they came after one another.
+    pub rotations: &'a Rotations,
+}
 
 /// A stream to go on with, and what must be said in it first.
 #[derive(Debug)]
@@ -26,7 +40,7 @@ pub struct Found {
 pub fn find(
     spool: &SpoolHandle,
     opened: &Opened,
-    identity: &Arc<AgentIdentity>,
+    writer: Writer<'_>,
     clock: &Arc<dyn Clock>,
     reread: &[String],
 ) -> anyhow::Result<Found> {
@@ -49,17 +63,56 @@ pub fn find(
             return Ok(Found { state: StreamState::begin(random_stream()?), acts });
         }
         (None, None) => "the spool has lost the stream's name".into(),
-        (None, Some(state)) if state.next_seq == Seq(opened.next_seq) => {
-            return Ok(Found { state: state.clone(), acts });
-        }
-        (None, Some(state)) => match state_of_last_block(spool, opened.next_seq, state)? {
-            Some(state) => return Ok(Found { state, acts }),
-            None => "the spool has lost the stream's last block".into(),
+        (None, Some(state)) => match goes_on(spool, opened, state, writer.rotations)? {
+            Ok(state) => return Ok(Found { state, acts }),
+            Err(Stop::Lost) => "the spool has lost the stream's last block".into(),
+            Err(Stop::Other(seq)) => {
+                format!(
+                    "block {seq}, the spool's last, is not the one that the stream's state names"
+                )
+            }
+            Err(Stop::Older(known)) => {
+                let it = RolledBack { ledger_next_seq: known, store_next_seq: opened.next_seq };
+                acts.push(rollback_gap(&it));
+                "the spool ends before the block from which on the newest key signs".into()
+            }
         },
     };
-    let (state, act) = begin_anew(spool, saved.as_ref(), identity, clock, &reason, reread)?;
-    acts.push(act);
+    let (state, begun) = begin_anew(spool, saved.as_ref(), writer, clock, &reason, reread)?;
+    acts.extend(begun);
     Ok(Found { state, acts })
+}
+
+/// Why a stream does not go on.
+enum Stop {
+    /// The last block is not there, or of another stream.
+    Lost,
+    /// The last block is not the one that the state names.
+    Other(u64),
+    /// Blocks up to this one had been there when the key was last replaced.
+    Older(u64),
+}
+
+/// The state that the stream goes on with. What stands beside the blocks is not signed: the last
+/// block says where they end.
+fn goes_on(
+    spool: &SpoolHandle,
+    opened: &Opened,
+    saved: &StreamState,
+    rotations: &Rotations,
+) -> anyhow::Result<Result<StreamState, Stop>> {
+    if let Some(reached) = rotations.reached(saved.stream).filter(|seq| seq.get() > opened.next_seq)
+    {
+        return Ok(Err(Stop::Older(reached.get())));
+    }
+    if opened.first_seq == opened.next_seq && saved.next_seq == Seq(opened.next_seq) {
+        return Ok(Ok(saved.clone()));
+    }
+    let Some(state) = state_of_last_block(spool, opened.next_seq, saved)? else {
+        return Ok(Err(Stop::Lost));
+    };
+    let differs = saved.next_seq == state.next_seq && saved.last_hash != state.last_hash;
+    Ok(if differs { Err(Stop::Other(opened.next_seq - 1)) } else { Ok(state) })
 }
 
 fn saved_state(spool: &SpoolHandle) -> anyhow::Result<Option<StreamState>> {
@@ -97,62 +150,101 @@ fn state_of_last_block(
 pub fn begin_anew(
     spool: &SpoolHandle,
     previous: Option<&StreamState>,
-    identity: &Arc<AgentIdentity>,
+    writer: Writer<'_>,
     clock: &Arc<dyn Clock>,
     reason: &str,
     reread: &[String],
-) -> anyhow::Result<(StreamState, OwnAct)> {
+) -> anyhow::Result<(StreamState, Vec<OwnAct>)> {
     let begun = StreamState::begin(random_stream()?);
     log::warn!(stream = begun.stream.to_hex().as_str(); "a new stream begins: {reason}");
-    let last_hash = Arc::new(Mutex::new(Digest::ZERO));
-    let map = mover(&begun, identity, clock, &last_hash);
+    let told = Arc::new(Mutex::new(MoverTold::default()));
+    let map = mover(&begun, previous.map(|state| state.stream), writer, clock, &told);
     let mut puts = vec![(StreamState::KEY.to_vec(), serde_json::to_vec(&begun)?)];
     if !reread.is_empty() {
         puts.push((REREAD_KEY.to_vec(), serde_json::to_vec(reread)?));
     }
     let restreamed = spool.restream(map, puts).wait()?;
-    let state = StreamState {
-        next_seq: Seq(restreamed.next_seq),
-        last_hash: *last_hash.lock().unwrap_or_else(PoisonError::into_inner),
-        ..begun
-    };
+    let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    let state =
+        StreamState { next_seq: Seq(restreamed.next_seq), last_hash: told.last_hash, ..begun };
     let put = (StreamState::KEY.to_vec(), serde_json::to_vec(&state)?);
     spool.append(Batch { block: None, puts: vec![put], deletes: Vec::new() })?.wait()?;
     if restreamed.next_seq == 0 {
         forget_positions(spool, reread)?;
     }
     let previous = previous.map_or_else(|| "unknown".to_owned(), |state| state.stream.to_hex());
-    Ok((state, OwnAct::StreamBegun { previous, reason: reason.to_owned() }))
+    let mut acts = vec![OwnAct::StreamBegun { previous, reason: reason.to_owned() }];
+    acts.extend(told.aside.iter().map(|(seq, (bytes, why))| not_ours_gap(*seq, *bytes, why)));
+    Ok((state, acts))
 }
 
-/// Rewrites block after block for the new stream; starts over at number 0.
+/// What the mover of blocks leaves behind.
+#[derive(Debug)]
+struct MoverTold {
+    last_hash: Digest,
+    /// Blocks that are not what this agent has signed: their length, and why.
+    aside: BTreeMap<u64, (usize, String)>,
+}
+
+impl Default for MoverTold {
+    fn default() -> Self {
+        Self { last_hash: Digest::ZERO, aside: BTreeMap::new() }
+    }
+}
+
+/// Rewrites block after block for the new stream; starts over at number 0. The agent's signature
+/// goes only to what had it before.
 fn mover(
     begun: &StreamState,
-    identity: &Arc<AgentIdentity>,
+    previous: Option<StreamId>,
+    writer: Writer<'_>,
     clock: &Arc<dyn Clock>,
-    last_hash: &Arc<Mutex<Digest>>,
-) -> impl FnMut(u64, u64, &[u8]) -> Result<Vec<u8>, String> + Send + 'static {
-    let (stream, identity) = (begun.stream, Arc::clone(identity));
-    let (clock, last_hash) = (Arc::clone(clock), Arc::clone(last_hash));
-    move |_, seq, bytes| {
-        let mut last_hash = last_hash.lock().unwrap_or_else(PoisonError::into_inner);
+    told: &Arc<Mutex<MoverTold>>,
+) -> impl FnMut(u64, u64, &[u8]) -> Result<Moved, String> + Send + 'static {
+    let (stream, identity) = (begun.stream, Arc::clone(writer.identity));
+    let (ours, clock, told) = (Arc::clone(writer.ours), Arc::clone(clock), Arc::clone(told));
+    move |old_seq, seq, bytes| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         if seq == 0 {
-            *last_hash = Digest::ZERO;
+            told.last_hash = Digest::ZERO;
         }
-        let block = Block::decode(bytes).map_err(|error| error.to_string())?;
+        let block = match own_block(&ours, previous, old_seq, bytes) {
+            Ok(block) => block,
+            Err(why) => {
+                log::error!(block = old_seq; "a block in the spool is not what this agent has signed and is set aside: {why}");
+                told.aside.insert(old_seq, (bytes.len(), why.clone()));
+                return Ok(Moved::Aside(why));
+            }
+        };
         let mut moved = block.moved_to(Placement {
             agent: identity.agent,
             host: identity.host_id.clone(),
             key: identity.key.id(),
             stream,
             seq: Seq(seq),
-            prev: *last_hash,
+            prev: told.last_hash,
             sealed: clock.now(),
         });
         identity.key.sign(&mut moved);
-        *last_hash = moved.hash();
-        moved.encode().map_err(|error| error.to_string())
+        told.last_hash = moved.hash();
+        moved.encode().map(Moved::To).map_err(|error| error.to_string())
     }
+}
+
+/// The block, if it is one that this agent has signed, for this place.
+fn own_block(
+    ours: &Ours,
+    stream: Option<StreamId>,
+    seq: u64,
+    bytes: &[u8],
+) -> Result<Block, String> {
+    let block = Block::decode(bytes).map_err(|error| error.to_string())?;
+    ours.check(&block)?;
+    let header = &block.header;
+    if header.seq != Seq(seq) || stream.is_some_and(|stream| stream != header.stream) {
+        return Err(format!("it is block {} of stream {}", header.seq, header.stream));
+    }
+    Ok(block)
 }
 
 fn random_stream() -> anyhow::Result<StreamId> {
@@ -209,6 +301,22 @@ pub fn quarantine_gap(quarantined: &Quarantined) -> OwnAct {
         path: Some(quarantined.path.display().to_string()),
         from: None,
         bytes: None,
+        records: None,
+    }
+}
+
+/// The gap event for a block that was not carried over into a new stream.
+fn not_ours_gap(seq: u64, bytes: usize, why: &str) -> OwnAct {
+    OwnAct::Gap {
+        code: "block_not_ours".into(),
+        text: format!(
+            "Block {seq} in the spool is not what this agent had signed ({why}). It is kept as a \
+             dead letter and not delivered.",
+        ),
+        source: None,
+        path: None,
+        from: None,
+        bytes: u64::try_from(bytes).ok(),
         records: None,
     }
 }

@@ -1,14 +1,17 @@
 //! `custody-agent spool`: what is in the spool of an agent that is not running.
 
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use custody_config::shell::{Exit, Failure};
-use custody_event::Block;
 use custody_event::block::Entry;
+use custody_event::{Block, Clock, SystemClock};
 
 use super::{ConfigArgs, print};
+use crate::ours::{self, Ours};
 use crate::spool::{Inspector, OpenError, StoreError, inspect};
 
 /// Arguments of `spool`.
@@ -35,10 +38,20 @@ enum SpoolCommand {
         /// The block's number; all blocks if left out.
         seq: Option<u64>,
     },
-    /// Check every block: checksum, hashes, signature's place in the chain.
+    /// Check every block: checksum, hashes, signature, place in the chain.
     Verify {
         #[command(flatten)]
         config: ConfigArgs,
+    },
+    /// Write all blocks into a bundle, for custody-verify.
+    #[command(
+        after_help = "Example:\n  sudo custody-agent spool export web1.custody && custody-verify web1.custody"
+    )]
+    Export {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The bundle; must not be there yet.
+        file: PathBuf,
     },
 }
 
@@ -49,6 +62,7 @@ pub(super) fn run(args: &SpoolArgs) -> anyhow::Result<Exit> {
         SpoolCommand::Ls { config, dead: true } => list_dead(&mut open(config)?, &mut out),
         SpoolCommand::Cat { config, seq } => cat(&mut open(config)?, *seq, &mut out),
         SpoolCommand::Verify { config } => verify(config, &mut out),
+        SpoolCommand::Export { config, file } => export(config, file, &mut out),
     }?;
     out.flush()?;
     Ok(exit)
@@ -67,12 +81,48 @@ fn cannot_look(
 }
 
 /// With `--data-dir` no configuration is needed.
-fn spool_path(config: &ConfigArgs) -> anyhow::Result<PathBuf> {
-    let data_dir = match &config.data_dir {
+fn data_dir(config: &ConfigArgs) -> anyhow::Result<PathBuf> {
+    Ok(match &config.data_dir {
         Some(data_dir) => data_dir.clone(),
         None => config.loader().load().map_err(Failure::from)?.value.data_dir.get().clone(),
+    })
+}
+
+fn spool_path(config: &ConfigArgs) -> anyhow::Result<PathBuf> {
+    Ok(data_dir(config)?.join("spool"))
+}
+
+fn export(config: &ConfigArgs, file: &Path, out: &mut impl Write) -> anyhow::Result<Exit> {
+    let data_dir = data_dir(config)?;
+    let (identity, rotations) = ours::identity_in(&data_dir)?;
+    let mut spool = open(config)?;
+    let fail = |error: std::io::Error| {
+        Failure::because(Exit::Io, format!("cannot write {}", file.display()), error)
     };
-    Ok(data_dir.join("spool"))
+    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let target = BufWriter::new(target.map_err(fail)?);
+    let made = SystemClock::new().now();
+    let written = ours::export(&mut spool, &identity, &rotations, made, target)
+        .map_err(anyhow::Error::from)
+        .and_then(|(target, done)| {
+            let target = target.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+            target.sync_all()?;
+            Ok(done)
+        });
+    let done = match written {
+        Ok(done) => done,
+        Err(error) => {
+            // Half a bundle is none.
+            std::fs::remove_file(file).map_err(fail)?;
+            return Err(Failure::new(Exit::Io, format!("{}: {error:#}", file.display())).into());
+        }
+    };
+    writeln!(out, "{} blocks in {}", done.blocks, file.display())?;
+    for seq in &done.unreadable {
+        writeln!(out, "block {seq} should be there and cannot be read")?;
+    }
+    writeln!(out, "the agent's first key, as it was enrolled: {}", done.first_key.to_hex())?;
+    Ok(if done.unreadable.is_empty() { Exit::Good } else { Exit::No })
 }
 
 fn list(spool: &mut Inspector, out: &mut impl Write) -> anyhow::Result<Exit> {
@@ -131,7 +181,10 @@ fn cat(spool: &mut Inspector, only: Option<u64>, out: &mut impl Write) -> anyhow
 
 fn verify(config: &ConfigArgs, out: &mut impl Write) -> anyhow::Result<Exit> {
     let path = spool_path(config)?;
-    let mut verified = Verified::default();
+    // Without the keys (a copy of the spool alone) the rest is checked all the same.
+    let ours = ours::identity_in(&data_dir(config)?).ok();
+    let ours = ours.map(|(identity, rotations)| Ours::new(&identity, &rotations, false));
+    let mut verified = Verified { ours, ..Verified::default() };
     let walked = match inspect(&path, crate::spool::trailing_crc) {
         Ok(mut spool) => verified.walk(&mut spool),
         Err(OpenError::Store { error, .. }) => Err(error),
@@ -148,7 +201,10 @@ fn verify(config: &ConfigArgs, out: &mut impl Write) -> anyhow::Result<Exit> {
     for problem in &verified.problems {
         writeln!(out, "{problem}")?;
     }
-    let Verified { blocks, events, problems } = &verified;
+    let Verified { blocks, events, problems, ours } = &verified;
+    if ours.is_none() {
+        writeln!(out, "signatures are not checked: the agent's key is not beside the spool")?;
+    }
     writeln!(out, "{blocks} blocks, {events} events verified; {} problems", problems.len())?;
     Ok(if problems.is_empty() { Exit::Good } else { Exit::No })
 }
@@ -159,6 +215,7 @@ struct Verified {
     blocks: u64,
     events: u64,
     problems: Vec<String>,
+    ours: Option<Ours>,
 }
 
 impl Verified {
@@ -169,7 +226,7 @@ impl Verified {
             let checked = spool
                 .read(entry.seq)?
                 .ok_or_else(|| "it is missing".to_owned())
-                .and_then(|bytes| check_block(&bytes, &mut chain));
+                .and_then(|bytes| check_block(&bytes, &mut chain, self.ours.as_ref()));
             match checked {
                 Ok(count) => {
                     self.blocks += 1;
@@ -182,7 +239,11 @@ impl Verified {
     }
 }
 
-fn check_block(bytes: &[u8], chain: &mut Option<custody_evidence::Chain>) -> Result<u32, String> {
+fn check_block(
+    bytes: &[u8],
+    chain: &mut Option<custody_evidence::Chain>,
+    ours: Option<&Ours>,
+) -> Result<u32, String> {
     let block = Block::decode(bytes).map_err(|error| error.to_string())?;
     let header = &block.header;
     let chain = chain.get_or_insert_with(|| custody_evidence::Chain {
@@ -191,6 +252,9 @@ fn check_block(bytes: &[u8], chain: &mut Option<custody_evidence::Chain>) -> Res
         last_hash: header.prev,
     });
     chain.check(&block).map_err(|error| error.to_string())?;
+    if let Some(ours) = ours {
+        ours.check(&block)?;
+    }
     let opened = block.open().map_err(|error| error.to_string())?;
     for (index, event) in opened.events() {
         custody_event::canon::check(event).map_err(|error| format!("event {index}: {error}"))?;

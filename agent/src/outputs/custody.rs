@@ -453,6 +453,11 @@ impl CustodyOutput {
 
     /// The body goes to the dead letters, the block goes on as header and bare leaves.
     async fn set_aside(&mut self, seq: u64, said: &str) -> Next {
+        if let Some(why) = self.not_as_signed(seq).await {
+            let reason =
+                format!("block {seq} in the spool is not what this agent had signed: {why}");
+            return self.end_stream(seq, reason, true).await;
+        }
         log::error!(
             output = self.settings.id.as_str(), seq = seq;
             "the collector refuses block {seq} ({said}); its events are kept as a dead letter: custody-agent spool ls"
@@ -462,6 +467,17 @@ impl CustodyOutput {
             self.wait_after_failure().await;
         }
         Next::Resume(seq)
+    }
+
+    /// Does the block's content not make the root that its header names? Then somebody has changed
+    /// it where it lay.
+    async fn not_as_signed(&self, seq: u64) -> Option<String> {
+        let bytes = self.spool.read(seq).await.ok()??;
+        let checked = Block::decode(&bytes).and_then(|block| {
+            block.coverage()?;
+            block.open().map(drop)
+        });
+        checked.err().map(|error| error.to_string())
     }
 
     async fn replace_by_sparse(&self, seq: u64, said: &str) -> Result<(), String> {

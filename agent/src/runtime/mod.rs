@@ -25,6 +25,7 @@ use difference::Facts;
 use session::{End, NotStarted, Session};
 
 use crate::identity::{self, AgentIdentity};
+use crate::ours::Ours;
 use crate::pipeline::{OwnAct, StreamState};
 use crate::rotation::{self, Rotations, Standing};
 use crate::spool::{Opened, Options, Spool, SpoolClock, SpoolHandle};
@@ -43,9 +44,17 @@ pub(crate) struct Shared {
     pub(crate) spool: SpoolHandle,
     pub(crate) generation: u32,
     pub(crate) rotations: Arc<Rotations>,
+    pub(crate) ours: Arc<Ours>,
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Timestamp,
     pub(crate) reloads: Arc<Reloads>,
+}
+
+impl Shared {
+    fn writer(&self) -> stream::Writer<'_> {
+        let Self { identity, ours, rotations, .. } = self;
+        stream::Writer { identity, ours, rotations }
+    }
 }
 
 /// What became of the reloads so far.
@@ -123,11 +132,14 @@ pub fn run(
     }
     let rotations = Rotations::load(data_dir.path())?;
     rotation::settle(data_dir.path(), &rotations)?;
+    let forgot = identity::is_renewing(data_dir.path())? || !identity::is_whole(data_dir.path())?;
     let identity = AgentIdentity::load_or_create(data_dir.path(), &config.value.host)?;
-    let (spool, opened) = open_spool(&config.value, data_dir.path(), &clock)?;
+    let ours = Arc::new(Ours::new(&identity, &rotations, forgot));
+    let (spool, opened) = open_spool(&config.value, data_dir.path(), &clock, &ours)?;
     let mut shared = Shared {
         identity: Arc::new(identity),
         rotations: Arc::new(rotations),
+        ours,
         started: clock.now(),
         generation: opened.generation,
         data_dir: data_dir.path().to_owned(),
@@ -152,8 +164,10 @@ fn open_spool(
     config: &AgentConfig,
     data_dir: &Path,
     clock: &Arc<dyn Clock>,
+    ours: &Arc<Ours>,
 ) -> anyhow::Result<(SpoolHandle, Opened)> {
     let mut options = Options::for_max_bytes(config.spool.max_bytes.bytes());
+    options.judge = Some(Arc::<Ours>::clone(ours));
     options.min_free_bytes = config.spool.free_space_floor.bytes();
     let path = data_dir.join("spool");
     Spool::open(&path, options, Arc::new(ClockForSpool(Arc::clone(clock))))
@@ -193,11 +207,11 @@ fn begin_anew(
     previous: Option<&StreamState>,
     reason: &str,
     reread: &[String],
-) -> anyhow::Result<(StreamState, OwnAct)> {
+) -> anyhow::Result<(StreamState, Vec<OwnAct>)> {
     let begun = stream::begin_anew(
         &shared.spool,
         previous,
-        &shared.identity,
+        shared.writer(),
         &shared.clock,
         reason,
         reread,
@@ -211,8 +225,9 @@ fn take_on(
     shared: &mut Shared,
     previous: &StreamState,
     reason: &str,
-) -> anyhow::Result<(StreamState, OwnAct)> {
+) -> anyhow::Result<(StreamState, Vec<OwnAct>)> {
     let begun = begin_anew(shared, Some(previous), reason, &[])?;
+    shared.ours.all_known();
     identity::renewed(&shared.data_dir)?;
     Ok(begun)
 }
@@ -234,6 +249,7 @@ fn replace_key(
     let (dir, old) = (&shared.data_dir, &shared.identity.key);
     if let Some(key) = rotation::rotate(dir, &shared.rotations, old, standing, &outputs)? {
         shared.identity = Arc::new(shared.identity.with_key(key));
+        shared.ours.add(&shared.identity);
     }
     Ok(())
 }
@@ -267,14 +283,20 @@ fn found_at_start(
     after_crash: bool,
 ) -> anyhow::Result<(StreamState, Vec<OwnAct>)> {
     let reread = build::rereadable(&config.value);
-    let found = stream::find(&shared.spool, opened, &shared.identity, &shared.clock, &reread)?;
+    let found = stream::find(&shared.spool, opened, shared.writer(), &shared.clock, &reread)?;
     shared.generation = shared.spool.stats().generation;
     let (mut state, mut acts) = (found.state, found.acts);
     if identity::is_renewing(&shared.data_dir)? {
-        let act;
-        (state, act) = take_on(shared, &state, "a new identity is taken on")?;
-        acts.push(act);
+        let begun;
+        (state, begun) = take_on(shared, &state, "a new identity is taken on")?;
+        acts.extend(begun);
+    } else if shared.ours.forgot() && shared.spool.stats().blocks > 0 {
+        const WHY: &str = "the agent's id or key was lost and made anew";
+        let begun;
+        (state, begun) = begin_anew(shared, Some(&state), WHY, &[])?;
+        acts.extend(begun);
     }
+    shared.ours.all_known();
     acts.push(OwnAct::Started {
         config_sha256: config.sha256.clone(),
         config_path: loader.path.display().to_string(),
@@ -291,13 +313,14 @@ fn next_stream(
     state: StreamState,
     acts: &mut Vec<OwnAct>,
 ) -> anyhow::Result<StreamState> {
-    let (state, act) = match end {
+    let (state, begun) = match end {
         End::NewIdentity { reason } => {
             log::error!("a new identity is taken on: {reason}");
             identity::renew(&shared.data_dir)?;
             let identity = AgentIdentity::load_or_create(&shared.data_dir, &config.host)?;
             shared.identity = Arc::new(identity);
             shared.rotations = Arc::new(Rotations::load(&shared.data_dir)?);
+            shared.ours.add(&shared.identity);
             take_on(shared, &state, &reason)?
         }
         End::NewStream { reason, gaps, lost } => {
@@ -307,7 +330,7 @@ fn next_stream(
         }
         End::Stop | End::Reload(..) | End::Reread | End::Rotate => return Ok(state),
     };
-    acts.push(act);
+    acts.extend(begun);
     Ok(state)
 }
 
@@ -329,9 +352,9 @@ fn sessions(
         let reread = stream::to_reread(&shared.spool)?;
         if !reread.is_empty() && shared.spool.stats().blocks == 0 {
             const WHY: &str = "files are read again, for the spool lost blocks";
-            let act;
-            (state, act) = begin_anew(shared, Some(&state), WHY, &reread)?;
-            acts.push(act);
+            let begun;
+            (state, begun) = begin_anew(shared, Some(&state), WHY, &reread)?;
+            acts.extend(begun);
             continue;
         }
         let (hold, config) = (!reread.is_empty(), &now.config.value);

@@ -19,8 +19,8 @@ use super::owner::Core;
 use super::ring::Ring;
 use super::stats::SpoolStats;
 use super::types::{
-    Batch, DeadLetter, Durable, Incident, Options, OutputCursor, Restreamed, Slot, SpoolClock,
-    SpoolError, SpoolKey, StoreError,
+    Batch, DeadLetter, Durable, Incident, Moved, Options, OutputCursor, Restreamed, Slot,
+    SpoolClock, SpoolError, SpoolKey, StoreError,
 };
 use super::{MAX_BLOCK_BYTES, keys};
 
@@ -468,9 +468,10 @@ impl SpoolHandle {
     /// that switches over. A crash before that leaves the old stream, after it the new one. All cursors
     /// are 0 then. `map` starts over (with new_seq 0) when the store failed in between, and it must reset
     /// any state that it chains when it sees new_seq 0. Batches queued before finish first; appends wait.
-    pub fn restream(
+    /// A block that `map` wants [`Moved::Aside`] becomes a dead letter, and the next takes its number.
+    pub fn restream<M: Into<Moved>>(
         &self,
-        mut map: impl FnMut(u64, u64, &[u8]) -> Result<Vec<u8>, String> + Send + 'static,
+        mut map: impl FnMut(u64, u64, &[u8]) -> Result<M, String> + Send + 'static,
         puts: Vec<(SpoolKey, Vec<u8>)>,
     ) -> Reply<Restreamed> {
         for (key, value) in &puts {
@@ -479,6 +480,7 @@ impl SpoolHandle {
             }
         }
         let mut target = None;
+        let mut map = move |old, new, bytes: &[u8]| map(old, new, bytes).map(Into::into);
         self.ask(move |core| core.restream(&mut map, &puts, &mut target))
     }
 

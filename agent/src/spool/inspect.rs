@@ -150,6 +150,33 @@ impl Inspector {
         Ok(bytes)
     }
 
+    /// One block's bytes, whatever they are worth.
+    ///
+    /// # Errors
+    /// When parts of it are missing or the store cannot be read.
+    pub fn read_unchecked(&mut self, seq: u64) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let slot = Slot::Block { generation: self.generation, seq };
+        guarded(|| self.store.read(slot))
+    }
+
+    /// The number of the next block: as the store says, or the ledger, whichever knows of more.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn next_seq(&mut self) -> Result<u64, StoreError> {
+        let said = self.value(super::keys::NEXT_SEQ)?.and_then(|value| value.try_into().ok());
+        let known = self.ledger_next.filter(|(generation, _)| *generation == self.generation);
+        Ok(said.map_or(0, u64::from_be_bytes).max(known.map_or(0, |(_, next)| next)))
+    }
+
+    /// One small value.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn value(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| self.store.value(key))
+    }
+
     /// All small values under a prefix.
     ///
     /// # Errors

@@ -32,6 +32,8 @@
 //! - Disk full, or below the floor: batches stay in memory, `stats` says why, it goes on by itself.
 //! - A store that cannot be read or whose blocks do not check: moved to quarantine, what can be read
 //!   is copied into a fresh store, and the caller must [`SpoolHandle::restream`] before it appends.
+//!   So is one whose blocks are whole and do not hang together, or are not what was put in
+//!   ([`Judge`]): checksums are made anew by whoever knows the format.
 //! - A store older than the ledger says (restored, or silently rolled back): the same demand.
 //! - A store call that never returns: `stats().stuck_since_unix_ms`; only a restart of the process helps.
 
@@ -39,6 +41,7 @@ mod handle;
 mod inspect;
 mod keys;
 mod ledger;
+mod links;
 mod owner;
 mod ownerops;
 mod quarantine;
@@ -55,9 +58,9 @@ pub use handle::{Reply, SpoolHandle, Ticket};
 pub use inspect::{BlockEntry, Inspector, VerifyReport, inspect};
 pub use stats::SpoolStats;
 pub use types::{
-    Batch, Change, Check, DeadLetter, Durable, Incident, Large, OpenError, Opened, Options,
-    OutputCursor, Quarantined, Restreamed, RolledBack, Slot, SpoolClock, SpoolError, SpoolKey,
-    SpooledBlock, Store, StoreError, StoreFactory, trailing_crc,
+    Batch, Change, Check, DeadLetter, Durable, Incident, Judge, Large, Link, Moved, OpenError,
+    Opened, Options, OutputCursor, Quarantined, Restreamed, RolledBack, Slot, SpoolClock,
+    SpoolError, SpoolKey, SpooledBlock, Store, StoreError, StoreFactory, trailing_crc,
 };
 
 use std::path::Path;

@@ -9,7 +9,8 @@ use super::keys::{DEAD, RESTREAM, dead_key};
 use super::owner::{Core, Held, count};
 use super::recover::counters;
 use super::types::{
-    Change, DeadLetter, Durable, OutputCursor, Restreamed, Slot, SpoolError, Store, StoreError,
+    Change, DeadLetter, Durable, Moved, OutputCursor, Restreamed, Slot, SpoolError, Store,
+    StoreError,
 };
 
 /// A dead letter's description: `generation u32, seq u64, unix ms u64, length u32`, big endian, reason.
@@ -18,7 +19,7 @@ const DEAD_HEAD_BYTES: usize = 24;
 const REASON_MAX_BYTES: usize = 4096;
 
 type Answer<T> = Result<Result<T, SpoolError>, StoreError>;
-type Map<'a> = &'a mut dyn FnMut(u64, u64, &[u8]) -> Result<Vec<u8>, String>;
+type Map<'a> = &'a mut dyn FnMut(u64, u64, &[u8]) -> Result<Moved, String>;
 
 impl Core {
     fn has_more_to_drop(&self) -> bool {
@@ -225,17 +226,25 @@ impl Core {
         let old: Vec<(u64, Held)> =
             self.index.blocks.iter().map(|(seq, held)| (*seq, *held)).collect();
         let (mut written, mut change): (Vec<Held>, Change) = Default::default();
-        for (new_seq, (old_seq, held)) in (0_u64..).zip(old) {
+        for (old_seq, held) in old {
+            let new_seq = count(written.len());
             let slot = self.slot(old_seq);
             let bytes = self.call(|store| store.read(slot))?;
             let bytes =
                 bytes.ok_or_else(|| StoreError::Corrupt(format!("block {old_seq} is gone")))?;
             let mapped =
                 map(old_seq, new_seq, &bytes).map_err(|error| format!("block {old_seq}: {error}"));
-            let mapped = mapped.and_then(|new| (self.shared.options.check)(&new).map(|()| new));
+            let mapped = mapped.and_then(|moved| match moved {
+                Moved::To(new) => (self.shared.options.check)(&new).map(|()| Moved::To(new)),
+                aside => Ok(aside),
+            });
             let new = match mapped {
-                Ok(new) if new.len() <= super::MAX_BLOCK_BYTES => new,
-                Ok(new) => {
+                Ok(Moved::Aside(reason)) => {
+                    self.keep_aside(old_seq, bytes, &reason)?;
+                    continue;
+                }
+                Ok(Moved::To(new)) if new.len() <= super::MAX_BLOCK_BYTES => new,
+                Ok(Moved::To(new)) => {
                     self.forget(generation, &written)?;
                     return Ok(Err(SpoolError::TooLarge {
                         what: "block",
@@ -258,6 +267,21 @@ impl Core {
         }
         self.commit_now(change)?;
         Ok(Ok(written))
+    }
+
+    /// A block that does not go on is a dead letter; once, however often the restream is begun.
+    fn keep_aside(&mut self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> Result<(), StoreError> {
+        let generation = self.index.generation;
+        let there = self.dead_letters()?.iter().any(|letter| {
+            (letter.generation, letter.seq, letter.reason.as_str()) == (generation, seq, reason)
+        });
+        if there {
+            return Ok(());
+        }
+        let (id, change) = self.dead_change(seq, bytes, reason);
+        self.commit_now(change)?;
+        self.index.dead_ids.insert(id);
+        Ok(())
     }
 
     fn forget(&mut self, generation: u32, blocks: &[Held]) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::keys::{CURSOR, DEAD, GENERATION, NEXT_SEQ, RESTREAM};
 use super::ledger::Entry;
+use super::links::Links;
 use super::quarantine::{put_aside, sync_dir};
 use super::types::{
     Change, OpenError, Options, Quarantined, Slot, SpoolClock, Store, StoreError, StoreFactory,
@@ -141,7 +142,7 @@ impl Context {
         path: &Path,
         mut store: Box<dyn Store>,
     ) -> Result<LoadedStore, StoreError> {
-        let mut loading = match guarded(|| Loading::begin(&mut *store)) {
+        let mut loading = match guarded(|| Loading::begin(&mut *store, &self.options)) {
             Ok(loading) => loading,
             Err(error) => return Ok((store, Err(error))),
         };
@@ -381,7 +382,7 @@ fn load_small(store: &mut dyn Store) -> Result<Loaded, StoreError> {
 
 /// Reads everything, checks every block, and that no number is missing.
 pub(crate) fn load(store: &mut dyn Store, options: &Options) -> Result<Loaded, StoreError> {
-    let mut loading = Loading::begin(store)?;
+    let mut loading = Loading::begin(store, options)?;
     while !loading.step(store, options)? {}
     loading.finish()
 }
@@ -391,30 +392,37 @@ struct Loading {
     loaded: Loaded,
     wrong: Option<String>,
     from: Option<Slot>,
+    links: Links,
 }
 
 impl Loading {
-    fn begin(store: &mut dyn Store) -> Result<Self, StoreError> {
-        Ok(Self { loaded: load_small(store)?, wrong: None, from: None })
+    fn begin(store: &mut dyn Store, options: &Options) -> Result<Self, StoreError> {
+        let loaded = load_small(store)?;
+        let links = Links::begin(options, loaded.needs_restream.is_some());
+        Ok(Self { loaded, wrong: None, from: None, links })
     }
 
     /// Reads `refresh_bytes` on; true at the end.
     fn step(&mut self, store: &mut dyn Store, options: &Options) -> Result<bool, StoreError> {
-        let Self { loaded, wrong, from } = self;
+        let Self { loaded, wrong, from, links } = self;
         let live = loaded.generation;
         *from = store.visit_large(*from, options.refresh_bytes, &mut |(slot, bytes)| {
-            let sound = bytes.and_then(|bytes| {
-                (options.check)(&bytes).map(|()| u32::try_from(bytes.len()).unwrap_or(LONGEST))
-            });
+            let sound = bytes.and_then(|bytes| (options.check)(&bytes).map(|()| bytes));
+            let length = |bytes: &Arc<[u8]>| u32::try_from(bytes.len()).unwrap_or(LONGEST);
             match (slot, sound) {
-                (Slot::Block { generation, seq }, Ok(len)) if generation == live => {
-                    loaded.blocks.insert(seq, len);
+                (Slot::Block { generation, seq }, Ok(bytes)) if generation == live => {
+                    loaded.blocks.insert(seq, length(&bytes));
+                    if let Err(why) = links.next(seq, &bytes) {
+                        wrong.get_or_insert(why);
+                    }
                 }
                 (Slot::Block { generation, seq }, Err(error)) if generation == live => {
                     wrong.get_or_insert(format!("block {seq}: {error}"));
                 }
                 // A half-written block of a stream that never came to be, or is over: its length does not matter.
-                (Slot::Block { .. }, len) => loaded.stale.push((slot, len.unwrap_or(LONGEST))),
+                (Slot::Block { .. }, bytes) => {
+                    loaded.stale.push((slot, bytes.as_ref().map_or(LONGEST, length)));
+                }
                 (Slot::Dead(_), _) => {}
             }
         })?;
@@ -422,8 +430,8 @@ impl Loading {
     }
 
     fn finish(self) -> Result<Loaded, StoreError> {
-        let Self { loaded, wrong, .. } = self;
-        if let Some(wrong) = wrong {
+        let Self { loaded, wrong, links, .. } = self;
+        if let Some(wrong) = wrong.or(links.end().err()) {
             return Err(StoreError::Corrupt(wrong));
         }
         if !loaded.has_generation && (!loaded.blocks.is_empty() || loaded.next_seq > 0) {
@@ -569,6 +577,7 @@ fn salvage_large(
             Slot::Block { generation, seq } => {
                 generation == old.generation
                     && (options.check)(&bytes).is_ok()
+                    && options.judge.as_ref().is_none_or(|judge| judge.sealed(&bytes).is_ok())
                     && !blocks.contains_key(&seq)
             }
             Slot::Dead(id) => old.dead_ids.contains(&id),

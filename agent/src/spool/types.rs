@@ -13,6 +13,32 @@ pub type SpoolKey = Vec<u8>;
 /// Says whether a block's bytes are whole; the text says what is wrong.
 pub type Check = fn(&[u8]) -> Result<(), String>;
 
+/// How a block hangs together with the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// The hash that it names of the block before.
+    pub before: [u8; 32],
+    /// Its own.
+    pub this: [u8; 32],
+}
+
+/// Knows of blocks what the spool does not: how they hang together, and whether they are what was
+/// put in. A checksum finds damage; only this finds somebody who has made the checksums anew.
+pub trait Judge: Send + Sync + std::fmt::Debug {
+    /// How the block of this number hangs together with the one before; cheap, asked of each block
+    /// at opening.
+    ///
+    /// # Errors
+    /// It is no block, or not of this number.
+    fn link(&self, seq: u64, bytes: &[u8]) -> Result<Link, String>;
+    /// Is it, to its last byte, what this agent has signed? Asked of the last block, which names
+    /// all before it, and of each where something is wrong.
+    ///
+    /// # Errors
+    /// Says what is not.
+    fn sealed(&self, bytes: &[u8]) -> Result<(), String>;
+}
+
 /// Time as the spool needs it; the agent's clock is wrapped in one, tests set their own.
 pub trait SpoolClock: Send + Sync {
     /// Wall-clock time in milliseconds since 1970, UTC.
@@ -368,6 +394,21 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// What becomes of a block in a restream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// It goes on as this.
+    To(Vec<u8>),
+    /// It does not go on, for this reason: it is kept as a dead letter.
+    Aside(String),
+}
+
+impl From<Vec<u8>> for Moved {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::To(bytes)
+    }
+}
+
 /// What a restream did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restreamed {
@@ -408,6 +449,8 @@ pub struct Options {
     pub keep_quarantined: usize,
     /// Is a block whole? Asked on append, open, read and verify.
     pub check: Check,
+    /// Who knows whether blocks are what was put in; without one, checksums are believed.
+    pub judge: Option<Arc<dyn Judge>>,
 }
 
 impl Options {
@@ -428,6 +471,7 @@ impl Options {
             recreate_min_bytes: 256 * 1024 * 1024,
             keep_quarantined: 4,
             check: trailing_crc,
+            judge: None,
         }
     }
 }

@@ -214,7 +214,8 @@ fn a_restream_renumbers_from_zero_and_old_acknowledgements_free_nothing() {
     let queued: Vec<_> = (0..30).map(|seq| spool.append(batch(seq, LEN)).unwrap()).collect();
     assert!(spool.wait_for(9, Duration::from_secs(20)));
     spool.ack("a", 0, 10).unwrap();
-    let refused = spool.restream(|_, _, _| Err("no key".to_owned()), Vec::new()).wait();
+    let refused =
+        spool.restream(|_, _, _| Err::<Vec<u8>, _>("no key".to_owned()), Vec::new()).wait();
     assert_eq!(refused, Err(SpoolError::Restream("block 10: no key".to_owned())));
     for ticket in queued {
         ticket.wait().unwrap();
