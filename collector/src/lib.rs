@@ -3,6 +3,7 @@
 //! - [`store`]: the evidence log, which is the truth.
 //! - [`ingest`]: blocks from agents, exactly once.
 //! - [`tlog`]: the transparency log over all block headers.
+//! - `anchor`: what others hold of that log: witnesses, time-stamps, write-once copies.
 //! - [`own`]: the collector's own acts, as events.
 //! - [`retain`]: how long events stay, and how they go.
 //! - [`access`]: enrolled agents and tokens.
@@ -13,6 +14,7 @@
 //! - [`command`]: what the program does when it is called; [`cli`]: how it is called.
 
 pub mod access;
+mod anchor;
 pub mod cli;
 pub mod command;
 pub mod export;

@@ -2,9 +2,11 @@
 //!
 //! Every key has a default, so that a collector runs with no file at all: on loopback, with the embedded index.
 
+mod anchors;
 mod oidc;
 mod read;
 
+pub use anchors::{AnchorsConfig, WitnessConfig};
 pub use oidc::OidcConfig;
 pub(crate) use read::server_tls;
 
@@ -47,6 +49,9 @@ pub struct CollectorConfig {
     /// Where old segments are copied before their events expire; nowhere where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveConfig>,
+    /// Who holds checkpoints of the log; nobody where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchors: Option<AnchorsConfig>,
     /// What is done when the disk fills up.
     pub space: SpaceConfig,
     /// What is refused because it is too large.
@@ -249,6 +254,7 @@ impl CollectorConfig {
             retention: RetentionConfig::default(),
             exports: ExportsConfig::default(),
             archive: None,
+            anchors: None,
             space: SpaceConfig::default(),
             limits: LimitsConfig::default(),
             log: Log::default(),
@@ -292,6 +298,7 @@ impl CollectorConfig {
 oidc: {}
 retention: { classes: [{}] }
 archive: {}
+anchors: { witnesses: [{}] }
 ";
         let source = Source::of_text(Path::new("collector.yaml"), every);
         let (_, collected) = source

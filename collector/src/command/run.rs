@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use super::{ConfigArgs, derived, say};
 use crate::access::oidc::Oidc;
 use crate::access::{self, Access, Logins, random_secret};
+use crate::anchor::Anchors;
 use crate::own::{self, Act, Acts, OwnStream};
 use crate::retain;
 use crate::serve::{App, Limits, keeper, server, tls};
@@ -241,6 +242,13 @@ async fn serve(
     let failed = parts.log.failed();
     let _watchdog = Watchdog::start(&parts.service, move || failed.borrow().is_none())?;
     parts.service.ready(&format!("listening on {local}"));
+    let anchors = anchors(config, dir, parts)?;
+    let anchoring = async {
+        if let Some(anchors) = anchors {
+            anchors.run(Arc::clone(&parts.log), stop.clone()).await;
+        }
+        std::future::pending::<()>().await;
+    };
     let keeper = async {
         let (log, access) = (Arc::clone(&parts.log), Arc::clone(&parts.access));
         let (clock, acts) = (Arc::clone(&parts.clock), parts.acts.clone());
@@ -256,6 +264,7 @@ async fn serve(
         )).into()),
         () = housekeeping(signals, config, parts) => Ok(Exit::Good),
         () = keeper => Ok(Exit::Good),
+        () = anchoring => Ok(Exit::Good),
     };
     stop.stop();
     let close = move || {
@@ -265,6 +274,12 @@ async fn serve(
     };
     tokio::task::spawn_blocking(close).await.context("ending retention and the index")?;
     ended
+}
+
+/// Who holds the log's checkpoints, where somebody does.
+fn anchors(config: &CollectorConfig, dir: &Path, parts: &Parts) -> anyhow::Result<Option<Anchors>> {
+    let Some(anchors) = config.anchors.clone() else { return Ok(None) };
+    Anchors::new(anchors, dir, Arc::clone(&parts.clock), Some(parts.acts.clone())).map(Some)
 }
 
 /// The identity provider; it is asked when somebody logs in, so that its absence stops nothing.

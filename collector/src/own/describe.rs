@@ -89,6 +89,15 @@ pub enum Act {
         /// Why, or what exactly.
         reason: String,
     },
+    /// A checkpoint of the log has gone to those who hold it, or could not.
+    Anchored {
+        /// Its entries.
+        size: u64,
+        /// Its root, hex.
+        root: String,
+        /// Why it could not.
+        failed: Option<String>,
+    },
     /// So many acts did not fit into the queue.
     Lost(u64),
 }
@@ -224,6 +233,16 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             let severity = if action == "agent.enroll" { "low" } else { "medium" };
             let say = Say::new(action, op_of(action), message);
             Say { severity, who: who.as_deref(), target: Some((kind, target)), ..say }
+        }
+        Act::Anchored { failed: Some(why), .. } => {
+            draft.text(Field::ReasonText, cut(why));
+            let say = Say::new("log.anchor", "export", "The log was not anchored.".to_owned());
+            Say { severity: "high", outcome: "failure", ..say }
+        }
+        Act::Anchored { size, root, failed: None } => {
+            draft.detail("root", Detail::Text(root.as_str().into()));
+            let message = format!("The log's first {size} entries were anchored.");
+            Say { severity: "low", ..Say::new("log.anchor", "export", message) }
         }
         Act::Lost(count) => {
             draft.tag("gap");

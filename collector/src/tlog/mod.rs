@@ -368,6 +368,13 @@ impl Tlog {
         Ok(Continuation { checkpoint: state.note.to_string(), proofs, forks })
     }
 
+    /// That the log's first `size` entries continue its first `from`.
+    pub(crate) fn consistency(&self, from: u64, size: u64) -> Result<Vec<Digest>, TlogError> {
+        let state = self.read();
+        let size = size.min(state.head.size);
+        Ok(Prover::new(&state.log, size).consistency(from.min(size))?)
+    }
+
     /// The proof of the event at `index` of a block that stands at `log_index`.
     pub(crate) fn prove(
         &self,

@@ -45,7 +45,7 @@ pub(super) fn oidc(mut section: Section<'_>, credentials: Option<&Path>) -> Opti
 }
 
 /// An address whose answers can be believed: https, or this machine.
-fn url(text: &str) -> Result<String, UnitError> {
+pub(super) fn url(text: &str) -> Result<String, UnitError> {
     let wrong = |what: String, hint: &str| UnitError { what, hint: hint.to_owned() };
     let shown = text.escape_debug();
     let after = text.find("://").map_or(0, |at| at + 3);

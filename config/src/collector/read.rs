@@ -39,6 +39,7 @@ pub(super) fn collector(
         retention: retention(top.section("retention")),
         exports: exports(top.section("exports")),
         archive: top.optional_section("archive").and_then(archive),
+        anchors: top.optional_section("anchors").and_then(super::anchors::anchors),
         space: space(top.section("space")),
         limits: limits(top.section("limits")),
         log: common::log(top.section("log"), overrides.log_level),

@@ -1,14 +1,15 @@
 //! What agents have cosigned, as the collector keeps it: `tlog/witness/<agent>`, each a checkpoint
-//! with that agent's cosignature. The log must still begin with what they were shown.
+//! with that agent's cosignature; and what went to others: `tlog/anchor/`, checkpoints with the
+//! cosignatures of witnesses. The log must still begin with all of them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use custody_event::AgentId;
 
-use super::{Harm, Problem, Walk, read_text};
+use super::{Harm, Problem, Trust, Walk, read_text};
 use crate::note::{Checkpoint, Note, VerifierKey};
-use crate::tlog::Prover;
+use crate::tlog::{Prover, TreeHead};
 
 /// Agents that are looked at, at most: each costs a few tiles.
 const MAX_WITNESSES: usize = 100_000;
@@ -42,6 +43,53 @@ impl Walk<'_> {
         }
     }
 
+    /// Compares the anchors with the log, and says which of the trusted witnesses cosigned them.
+    pub(super) fn anchored(&mut self, key: Option<&VerifierKey>, tlog: &Path, trust: &Trust) {
+        let Some(key) = key else { return };
+        let folder = tlog.join("anchor");
+        let paths = match paths(&folder) {
+            Ok(paths) => paths,
+            Err(error) => {
+                let place = folder.display().to_string();
+                return self.problem(Problem::new(Harm::Removed, place, error.to_string()));
+            }
+        };
+        let (mut count, mut newest) = (0_u64, None);
+        for path in paths {
+            match self.anchor(key, &path) {
+                Ok((size, note)) => {
+                    count += 1;
+                    if newest.as_ref().is_none_or(|(before, _)| *before <= size) {
+                        newest = Some((size, note));
+                    }
+                }
+                Err((harm, why)) => {
+                    let text = format!("an anchor of the log: {why}");
+                    self.problem(Problem::new(harm, path.display().to_string(), text));
+                }
+            }
+        }
+        let Some((size, note)) = newest else { return };
+        let report = &mut self.checker.report;
+        report.note(format!("{count} anchors fit the log; the newest is of {size} entries"));
+        let Ok(note) = Note::parse(&note) else { return };
+        for witness in &trust.witnesses {
+            if let Ok(Some(seconds)) = note.verify(witness) {
+                let name = witness.name();
+                report.note(format!(
+                    "{name} has cosigned the first {size} entries, at {seconds} seconds since 1970"
+                ));
+            }
+        }
+    }
+
+    fn anchor(&self, key: &VerifierKey, path: &Path) -> Result<(u64, String), (Harm, String)> {
+        let note = read_text(path).map_err(|error| (Harm::Removed, error.to_string()))?;
+        let head = Checkpoint::open(&note, key).map_err(|e| (Harm::Forged, e.to_string()))?.head;
+        self.begins_with(head)?;
+        Ok((head.size, note))
+    }
+
     /// How many entries the agent has cosigned.
     fn one(&self, key: &VerifierKey, agent: &AgentId, path: &Path) -> Result<u64, (Harm, String)> {
         let forged = |error: &dyn std::fmt::Display| (Harm::Forged, error.to_string());
@@ -49,6 +97,11 @@ impl Walk<'_> {
         let head = Checkpoint::open(&text, key).map_err(|error| forged(&error))?.head;
         let note = Note::parse(&text).map_err(|error| forged(&error))?;
         self.checker.ring.cosigned(agent, &note).map_err(|error| forged(&error))?;
+        self.begins_with(head)
+    }
+
+    /// Does the log begin with what this head names? Gives its size.
+    fn begins_with(&self, head: TreeHead) -> Result<u64, (Harm, String)> {
         if head.size > self.size {
             let why = format!("it was shown {} entries, and the log has {}", head.size, self.size);
             return Err((Harm::Truncated, why));
@@ -67,17 +120,27 @@ impl Walk<'_> {
 }
 
 fn list(folder: &Path) -> io::Result<Vec<(AgentId, PathBuf)>> {
+    let agent = |path: &Path| path.file_name()?.to_str()?.parse().ok();
+    Ok(files(folder)?.into_iter().filter_map(|path| Some((agent(&path)?, path))).collect())
+}
+
+/// The notes among a collector's anchors.
+fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_note = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "note")
+            || path.file_name().is_some_and(|name| name == "witnessed")
+    };
+    Ok(files(folder)?.into_iter().filter(is_note).collect())
+}
+
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let mut found = Vec::new();
-    for entry in entries.take(MAX_WITNESSES) {
-        let entry = entry?;
-        let agent = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        found.extend(agent.map(|agent| (agent, entry.path())));
-    }
+    let found = entries.take(MAX_WITNESSES).map(|entry| entry.map(|entry| entry.path()));
+    let mut found = found.collect::<io::Result<Vec<PathBuf>>>()?;
     found.sort();
     Ok(found)
 }

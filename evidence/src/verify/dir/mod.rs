@@ -73,6 +73,7 @@ pub fn verify_dir(dir: &Path, trust: &Trust) -> Result<Report, VerifyError> {
     walk.rest();
     walk.tiles_and_root(found.checkpoint.as_ref(), &tlog);
     walk.cosigned(found.key.as_ref(), &tlog);
+    walk.anchored(found.key.as_ref(), &tlog, trust);
     Ok(walk.finish(found, trust))
 }
 
