@@ -15,6 +15,8 @@
 //! Each is a [`Problem`]. Nothing is acknowledged before it is durable.
 
 pub(crate) mod content;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
