@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use custody_evidence::verify::{Report, Trust, VerifyError, verify_bundle, verify_dir};
-use custody_evidence::{KeyType, PublicKey, VerifierKey};
 
 const USAGE: &str = "\
 usage: custody-verify [--json] [--key KEY] [--checkpoint FILE] BUNDLE|DIR
@@ -112,20 +111,7 @@ fn trust_key(trust: &mut Trust, value: &std::ffi::OsStr) -> Result<(), Failure> 
         Some(path) => read_small(Path::new(path))?,
         None => text.to_owned(),
     };
-    let text = text.trim();
-    if let Ok(key) = text.parse::<VerifierKey>() {
-        match key.kind() {
-            KeyType::Ed25519 => trust.log = Some(key),
-            KeyType::Cosignature => trust.witnesses.push(key),
-        }
-    } else if let Ok(key) = PublicKey::from_hex(text) {
-        trust.agent = Some(key);
-    } else {
-        return Err(Failure::Usage(
-            "--key is neither a verifier key (name+id+base 64) nor 64 hex digits".to_owned(),
-        ));
-    }
-    Ok(())
+    trust.add_key(&text).map_err(|error| Failure::Usage(format!("--key is {error}")))
 }
 
 fn read_small(path: &Path) -> Result<String, Failure> {

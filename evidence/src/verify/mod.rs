@@ -24,7 +24,7 @@ pub use dir::verify_dir;
 pub use report::{Gap, Harm, LogReport, Problem, Report, StreamReport};
 
 use crate::keys::PublicKey;
-use crate::note::{Checkpoint, Note, NoteError, VerifierKey};
+use crate::note::{Checkpoint, KeyType, Note, NoteError, VerifierKey};
 
 /// What whoever asks trusts already.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +37,31 @@ pub struct Trust {
     pub witnesses: Vec<VerifierKey>,
     /// A checkpoint from before, from an agent, a witness or an anchor: a signed note.
     pub checkpoint: Option<String>,
+}
+
+/// It is no key that anything here is verified by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("neither a verifier key (name+id+base 64) nor 64 hex digits")]
+pub struct NotAKey;
+
+impl Trust {
+    /// Trusts a key, whosever it is: a log's or a witness's verifier key, or an agent's 64 hex
+    /// digits.
+    ///
+    /// # Errors
+    /// It is none of these.
+    pub fn add_key(&mut self, text: &str) -> Result<(), NotAKey> {
+        let text = text.trim();
+        if let Ok(key) = text.parse::<VerifierKey>() {
+            match key.kind() {
+                KeyType::Ed25519 => self.log = Some(key),
+                KeyType::Cosignature => self.witnesses.push(key),
+            }
+        } else {
+            self.agent = Some(PublicKey::from_hex(text).map_err(|_| NotAKey)?);
+        }
+        Ok(())
+    }
 }
 
 /// Nothing can be said.

@@ -4,9 +4,11 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
-//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `bench agent`, `bench collector`, `bench files`, `bench evidence`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
+//! - `tamper`: changes of evidence in every form, each told with its place.
+//! - `wasm`: the verifier for the browser.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
@@ -31,6 +33,8 @@ mod receiver;
 mod schemas;
 mod score;
 mod shell;
+mod tamper;
+mod wasm;
 
 use std::process::ExitCode;
 
@@ -64,6 +68,10 @@ enum Command {
     ScoreCorpus(score::Args),
     /// Write the tables of OCSF and ECS that the forms are tested against.
     SchemaTables(schemas::Args),
+    /// Change evidence in every form, thousands of times, and see each change told.
+    Tamper(tamper::Args),
+    /// Build the verifier for the browser, and try it with node.
+    Wasm(wasm::Args),
     /// Cut the power under a running agent and collector at random instants (Linux, root).
     PowerCut(power::Args),
 }
@@ -79,6 +87,8 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::ScoreCorpus(args) => score::run(&args),
         Command::SchemaTables(args) => schemas::run(&args),
+        Command::Tamper(args) => tamper::run(&args),
+        Command::Wasm(args) => wasm::run(&args),
         Command::PowerCut(args) => power::run(&args),
     };
     match done {

@@ -69,7 +69,7 @@ pub(crate) fn build(profile: Profile, folder: &Path) -> anyhow::Result<Programs>
     })
 }
 
-fn take(messages: &str, name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn take(messages: &str, name: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let built = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

@@ -110,10 +110,10 @@ fn ratios(sheet: &mut Sheet, measured: &Measured, lines: u64, bytes: u64) {
 
 /// One run's raw figures.
 #[derive(Debug, Default)]
-struct Measured {
+pub(super) struct Measured {
     wall: Duration,
-    agent_cpu: Duration,
-    collector_cpu: Duration,
+    pub(super) agent_cpu: Duration,
+    pub(super) collector_cpu: Duration,
     collector_peak_bytes: u64,
     peak_bytes: u64,
     idle_bytes: u64,
@@ -150,7 +150,7 @@ impl Measured {
     }
 }
 
-fn one_run(
+pub(super) fn one_run(
     programs: &Programs,
     kind: Kind,
     log: &Path,

@@ -24,6 +24,8 @@ use crate::shell::{self, Profile, Programs};
 
 /// The index may be so far behind at the end.
 const LIMIT: Duration = Duration::from_secs(3_600);
+/// The whole CPU time of taking and indexing.
+pub(super) const CPU: &str = "CPU per million, to searchable";
 /// More blocks than this of each stream say nothing new about ingest alone.
 const INGEST_BLOCKS: u64 = 500;
 
@@ -114,7 +116,7 @@ fn ingest_only(
     Ok(())
 }
 
-fn to_searchable(
+pub(super) fn to_searchable(
     programs: &Programs,
     loads: &[Load],
     events: u64,
@@ -136,11 +138,7 @@ fn to_searchable(
     sheet.add("acknowledged, with the index", "events/s", per_second(posted, acknowledged));
     let speed = per_second(posted, searchable);
     sheet.add_for("sustained to searchable", "events/s", speed, Target::AtLeast(25_000.0));
-    sheet.add(
-        "CPU per million, to searchable",
-        "s",
-        cpu.as_secs_f64() * 1e6 / float(posted.max(1)),
-    );
+    sheet.add(CPU, "s", cpu.as_secs_f64() * 1e6 / float(posted.max(1)));
     sheet.add("memory, peak", "MiB", mib(memory.peak_bytes));
     collector.daemon.stop(Duration::from_secs(120))?;
     note_disk(&data, events, sheet)

@@ -3,6 +3,7 @@
 
 mod agent;
 mod collector;
+mod evidence;
 mod files;
 mod latency;
 mod load;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Blocks → evidence → index → queries.
     Collector(collector::Args),
+    /// What evidence is of the agent's and the collector's CPU, and how fast it is checked.
+    Evidence(evidence::Args),
     /// Instructions per record of rule packs (valgrind).
     Packs(packs::Args),
     /// What `packs` counts.
@@ -62,6 +65,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
+        Command::Evidence(args) => evidence::run(args),
         Command::Packs(args) => packs::run(args),
         Command::PackReading(args) => packs::read(args),
         Command::Files(args) => files::run(args),
