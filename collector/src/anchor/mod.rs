@@ -34,12 +34,13 @@ use custody_config::collector::AnchorsConfig;
 use custody_config::shell::StopToken;
 use custody_event::{Clock, Digest};
 use custody_evidence::Checkpoint;
+use custody_evidence::whole::{PUBLIC, sync_folder_of, write_whole};
 use reqwest::Client;
 
 use crate::access::random_secret;
 use crate::own::{Act, Acts};
 use crate::store::evidence::EvidenceLog;
-use crate::tlog::{Tlog, write_whole};
+use crate::tlog::Tlog;
 use witness::Witness;
 
 /// How often witnesses are asked, and what failed is tried again.
@@ -170,8 +171,12 @@ impl Anchors {
     async fn write(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (path, bytes) = (self.folder.join(name), bytes.to_vec());
         let shown = path.display().to_string();
-        let written = tokio::task::spawn_blocking(move || write_whole(&path, &bytes)).await?;
-        written.context(shown)
+        let folder = self.folder.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(folder)?;
+            write_whole(&path, &bytes, PUBLIC)
+        });
+        written.await?.context(shown)
     }
 
     fn record(&self, act: Act) {
@@ -213,7 +218,7 @@ fn keep_for_ever(path: &Path, bytes: &[u8]) -> io::Result<()> {
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o444).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    sync_folder_of(path)
 }
 
 /// When the newest anchor was made.

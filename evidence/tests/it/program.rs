@@ -79,3 +79,18 @@ fn nothing_that_a_bundle_says_can_write_to_the_terminal_as_if_it_were_the_progra
     let said = text(&output.stdout);
     assert!(!said.contains('\u{1b}') && !said.contains("\nVERIFIED"), "{said}");
 }
+
+#[test]
+fn whoever_reads_the_verifier_reads_fewer_than_forty_crates() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--package", "custody-evidence", "--edges", "normal", "--prefix", "none"])
+        .args(["--offline", "--locked", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", text(&tree.stderr));
+    let tree = text(&tree.stdout);
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    let crates: std::collections::BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
+    assert!(crates.contains("sha2") && crates.len() < 40, "{} {crates:?}", crates.len());
+}

@@ -77,8 +77,8 @@ fn build() -> anyhow::Result<PathBuf> {
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| message.get("filenames")?.as_array().cloned())
         .flatten();
-    let named = files.filter_map(|file| file.as_str().map(PathBuf::from));
-    let found = named.filter(|path| path.file_name().is_some_and(|name| name == NAME)).next_back();
+    let mut named = files.filter_map(|file| file.as_str().map(PathBuf::from));
+    let found = named.rfind(|path| path.file_name().is_some_and(|name| name == NAME));
     found.context("cargo built no WebAssembly")
 }
 

@@ -33,6 +33,7 @@
 //! | `spool_full` | the collector away until the spool is full |
 //! | `disk_full` | no space under the spool; no space under the evidence |
 //! | `fork` | the collector put back from an older copy |
+//! | `tampered_spool` | a block changed in the spool of an agent that is down |
 //! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
@@ -63,3 +64,4 @@ mod rotate;
 mod service;
 mod ship;
 mod spool_full;
+mod tampered_spool;
