@@ -3,9 +3,10 @@
 
 mod agent;
 mod collector;
+mod export;
 mod files;
 mod latency;
-mod load;
+pub(crate) mod load;
 mod packs;
 mod queries;
 mod sheet;
@@ -23,6 +24,8 @@ pub(crate) enum Command {
     Agent(agent::Args),
     /// Blocks → evidence → index → queries.
     Collector(collector::Args),
+    /// Many events to each format, the collector killed meanwhile: memory, speed, and what others make of the files.
+    Export(export::Args),
     /// Instructions per record of rule packs (valgrind).
     Packs(packs::Args),
     /// What `packs` counts.
@@ -62,6 +65,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
+        Command::Export(args) => export::run(args),
         Command::Packs(args) => packs::run(args),
         Command::PackReading(args) => packs::read(args),
         Command::Files(args) => files::run(args),
