@@ -1,9 +1,10 @@
 //! What people type.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
-use custody_config::shell::{Exit, finish};
+use custody_config::shell::{Clock, Exit, SystemClock, finish};
 
 use crate::command::{
     self, AcceptForkArgs, AccessArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs,
@@ -106,6 +107,12 @@ pub fn command() -> clap::Command {
 /// Parses the command line, does what it says, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_at(Arc::new(SystemClock::new()))
+}
+
+/// The same, with a clock of one's own for the collector that runs: how tests let years pass.
+#[must_use]
+pub fn main_at(clock: Arc<dyn Clock>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -113,12 +120,12 @@ pub fn main() -> ExitCode {
             return finish("custody-collector", error.print().map(|()| exit).map_err(Into::into));
         }
     };
-    finish("custody-collector", dispatch(&cli.command))
+    finish("custody-collector", dispatch(&cli.command, clock))
 }
 
-fn dispatch(command: &Command) -> anyhow::Result<Exit> {
+fn dispatch(command: &Command, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     match command {
-        Command::Run(config) => command::run(config),
+        Command::Run(config) => command::run(config, clock),
         Command::Init(args) => command::init(args),
         Command::Check(config) => command::check(config),
         Command::Search(args) => command::search(args),

@@ -190,3 +190,19 @@ impl TestStream {
         block
     }
 }
+
+/// Does any term of the index of this data directory hold this word? Nobody may have it open.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn index_has(data_dir: &std::path::Path, word: &str) -> Result<bool, crate::index::IndexError> {
+    let folder = data_dir.join("index");
+    let failed = |source| crate::index::IndexError::Io { path: folder.clone(), source };
+    for day in std::fs::read_dir(&folder).map_err(failed)? {
+        let day = day.map_err(failed)?.path();
+        if day.join("meta.json").is_file() && crate::index::has_term(&day, word.as_bytes())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -20,6 +20,9 @@ pub fn binary() -> PathBuf {
     program("collector-under-test", "CUSTODY_COLLECTOR")
 }
 
+/// The variable that sets the program's clock ahead.
+pub const DAYS_AHEAD: &str = "CUSTODY_TEST_DAYS_AHEAD";
+
 /// One collector: a data directory and a port that stay, and a process that comes and goes.
 #[derive(Debug)]
 pub struct Collector {
@@ -31,6 +34,8 @@ pub struct Collector {
     pub address: SocketAddr,
     /// Its standard error.
     pub stderr: PathBuf,
+    /// Its clock is so many days ahead from the next start on.
+    pub days_ahead: u32,
     patience: Duration,
     tls: bool,
     daemon: Option<Daemon>,
@@ -45,6 +50,7 @@ impl Collector {
             config: None,
             address: SocketAddr::from(([127, 0, 0, 1], ports::free())),
             stderr: world.path(&format!("{name}.stderr")),
+            days_ahead: 0,
             patience: world.patience(),
             tls: false,
             daemon: None,
@@ -77,6 +83,7 @@ impl Collector {
         }
         command.arg("--data-dir").arg(&self.data_dir);
         command.arg("--listen").arg(self.address.to_string());
+        command.env(DAYS_AHEAD, self.days_ahead.to_string());
         command
     }
 
@@ -166,6 +173,43 @@ impl Collector {
     pub fn try_get(&self, path: &str) -> std::io::Result<Answer> {
         let token = std::fs::read_to_string(self.data_dir.join("admin.token"))?;
         http::request("GET", self.address, path, Some(token.trim()), b"")
+    }
+
+    /// The token file of a second administrator.
+    ///
+    /// # Panics
+    /// None can be made.
+    #[must_use]
+    pub fn second_admin(&self, world: &World) -> PathBuf {
+        let data_dir = self.data_dir.to_str().unwrap();
+        let made = Self::cli(&[
+            "token",
+            "--data-dir",
+            data_dir,
+            "create",
+            "--name",
+            "second",
+            "--role",
+            "admin",
+        ]);
+        made.expect(0, &[]);
+        let second = world.path("second.token");
+        std::fs::write(&second, made.out.trim()).unwrap();
+        second
+    }
+
+    /// `custody-collector …` asking this collector as the owner of the token, run to its end.
+    #[must_use]
+    pub fn ask(&self, args: &[&str], token: &Path) -> Said {
+        Self::cli(&self.asking(args, token))
+    }
+
+    /// The arguments of [`Self::ask`].
+    #[must_use]
+    pub fn asking(&self, args: &[&str], token: &Path) -> Vec<String> {
+        let token = token.to_str().unwrap();
+        let (url, ask) = (self.url(), ["--token-file", token, "--collector"]);
+        args.iter().chain(&ask).map(|arg| (*arg).to_owned()).chain([url]).collect()
     }
 
     /// `custody-collector …`, run to its end.

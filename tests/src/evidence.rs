@@ -84,6 +84,30 @@ impl Evidence {
     }
 }
 
+/// Does this word stand in any file below the folder, as it is, or in a block below `evidence`?
+///
+/// # Panics
+/// A file cannot be read.
+#[must_use]
+pub fn is_on_disk(dir: &Path, word: &str) -> bool {
+    let has = |bytes: &[u8]| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+    let mut found = false;
+    Evidence::of(dir).new_frames(|frame| {
+        found |= frame.block.open().unwrap().events().any(|(_, event)| has(event));
+    });
+    let mut folders = vec![dir.to_owned()];
+    while let Some(at) = folders.pop() {
+        for path in folder(&at) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found |= has(&std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
 fn folder(path: &Path) -> Vec<PathBuf> {
     match std::fs::read_dir(path) {
         Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),

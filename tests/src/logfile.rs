@@ -39,6 +39,8 @@ pub enum Form {
     Mixed,
     /// As mixed, with 150 bytes more that no compressor makes shorter.
     Noisy,
+    /// JSON of five classes that are kept for different times ([`class_of`]), as long as noisy ones.
+    Classed,
 }
 
 /// A growing log.
@@ -211,9 +213,34 @@ pub fn number_in(line: &[u8]) -> Option<u64> {
     std::str::from_utf8(&digits[1..]).ok()?.parse().ok()
 }
 
+/// What a line of [`Form::Classed`] is: who did it, its category and its severity.
+#[must_use]
+pub fn class_of(number: u64) -> (&'static str, &'static str, &'static str) {
+    const CLASSES: [(&str, &str, &str); 5] = [
+        ("ann", "access", "low"),
+        ("ben", "data", "low"),
+        ("cleo", "security", "critical"),
+        ("dora", "access", "low"),
+        ("erin", "data", "low"),
+    ];
+    CLASSES[usize::try_from(number % 5).unwrap()]
+}
+
 fn push_line(form: Form, number: u64, rng: &mut Rng, out: &mut Vec<u8>) {
     let now = custody_event::SystemClock::new().now();
     let word = word(number);
+    if form == Form::Classed {
+        let (user, category, severity) = class_of(number);
+        out.extend_from_slice(
+            format!(
+                r#"{{"time":"{now}","user":"{user}","action":"item.view","category":"{category}","severity":"{severity}","work":"{word}","noise":""#
+            )
+            .as_bytes(),
+        );
+        rng.noise(150, out);
+        out.extend_from_slice(b"\"}\n");
+        return;
+    }
     if rng.one_in(3) {
         let (ip, port) = (rng.between(1, 254), rng.between(1024, 65_535));
         let civil = now.civil();

@@ -213,6 +213,8 @@ pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Tokens, what an erasure seeks, and the page on which a PDF stands are overwritten, not just let go.
+    connection.pragma_update(None, "secure_delete", "ON")?;
     Ok(connection)
 }
 

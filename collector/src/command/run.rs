@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context;
 use custody_config::collector::{BlocksConfig, CollectorConfig, ServerTls};
 use custody_config::shell::{
-    Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, SystemClock,
-    Watchdog, check_clock, logging,
+    Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, Watchdog,
+    check_clock, logging,
 };
 use custody_event::AgentId;
 use rustls::ServerConfig;
@@ -49,10 +49,9 @@ pub fn check(args: &ConfigArgs) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 /// The start failed, or the evidence log has failed for good.
-pub fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
+pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let loaded = args.load()?;
     let config = &loaded.value;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     logging::init(PROGRAM, &config.log, Arc::clone(&clock))?;
     for warning in &loaded.warnings {
         log::warn!("{warning}");

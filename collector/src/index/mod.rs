@@ -59,7 +59,6 @@ pub(crate) mod tests;
 
 pub use blocks::OpenBlock;
 pub use embedded::EmbeddedStore;
-#[cfg(test)]
 pub(crate) use partition::has_term;
 pub use runner::{Indexer, Progress, RunnerHandle};
 

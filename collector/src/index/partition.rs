@@ -241,22 +241,22 @@ pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> IndexError + use
     move |source| IndexError::Io { path, source }
 }
 
-/// Does any term of any field of any segment of this day's folder hold these bytes?
-#[cfg(test)]
-pub(crate) fn has_term(day: &Path, bytes: &[u8]) -> bool {
-    let index = Index::open_in_dir(day).unwrap();
-    let searcher = index.reader().unwrap().searcher();
+/// Does any term of any field of any segment of this day's folder hold these bytes? For tests that
+/// look for what must be gone.
+pub(crate) fn has_term(day: &Path, bytes: &[u8]) -> Result<bool, IndexError> {
+    let index = Index::open_in_dir(day)?;
+    let searcher = index.reader()?.searcher();
     let schema = index.schema();
-    searcher.segment_readers().iter().any(|segment| {
-        schema.fields().filter(|(_, entry)| entry.is_indexed()).any(|(field, _)| {
-            let inverted = segment.inverted_index(field).unwrap();
-            let mut terms = inverted.terms().stream().unwrap();
+    for segment in searcher.segment_readers() {
+        for (field, _) in schema.fields().filter(|(_, entry)| entry.is_indexed()) {
+            let inverted = segment.inverted_index(field)?;
+            let mut terms = inverted.terms().stream().map_err(TantivyError::from)?;
             while terms.advance() {
                 if memchr::memmem::find(terms.key(), bytes).is_some() {
-                    return true;
+                    return Ok(true);
                 }
             }
-            false
-        })
-    })
+        }
+    }
+    Ok(false)
 }

@@ -3,7 +3,8 @@
 //! # Layout
 //! `<path>/<day>/0000000007.seg` and `.idx`, as in the evidence log, and for each day a
 //! `manifest.json` that names each segment with its length and SHA-256. A copy is synced, read back
-//! and compared before the manifest names it.
+//! and compared before the manifest names it. What a crash left without a name in the manifest, or
+//! half written, is removed before the next copy and before an erasure, which must reach it too.
 //!
 //! # What it holds
 //! A segment is copied before it loses anything, so the copy has all that the log ever had of it,
@@ -123,6 +124,20 @@ fn different(path: &Path, found: Digest, expected: Digest) -> RetainError {
     RetainError::Checksum { path: path.to_owned(), found, expected }
 }
 
+/// What is in a folder, in order; nothing where there is none.
+fn folder(path: &Path) -> Result<Vec<PathBuf>, RetainError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(path)(error)),
+    };
+    let paths: Result<Vec<PathBuf>, RetainError> =
+        entries.map(|entry| Ok(entry.map_err(io(path))?.path())).collect();
+    let mut paths = paths?;
+    paths.sort();
+    Ok(paths)
+}
+
 fn day_of(path: &Path) -> &str {
     path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default()
 }
@@ -161,12 +176,35 @@ impl Retain {
         Ok(true)
     }
 
+    /// Removes what a crash left in the archive: copies that no manifest names, and halves.
+    pub(super) fn tidy_archive(&self) -> Result<(), RetainError> {
+        let Some(root) = self.archive_folder() else { return Ok(()) };
+        for day in folder(root)?.into_iter().filter(|path| path.is_dir()) {
+            let named: Vec<String> =
+                manifest_in(&day)?.segments.into_iter().map(|archived| archived.file).collect();
+            for path in folder(&day)? {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let (stem, ending) = name.split_once('.').unwrap_or_default();
+                let is_named = named.iter().any(|file| file.strip_suffix(".seg") == Some(stem));
+                let is_ours = stem == "manifest" || stem.bytes().all(|byte| byte.is_ascii_digit());
+                let is_whole = matches!(ending, "seg" | "idx") && is_named
+                    || (stem, ending) == ("manifest", "json");
+                if is_ours && !is_whole {
+                    std::fs::remove_file(&path).map_err(io(&path))?;
+                    log::warn!(path:% = path.display(); "an unfinished copy in the archive was removed");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Copies every closed segment that has the configured age.
     pub(super) fn archive_due(&self) -> Result<u64, RetainError> {
         let Some(ArchiveConfig::Dir { after, .. }) = &self.archive else { return Ok(0) };
         let after = i64::try_from(after.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
         let now = self.clock.now();
         let _one = self.work();
+        self.tidy_archive()?;
         let mut count = 0;
         for segment in self.log.closed_segments() {
             self.go_on()?;
@@ -203,21 +241,8 @@ impl Retain {
 
     fn archive_days(&self) -> Result<Vec<PathBuf>, RetainError> {
         let Some(root) = self.archive_folder() else { return Ok(Vec::new()) };
-        let mut days = Vec::new();
-        match std::fs::read_dir(root) {
-            Ok(entries) => {
-                for entry in entries {
-                    let path = entry.map_err(io(root))?.path();
-                    if path.join("manifest.json").is_file() {
-                        days.push(path);
-                    }
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io(root)(error)),
-        }
-        days.sort();
-        Ok(days)
+        let days = folder(root)?.into_iter();
+        Ok(days.filter(|day| day.join("manifest.json").is_file()).collect())
     }
 
     /// Puts the segments of these days into search again. Blocks until they can be found.
@@ -299,6 +324,7 @@ impl Retain {
         &self,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
     ) -> Result<u64, RetainError> {
+        self.tidy_archive()?;
         let mut count = 0;
         for folder in self.archive_days()? {
             let mut manifest = manifest_in(&folder)?;

@@ -292,6 +292,9 @@ impl Retain {
         self.clean()?;
         let archived = self.erase_in_archive(&|seen| self.is_sought(&filter, seen))?;
         let exports = self.remove_exports()?;
+        if !self.table.empty_journal()? {
+            log::warn!("the journal of collector.db is in use; it is emptied later");
+        }
         let row = self.erasure(row.id)?;
         let message = format!("{} events were erased: {}", row.erased, row.reason);
         let mut act = self.act_of(&row, "erasure.complete", message, "");

@@ -120,15 +120,7 @@ impl Table {
     pub(super) fn open(data_dir: &Path) -> Result<Self, RetainError> {
         let path = access::database_in(data_dir);
         let failed = |source| RetainError::Database { path: path.clone(), source };
-        let set_up = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(&path)?;
-            connection.busy_timeout(std::time::Duration::from_secs(5))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.pragma_update(None, "secure_delete", "ON")?;
-            Ok(connection)
-        };
-        let connection = Mutex::new(set_up().map_err(failed)?);
+        let connection = Mutex::new(access::connect(&path).map_err(failed)?);
         Ok(Self { path, connection })
     }
 
@@ -256,8 +248,21 @@ impl Table {
             let there: i64 = db.query_row(there, [], |row| row.get(0))?;
             if there > 0 {
                 db.execute("UPDATE exports SET status = 'expired' WHERE status = 'completed'", [])?;
+                // What is being made is begun anew: its file is gone, and what is kept of its stand
+                // may hold a page of it.
+                db.execute("UPDATE exports SET progress = NULL", [])?;
             }
             Ok(())
+        })
+    }
+
+    /// Moves what was written into the database and empties its journal: what was overwritten must
+    /// not stay there. `false` where somebody reads just then; what comes next empties it.
+    pub(super) fn empty_journal(&self) -> Result<bool, RetainError> {
+        self.with(|db| {
+            let busy: i64 =
+                db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            Ok(busy == 0)
         })
     }
 

@@ -4,7 +4,8 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
-//! - `bench agent`, `bench collector`, `bench files`, `bench evidence`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `fuzz-api`: requests made from the OpenAPI description, none of them answered with 500.
+//! - `bench agent`, `bench collector`, `bench export`, `bench files`, `bench evidence`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `tamper`: changes of evidence in every form, each told with its place.
@@ -23,12 +24,14 @@ mod collector;
 mod daemon;
 mod demo;
 mod dist;
+mod fuzz_api;
 mod generate;
 mod http;
 mod numbers;
 mod out;
 mod power;
 mod procfs;
+mod python;
 mod receiver;
 mod schemas;
 mod score;
@@ -61,6 +64,8 @@ enum Command {
     Papers(dist::papers::Args),
     /// Make packages and try them on a booted system: install, kill, hang, reload, reboot, upgrade, purge (Linux, root).
     Booted(booted::Args),
+    /// Thousands of requests made from the OpenAPI description, by schemathesis (Python).
+    FuzzApi(fuzz_api::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -84,6 +89,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "papers")]
         Command::Papers(args) => dist::papers::run(&args),
         Command::Booted(args) => booted::run(&args),
+        Command::FuzzApi(args) => fuzz_api::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::ScoreCorpus(args) => score::run(&args),
         Command::SchemaTables(args) => schemas::run(&args),

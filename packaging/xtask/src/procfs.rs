@@ -12,6 +12,8 @@ pub(crate) struct Memory {
     pub(crate) resident_bytes: u64,
     /// Resident at most so far, bytes.
     pub(crate) peak_bytes: u64,
+    /// Of it now what is no page of a file, bytes.
+    pub(crate) anonymous_bytes: u64,
 }
 
 /// User and system time of all threads so far, to the clock tick (10 ms on most machines).
@@ -48,7 +50,11 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let field = |name: &str| kib_of(&text, name).with_context(|| format!("{path}: no {name}"));
-    Ok(Memory { resident_bytes: field("VmRSS:")?, peak_bytes: field("VmHWM:")? })
+    Ok(Memory {
+        resident_bytes: field("VmRSS:")?,
+        peak_bytes: field("VmHWM:")?,
+        anonymous_bytes: field("RssAnon:")?,
+    })
 }
 
 fn kib_of(status: &str, name: &str) -> Option<u64> {

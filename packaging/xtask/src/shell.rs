@@ -32,6 +32,12 @@ pub(crate) fn root() -> anyhow::Result<PathBuf> {
     here.ancestors().nth(2).map(Path::to_owned).context("the workspace's root is not above xtask")
 }
 
+/// Where cargo builds: the folder above the one with this very program.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe().context("where this program is")?;
+    here.ancestors().nth(2).map(Path::to_owned).context("this program is not in a target folder")
+}
+
 /// `cargo`, as it was called, in the workspace's root.
 pub(crate) fn cargo() -> anyhow::Result<Command> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

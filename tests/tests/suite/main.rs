@@ -37,6 +37,7 @@
 //! | `query` | none: what is asked of a collector is answered alike by line, parameters and command |
 //! | `access` | wrong passwords, a killed collector, disabled users, bounded and revoked tokens |
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
+//! | `keeping` | retention, archive, holds, erasure and backup over years, under load, the collector killed at random |
 //! | `retention` | events erased by two people while the collector is killed; a backup restored |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
@@ -56,6 +57,7 @@ mod crash;
 mod disk_full;
 mod export;
 mod fork;
+mod keeping;
 mod logrotate;
 mod memory_loss;
 mod query;

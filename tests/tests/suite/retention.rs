@@ -2,49 +2,20 @@
 //! the end they are gone from the disk, everything else is there once, and it all verifies. Then a
 //! backup of the running collector is restored.
 
-use std::path::Path;
 use std::time::Duration;
 
 use custody_evidence::verify::{Trust, verify_dir};
+use custody_tests::evidence::is_on_disk;
 use custody_tests::logfile::{Form, word};
-use custody_tests::process::Said;
 use custody_tests::wait::until;
-use custody_tests::{Agent, AgentSpec, Collector, Evidence, LogFile, Rng, World, is_long, query};
+use custody_tests::{Agent, AgentSpec, Collector, LogFile, Rng, World, is_long, query};
 use serde_json::Value;
 
 /// Lines that are erased: the first so many of every hundred.
 const ERASED: u64 = 2;
 
-fn command(collector: &Collector, args: &[&str], token: &Path) -> Said {
-    let url = collector.url();
-    let token = token.to_str().unwrap();
-    let ask = ["--collector", &url, "--token-file", token];
-    Collector::cli(&[args, &ask].concat())
-}
-
 fn is_erased(number: u64) -> bool {
     number % 100 < ERASED
-}
-
-/// What stands in any file, as it is or in a block.
-fn is_on_disk(dir: &Path, word: &str) -> bool {
-    let has = |bytes: &[u8]| bytes.windows(word.len()).any(|window| window == word.as_bytes());
-    let mut found = false;
-    Evidence::of(dir).new_frames(|frame| {
-        found |= frame.block.open().unwrap().events().any(|(_, event)| has(event));
-    });
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                found |= has(&std::fs::read(path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 #[test]
@@ -63,19 +34,7 @@ fn erased_lines_are_gone_and_no_other_though_the_collector_is_killed_meanwhile()
 
     // Two people.
     let first = collector.data_dir.join("admin.token");
-    let made = Collector::cli(&[
-        "token",
-        "--data-dir",
-        collector.data_dir.to_str().unwrap(),
-        "create",
-        "--name",
-        "second",
-        "--role",
-        "admin",
-    ]);
-    made.expect(0, &[]);
-    let second = world.path("second.token");
-    std::fs::write(&second, made.out.trim()).unwrap();
+    let second = collector.second_admin(&world);
 
     let words: Vec<String> = (0..lines).step_by(100).map(|n| format!("n{:07}*", n / 100)).collect();
     // Words of the first two lines of each hundred: n0000000 00, n0000000 01.
@@ -88,17 +47,17 @@ fn erased_lines_are_gone_and_no_other_though_the_collector_is_killed_meanwhile()
     for (part, words) in words.chunks(200).enumerate() {
         let q = words.join(" OR ");
         let reason = format!("request {part}");
-        let said = command(&collector, &["erase", "--q", &q, "--reason", &reason], &first);
+        let said = collector.ask(&["erase", "--q", &q, "--reason", &reason], &first);
         said.expect(0, &[&format!("\"matched\": {}", words.len())]);
         let answer: Value = serde_json::from_str(&said.out).unwrap();
         asked.push(answer["erasure"]["id"].as_i64().unwrap().to_string());
     }
-    let alone = command(&collector, &["erase", "approve", &asked[0]], &first);
+    let alone = collector.ask(&["erase", "approve", &asked[0]], &first);
     assert_ne!(alone.code, Some(0), "one person alone erases nothing: {alone:?}");
 
     // Killed while it works, again and again, and lines go on coming.
     for id in &asked {
-        command(&collector, &["erase", "approve", id], &second).expect(0, &["approved"]);
+        collector.ask(&["erase", "approve", id], &second).expect(0, &["approved"]);
         for _ in 0..3 {
             log.append(50);
             std::thread::sleep(Duration::from_millis(rng.between(0, 400)));

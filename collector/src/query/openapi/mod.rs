@@ -93,11 +93,36 @@ fn operation(route: &Route) -> Value {
         operation["security"] = json!([]);
     }
     if let Some((media, example)) = route.body {
-        let example = serde_json::from_str(example).unwrap_or_else(|_| Value::from(example));
+        let read = serde_json::from_str(example);
+        let schema = read.as_ref().map_or_else(|_| bytes(), schema_of);
+        let example = read.unwrap_or_else(|_| Value::from(example));
         operation["requestBody"] = json!({ "required": true,
-            "content": { media: { "schema": {}, "example": example } } });
+            "content": { media: { "schema": schema, "example": example } } });
     }
     operation
+}
+
+/// What is no JSON.
+fn bytes() -> Value {
+    json!({ "type": "string", "format": "binary" })
+}
+
+/// The shape of a body, as its example shows it: the names of its members and their types.
+fn schema_of(example: &Value) -> Value {
+    match example {
+        Value::Null => json!({}),
+        Value::Bool(_) => json!({ "type": "boolean" }),
+        Value::Number(_) => json!({ "type": "integer" }),
+        Value::String(_) => json!({ "type": "string" }),
+        Value::Array(list) => {
+            json!({ "type": "array", "items": list.first().map_or_else(|| json!({}), schema_of) })
+        }
+        Value::Object(map) => {
+            let members: Map<String, Value> =
+                map.iter().map(|(name, value)| (name.clone(), schema_of(value))).collect();
+            json!({ "type": "object", "properties": members })
+        }
+    }
 }
 
 fn parameter(param: &Param) -> Value {

@@ -495,7 +495,7 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         needs: Needs::Reader,
-        body: Some((JSON, "{}")),
+        body: Some((JSON, r#"{"old":"wrong horse","new":"correct horse battery"}"#)),
         ..account(
             Method::Post,
             "/v1/me/password",
@@ -505,7 +505,10 @@ pub const ROUTES: &[Route] = &[
     },
     account(Method::Get, "/v1/users", "Users", &["/v1/users"]),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((
+            JSON,
+            r#"{"name":"jane","password":"correct horse battery","role":"viewer","scope":{"tenants":["acme"]}}"#,
+        )),
         ..account(Method::Post, "/v1/users", "Add a user", &["/v1/users"])
     },
     Route {
@@ -514,7 +517,10 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         params: &[NAME],
-        body: Some((JSON, "{}")),
+        body: Some((
+            JSON,
+            r#"{"role":"auditor","scope":{"hosts":["web*"]},"disabled":false,"password":"correct horse battery"}"#,
+        )),
         ..account(Method::Patch, "/v1/users/{name}", "Change a user", &["/v1/users/ghost"])
     },
     Route {
@@ -523,7 +529,10 @@ pub const ROUTES: &[Route] = &[
     },
     account(Method::Get, "/v1/tokens", "Tokens, without their secrets", &["/v1/tokens"]),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((
+            JSON,
+            r#"{"name":"dashboard","role":"viewer","scope":{"categories":["access"]},"expires":"2027-01-01T00:00:00Z"}"#,
+        )),
         answers: "The token; it is shown this once.",
         ..account(Method::Post, "/v1/tokens", "Make a token", &["/v1/tokens"])
     },
@@ -533,7 +542,7 @@ pub const ROUTES: &[Route] = &[
     },
     account(Method::Get, "/v1/roles", "Roles and their permissions", &["/v1/roles"]),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((JSON, r#"{"name":"helpdesk","permissions":["search"]}"#)),
         ..account(Method::Post, "/v1/roles", "Make a role", &["/v1/roles"])
     },
     Route {
@@ -541,7 +550,7 @@ pub const ROUTES: &[Route] = &[
         ..account(Method::Delete, "/v1/roles/{name}", "Remove a role", &["/v1/roles/ghost"])
     },
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((JSON, r#"{"dry_run":true}"#)),
         ..keeping(
             CONFIGURE,
             Method::Post,
@@ -552,7 +561,10 @@ pub const ROUTES: &[Route] = &[
     },
     keeping(HOLD, Method::Get, "/v1/holds", "Legal holds", &["/v1/holds"]),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((
+            JSON,
+            r#"{"name":"case 7","q":"actor:jane","from":"2026-01-01","to":"2026-02-01","reason":"case 7/2026"}"#,
+        )),
         ..keeping(HOLD, Method::Post, "/v1/holds", "Hold what a search finds", &["/v1/holds"])
     },
     Route {
@@ -561,7 +573,7 @@ pub const ROUTES: &[Route] = &[
     },
     keeping(ERASE, Method::Get, "/v1/erasures", "Erasures that were asked for", &["/v1/erasures"]),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((JSON, r#"{"q":"actor:jane","reason":"request 12","dry_run":true}"#)),
         ..keeping(ERASE, Method::Post, "/v1/erasures", "Ask for an erasure", &["/v1/erasures"])
     },
     Route {
@@ -580,7 +592,6 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         params: &[ENTRY],
-        body: Some((JSON, "{}")),
         ..keeping(
             ERASE,
             Method::Post,
@@ -597,7 +608,7 @@ pub const ROUTES: &[Route] = &[
         &["/v1/archive"],
     ),
     Route {
-        body: Some((JSON, "{}")),
+        body: Some((JSON, r#"{"from":"2026-01-01","to":"2026-01-02"}"#)),
         ..keeping(
             CONFIGURE,
             Method::Post,
@@ -607,7 +618,6 @@ pub const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some((JSON, "{}")),
         ..keeping(
             CONFIGURE,
             Method::Post,

@@ -181,7 +181,7 @@ impl World {
             let day = day.unwrap().path();
             if day.join("meta.json").is_file() {
                 for (word, found) in &mut found {
-                    found.index |= has_term(&day, word.as_bytes());
+                    found.index |= has_term(&day, word.as_bytes()).unwrap();
                 }
             }
         }

@@ -15,15 +15,13 @@ use super::load::{self, Load, Plan};
 use super::queries::{self, Answered, Counts};
 use super::sheet::{Sheet, Target};
 use super::{Common, disk_bytes, machine};
-use crate::collector::{Collector, newest};
+use crate::collector::Collector;
 use crate::generate::Kind;
 use crate::numbers::{float, mib, per_second, percentile};
 use crate::out::{self, say};
 use crate::procfs;
 use crate::shell::{self, Profile, Programs};
 
-/// The index may be so far behind at the end.
-const LIMIT: Duration = Duration::from_secs(3_600);
 /// The whole CPU time of taking and indexing.
 pub(super) const CPU: &str = "CPU per million, to searchable";
 /// More blocks than this of each stream say nothing new about ingest alone.
@@ -50,6 +48,9 @@ pub(crate) struct Args {
     /// Questions of each kind, cold: the collector is started anew for each.
     #[arg(long, default_value_t = 3)]
     cold_questions: u64,
+    /// Events a second that come in while the warm questions are asked.
+    #[arg(long, default_value_t = 10_000)]
+    pour: u64,
     #[command(flatten)]
     common: Common,
 }
@@ -78,7 +79,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ingest_only(&programs, &loads, &place, &mut sheet)?;
         to_searchable(&programs, &loads, args.events, &place, &mut sheet)?;
         if run == args.common.runs {
-            answered = questions(args, &programs, &place, now)?;
+            let (all, rate) = questions(args, &programs, &place, now)?;
+            answered = all;
+            if args.pour > 0 {
+                sheet.add("came in during the questions", "events/s", rate);
+            }
         }
         std::fs::remove_dir_all(&place)?;
     }
@@ -131,7 +136,7 @@ pub(super) fn to_searchable(
     let begun = Instant::now();
     let (posted, acknowledged) =
         load::post(&collector, loads, u64::MAX).with_context(|| collector.daemon.log_end())?;
-    wait_until_indexed(&mut collector, loads)?;
+    load::wait_until_found(&mut collector, loads)?;
     let searchable = begun.elapsed();
     let cpu = procfs::cpu_time(collector.daemon.pid())?.saturating_sub(before);
     let memory = procfs::memory(collector.daemon.pid())?;
@@ -142,19 +147,6 @@ pub(super) fn to_searchable(
     sheet.add("memory, peak", "MiB", mib(memory.peak_bytes));
     collector.daemon.stop(Duration::from_secs(120))?;
     note_disk(&data, events, sheet)
-}
-
-/// The index reads the log in order: when the last event of every stream is found, all are.
-fn wait_until_indexed(collector: &mut Collector, loads: &[Load]) -> anyhow::Result<()> {
-    let mut client = collector.admin()?;
-    for number in 0..crate::numbers::len(loads.len()) {
-        let word = format!("actor:{}", load::last_user(number));
-        shell::wait_for("the index catches up", LIMIT, Duration::from_millis(50), || {
-            collector.daemon.ensure_running()?;
-            Ok((newest(&mut client, &word, 1)?.events.len() == 1).then_some(()))
-        })?;
-    }
-    Ok(())
 }
 
 fn note_disk(data: &Path, events: u64, sheet: &mut Sheet) -> anyhow::Result<()> {
@@ -175,9 +167,9 @@ fn questions(
     programs: &Programs,
     place: &Path,
     now: Timestamp,
-) -> anyhow::Result<Vec<Answered>> {
+) -> anyhow::Result<(Vec<Answered>, f64)> {
     say("Questions …");
-    let counts = Counts { cold: args.cold_questions, warm: args.questions };
+    let counts = Counts { cold: args.cold_questions, warm: args.questions, pour: args.pour };
     let (data, log) = (place.join("data"), place.join("collector.log"));
     queries::measure(&programs.collector, &data, &log, counts, now)
         .with_context(|| crate::daemon::log_end("custody-collector", &log))

@@ -3,49 +3,55 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use custody_event::Timestamp;
 
-use crate::collector::Collector;
+use crate::collector::{Collector, newest};
 use crate::generate::blocks::Stream;
 use crate::generate::{Act, Kind, Maker};
 use crate::http::Client;
 use crate::numbers::len;
+use crate::shell;
 
 const BLOCK_EVENTS: u64 = 1_000;
+/// The index may be so far behind at the end.
+const INDEX_LIMIT: Duration = Duration::from_secs(3_600);
 /// Answers of 429 and 503 in a row before a poster gives up.
 const MAX_REFUSALS: u32 = 2_000;
 
 /// What is made.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) events: u64,
-    pub(super) streams: u64,
-    pub(super) seed: u64,
+pub(crate) struct Plan {
+    pub(crate) events: u64,
+    pub(crate) streams: u64,
+    pub(crate) seed: u64,
     /// The events are spread evenly over so many days before now.
-    pub(super) days: u64,
+    pub(crate) days: u64,
     /// Of these kinds, mixed evenly.
-    pub(super) kinds: Vec<Kind>,
+    pub(crate) kinds: Vec<Kind>,
 }
 
 /// The blocks of one stream, in a file: each after its length (4 bytes, little endian).
 #[derive(Debug, Clone)]
-pub(super) struct Load {
-    pub(super) file: PathBuf,
-    pub(super) blocks: u64,
-    pub(super) events: u64,
+pub(crate) struct Load {
+    pub(crate) file: PathBuf,
+    pub(crate) blocks: u64,
+    pub(crate) events: u64,
     seed: u64,
 }
 
 /// The user of a stream's very last event: once it is found, everything before it can be.
-pub(super) fn last_user(stream: u64) -> String {
+pub(crate) fn last_user(stream: u64) -> String {
     format!("lastofstream{stream}")
 }
 
 /// Makes all streams' files, one thread a core.
-pub(super) fn make(plan: &Plan, now: Timestamp, folder: &Path) -> anyhow::Result<Vec<Load>> {
+pub(crate) fn make(plan: &Plan, now: Timestamp, folder: &Path) -> anyhow::Result<Vec<Load>> {
     let cores = len(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let mut loads = Vec::new();
     for first in (0..plan.streams).step_by(usize::try_from(cores.max(1))?) {
@@ -92,8 +98,21 @@ fn make_one(plan: &Plan, number: u64, now: Timestamp, folder: &Path) -> anyhow::
     Ok(Load { file, blocks: stream.next_seq(), events, seed })
 }
 
+/// The index reads the log in order: when the last event of every stream is found, all are.
+pub(crate) fn wait_until_found(collector: &mut Collector, loads: &[Load]) -> anyhow::Result<()> {
+    let mut client = collector.admin()?;
+    for number in 0..len(loads.len()) {
+        let word = format!("actor:{}", last_user(number));
+        shell::wait_for("the index catches up", INDEX_LIMIT, Duration::from_millis(50), || {
+            collector.daemon.ensure_running()?;
+            Ok((newest(&mut client, &word, 1)?.events.len() == 1).then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
 /// Posts every load's blocks, up to `max_blocks` of each; events posted, and from when to when.
-pub(super) fn post(
+pub(crate) fn post(
     collector: &Collector,
     loads: &[Load],
     max_blocks: u64,
@@ -160,4 +179,55 @@ fn post_block(client: &mut Client, path: &str, block: &[u8], seq: u64) -> anyhow
         }
     }
     bail!("block {seq}: refused too often")
+}
+
+/// Events that go on coming at a steady rate while something else is measured; made as they are sent.
+pub(crate) struct Pour {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<anyhow::Result<(u64, Duration)>>>,
+}
+
+impl Pour {
+    /// `rate` events a second from one more agent.
+    pub(crate) fn start(collector: &Collector, seed: u64, rate: u64) -> anyhow::Result<Self> {
+        let mut stream = Stream::new(seed)?;
+        let token =
+            collector.enroll(&stream.agent.to_string(), &stream.host, &stream.public_key())?;
+        let mut client = Client::new(collector.address, Some(token));
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let step_us = i64::try_from(1_000_000 / rate.max(1))?;
+            let mut maker = Maker::new(seed, &Kind::ALL, shell::now(), step_us);
+            let (begun, mut sent) = (Instant::now(), 0_u64);
+            while !told.load(Ordering::Relaxed) {
+                let due = Duration::from_micros(sent.saturating_mul(1_000_000) / rate.max(1));
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+                let acts: Vec<Act> = (0..BLOCK_EVENTS).map(|_| maker.next()).collect();
+                let seq = stream.next_seq();
+                let block = stream.block(&acts, shell::now())?;
+                post_block(&mut client, &stream.path(seq), &block, seq)?;
+                sent += BLOCK_EVENTS;
+            }
+            Ok((sent, begun.elapsed()))
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends it; how many events a second it was in fact.
+    pub(crate) fn stop(mut self) -> anyhow::Result<f64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let done = self.thread.take().map(JoinHandle::join);
+        match done {
+            Some(Ok(sent)) => sent.map(|(sent, time)| crate::numbers::per_second(sent, time)),
+            _ => bail!("the thread that sends has panicked"),
+        }
+    }
+}
+
+impl Drop for Pour {
+    fn drop(&mut self) {
+        // Where the measuring has failed: the thread ends by itself.
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }

@@ -4,9 +4,10 @@
 mod agent;
 mod collector;
 mod evidence;
+mod export;
 mod files;
 mod latency;
-mod load;
+pub(crate) mod load;
 mod packs;
 mod queries;
 mod sheet;
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Collector(collector::Args),
     /// What evidence is of the agent's and the collector's CPU, and how fast it is checked.
     Evidence(evidence::Args),
+    /// Many events to each format, the collector killed meanwhile: memory, speed, and what others make of the files.
+    Export(export::Args),
     /// Instructions per record of rule packs (valgrind).
     Packs(packs::Args),
     /// What `packs` counts.
@@ -66,6 +69,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Agent(args) => agent::run(args),
         Command::Collector(args) => collector::run(args),
         Command::Evidence(args) => evidence::run(args),
+        Command::Export(args) => export::run(args),
         Command::Packs(args) => packs::run(args),
         Command::PackReading(args) => packs::read(args),
         Command::Files(args) => files::run(args),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use custody_event::Timestamp;
 
+use super::load::Pour;
 use crate::collector::{Collector, page};
 use crate::generate::{RARE_USER, user_name};
 use crate::http::{Client, escape};
@@ -17,6 +18,8 @@ const PAGE: u32 = 50;
 pub(super) const TARGET_MS: f64 = 100.0;
 /// Counts look at every hit, a page does not.
 const COUNTS_TARGET_MS: f64 = 500.0;
+/// Of the agent whose events come in meanwhile.
+const POUR_SEED: u64 = 424_242;
 /// How the names of questions begin that count.
 const COUNTS: &str = "counts, ";
 
@@ -61,6 +64,23 @@ const QUESTIONS: &[Question] = &[
     Question { name: "counts, histogram", ask: |_, _| stats("interval=1d&q=outcome:failure") },
     Question { name: "counts, by user", ask: |_, _| stats("group_by=actor&interval=1h") },
     Question { name: "suggestion", ask: |_, _| "/v1/suggest?field=actor&prefix=a".to_owned() },
+    Question { name: "outcome, none such", ask: |_, _| search("outcome:pending") },
+    Question { name: "role, none such", ask: |_, _| search("role:admin") },
+    Question { name: "tag, none such", ask: |_, _| search("tag:weekly") },
+    Question { name: "tenant", ask: |_, _| search("tenant:default") },
+    Question {
+        name: "session, by its beginning",
+        ask: |run, _| search(&format!("session:{run:02x}*")),
+    },
+    Question { name: "detail", ask: |_, _| search("details.status:404") },
+    Question {
+        name: "facets of one user",
+        ask: |run, _| stats(&format!("group_by=action,outcome,host&q=actor:{}", user_name(run))),
+    },
+    Question {
+        name: "counts, facets of a part",
+        ask: |_, _| stats("group_by=actor,action,ip&q=outcome:failure"),
+    },
     Question { name: "phrase", ask: |_, _| search("\"invalid user webmaster\"") },
     Question {
         name: "time range",
@@ -119,16 +139,19 @@ impl Answered {
 pub(super) struct Counts {
     pub(super) cold: u64,
     pub(super) warm: u64,
+    /// Events a second that come in meanwhile.
+    pub(super) pour: u64,
 }
 
-/// Asks everything. The collector is started anew for every round of cold questions.
+/// Asks everything; the warm questions while `counts.pour` events a second come in, if it is not 0: gives the rate
+/// that it was in fact. The collector is started anew for every round of cold questions.
 pub(super) fn measure(
     program: &Path,
     data: &Path,
     log: &Path,
     counts: Counts,
     now: Timestamp,
-) -> anyhow::Result<Vec<Answered>> {
+) -> anyhow::Result<(Vec<Answered>, f64)> {
     let mut all: Vec<Answered> = QUESTIONS
         .iter()
         .map(|question| Answered {
@@ -149,6 +172,10 @@ pub(super) fn measure(
     }
     let collector = Collector::start(program, data, &[], log)?;
     let mut client = collector.admin()?;
+    let pour = match counts.pour {
+        0 => None,
+        rate => Some(Pour::start(&collector, POUR_SEED, rate)?),
+    };
     for (question, answered) in QUESTIONS.iter().zip(&mut all) {
         ask(&mut client, &(question.ask)(0, now))?;
         for run in 0..counts.warm {
@@ -157,8 +184,9 @@ pub(super) fn measure(
             answered.found = found;
         }
     }
+    let rate = pour.map_or(Ok(0.0), Pour::stop)?;
     collector.daemon.stop(Duration::from_secs(60))?;
-    Ok(all)
+    Ok((all, rate))
 }
 
 fn ask(client: &mut Client, path: &str) -> anyhow::Result<(f64, usize)> {
