@@ -4,14 +4,14 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
-//! - `bench agent`, `bench collector`, `bench files`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `bench agent`, `collector`, `files`, `journal`, `webhook`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
 //! admin socket. Nothing here links the agent or the collector but `papers` (a feature, for `dist`
-//! alone); `score-corpus` links the parsers.
+//! alone); `score-corpus` links the parsers, `bench journal` the reader of journals.
 
 mod agent;
 mod bench;
