@@ -7,6 +7,8 @@
 
 pub mod admin;
 pub mod cli;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod geoip;
 pub mod identity;
 pub mod ours;

@@ -24,6 +24,8 @@ pub fn binary() -> PathBuf {
 pub struct AgentSpec {
     /// Sources: id, and patterns of paths.
     pub sources: Vec<(String, Vec<String>)>,
+    /// Further sources, as items of a YAML list: `  - { id: j, type: journal }`, each with its line end.
+    pub more_sources: String,
     /// `spool.max_bytes`.
     pub spool_max_bytes: u64,
     /// `spool.free_space_floor`.
@@ -46,6 +48,7 @@ impl AgentSpec {
     pub fn new(path: &Path, url: &str, enroll_token: &Path) -> Self {
         Self {
             sources: vec![("app".to_owned(), vec![path.display().to_string()])],
+            more_sources: String::new(),
             spool_max_bytes: 64 << 20,
             free_space_floor: 1 << 20,
             endpoints: vec![url.to_owned()],
@@ -54,6 +57,15 @@ impl AgentSpec {
             admin_extra: String::new(),
             extra: String::new(),
         }
+    }
+
+    /// Only these sources, as items of a YAML list, and one collector.
+    #[must_use]
+    pub fn of_sources(sources: String, url: &str, enroll_token: &Path) -> Self {
+        let mut spec = Self::new(Path::new("/nowhere"), url, enroll_token);
+        spec.sources.clear();
+        spec.more_sources = sources;
+        spec
     }
 
     /// As YAML.
@@ -72,13 +84,14 @@ impl AgentSpec {
         format!(
             "data_dir: {}\n\
              host: web1\n\
-             sources:\n{sources}\
+             sources:\n{sources}{}\
              spool: {{ max_bytes: {}, linger: 50ms, free_space_floor: {} }}\n\
              outputs:\n  \
              - {{ id: central, type: custody, endpoints: {}, enroll_token_file: {}, max_backoff: 1s{comma}{} }}\n\
              admin: {{ socket: {}{comma_admin}{} }}\n\
              {}",
             data_dir.display(),
+            self.more_sources,
             self.spool_max_bytes,
             self.free_space_floor,
             list(&self.endpoints),

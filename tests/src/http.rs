@@ -43,11 +43,26 @@ pub fn request(
     token: Option<&str>,
     body: &[u8],
 ) -> io::Result<Answer> {
+    let token = token.map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+    send(method, address, path, token.as_slice(), body)
+}
+
+/// The same with these headers.
+///
+/// # Errors
+/// Nobody listens, or what comes is not HTTP.
+pub fn send(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
-    if let Some(token) = token {
-        head.push_str(&format!("authorization: Bearer {token}\r\n"));
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
     stream.write_all(head.as_bytes())?;

@@ -38,6 +38,21 @@ pub fn all(collector: &Collector, line: &str) -> Vec<Value> {
     }
 }
 
+/// What a search line finds as soon as it finds `count` events or more.
+///
+/// # Panics
+/// It does not within `patience`.
+#[must_use]
+pub fn wait_for(collector: &Collector, line: &str, count: usize, patience: Duration) -> Vec<Value> {
+    let mut last = 0;
+    let found = crate::wait::eventually(patience, || {
+        let found = all(collector, line);
+        last = found.len();
+        (found.len() >= count).then_some(found)
+    });
+    found.unwrap_or_else(|| panic!("{line:?} finds {last} of {count} events"))
+}
+
 /// The numbers of the lines that a search finds, ascending.
 #[must_use]
 pub fn numbers(collector: &Collector, line: &str) -> Vec<u64> {

@@ -379,11 +379,8 @@ fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
         paths.extend([tls.cert_file.get(), tls.key_file.path()]);
         paths.extend(tls.client_ca_file.as_ref().map(|file| file.get().as_path()));
     }
-    paths.retain(|path| !matches!(path.try_exists(), Ok(true)));
+    paths.retain(|path| !is_here(path));
     if !paths.is_empty() {
-        for path in paths {
-            log::warn!("{} is not here: it was not checked", path.display());
-        }
         return Ok(());
     }
     for source in &config.sources {
@@ -511,17 +508,19 @@ pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
     }
 }
 
+/// Is the file there? Says so if not.
+fn is_here(path: &Path) -> bool {
+    let is_here = matches!(path.try_exists(), Ok(true));
+    if !is_here {
+        log::warn!("{} is not here: it was not checked", path.display());
+    }
+    is_here
+}
+
 /// The surroundings as far as they are here: a file may be checked on another machine than the one
 /// that it is for.
 fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surroundings> {
     let mut config = config.clone();
-    let is_here = |path: &Path| {
-        let is_here = matches!(path.try_exists(), Ok(true));
-        if !is_here {
-            log::warn!("{} is not here: it was not checked", path.display());
-        }
-        is_here
-    };
     let key = config.pseudonym_key_file.take_if(|file| !is_here(file.path()));
     config.geoip.city_file.take_if(|file| !is_here(file.get()));
     config.geoip.asn_file.take_if(|file| !is_here(file.get()));
@@ -555,7 +554,13 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
     check_pushed(config)?;
     for output in &config.outputs {
         let OutputConfig::Custody(custody) = output;
-        client(custody)?;
+        let tls = &custody.tls;
+        let named = tls.ca_file.iter().chain(&tls.cert_file).map(|file| file.get().as_path());
+        let named = named.chain(tls.key_file.as_ref().map(SecretFile::path));
+        // All are looked for, so that each that is missing is said.
+        if named.filter(|path| !is_here(path)).count() == 0 {
+            client(custody)?;
+        }
     }
     Ok(())
 }

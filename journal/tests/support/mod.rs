@@ -29,7 +29,10 @@ impl PrivateJournald {
     /// What is missing, in words.
     pub(crate) fn start_with(state: &Path, settings: &str) -> Result<Self, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../journal/tests/support/private-journald.sh");
+            .ancestors()
+            .map(|above| above.join("journal/tests/support/private-journald.sh"))
+            .find(|path| path.is_file())
+            .ok_or("the checkout has no private-journald.sh")?;
         let mut child = Command::new("bash")
             .arg(script)
             .arg(state)

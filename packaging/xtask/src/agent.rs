@@ -19,6 +19,8 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) log_file: PathBuf,
+    /// Sources in place of the log, as items of a YAML list.
+    pub(crate) sources: Option<String>,
     /// Rule packs, as YAML: `auto` or `[sshd]`.
     pub(crate) packs: String,
     pub(crate) collector: SocketAddr,
@@ -41,6 +43,7 @@ impl Settings {
         Self {
             data_dir: folder.join("agent-data"),
             log_file: log_file.to_owned(),
+            sources: None,
             packs: "auto".to_owned(),
             collector,
             enroll_token_file: enroll_token.to_owned(),
@@ -55,15 +58,19 @@ impl Settings {
         let quoted = |path: &Path| -> anyhow::Result<String> {
             Ok(Value::from(path.to_str().context("a path is not UTF-8")?).to_string())
         };
+        let log = format!(
+            "  - {{ id: log, type: file, paths: [{}], packs: {}, timezone: UTC }}\n",
+            quoted(&self.log_file)?,
+            self.packs
+        );
         Ok(format!(
             "data_dir: {data}\n\
-             sources:\n  - {{ id: log, type: file, paths: [{log}], packs: {packs}, timezone: UTC }}\n\
+             sources:\n{sources}\
              outputs:\n  - {{ id: central, type: custody, endpoints: [\"http://{collector}\"], \
              enroll_token_file: {token}{output} }}\n\
              admin: {{ socket: {socket} }}\n{extra}",
             data = quoted(&self.data_dir)?,
-            log = quoted(&self.log_file)?,
-            packs = self.packs,
+            sources = self.sources.as_ref().unwrap_or(&log),
             collector = self.collector,
             token = quoted(&self.enroll_token_file)?,
             output = self.output_extra,
@@ -120,6 +127,10 @@ pub(crate) struct Status {
     pub(crate) stream: String,
     /// Records of the books, all sources.
     pub(crate) read: u64,
+    /// Records of the books that became events, all sources.
+    pub(crate) stored: u64,
+    /// Records of the books that are lost, and said to be, all sources.
+    pub(crate) lost: u64,
     /// Gap events since the start, all sources.
     pub(crate) gaps: u64,
     /// Records that no rule knew, since the start.
@@ -148,6 +159,8 @@ impl Status {
         Ok(Self {
             stream: said.get("stream").and_then(Value::as_str).unwrap_or_default().to_owned(),
             read: sum("/book/read"),
+            stored: sum("/book/stored"),
+            lost: sum("/book/gap"),
             gaps: sum("/since_start/gaps"),
             unmatched: sum("/since_start/unmatched"),
             in_flight_bytes: number("/in_flight_bytes")?,

@@ -5,7 +5,7 @@
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
 //! - `fuzz-api`: requests made from the OpenAPI description, none of them answered with 500.
-//! - `bench agent`, `bench collector`, `bench export`, `bench files`, `bench evidence`: figures beside targets and yardsticks; `bench packs`: instructions per record.
+//! - `bench agent`, `bench collector`, `bench export`, `bench files`, `bench evidence`, `bench journal`, `bench webhook`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
 //! - `schema-tables`: what the tests of the OCSF and ECS forms need of the schemas.
 //! - `tamper`: changes of evidence in every form, each told with its place.
@@ -14,7 +14,7 @@
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
 //! admin socket. Nothing here links the agent or the collector but `papers` (a feature, for `dist`
-//! alone); `score-corpus` links the parsers.
+//! alone); `score-corpus` links the parsers, `bench journal` the reader of journals.
 
 mod agent;
 mod bench;

@@ -28,6 +28,7 @@
 //! | `ship` | nothing out of the ordinary: stop, reload, odd bytes, endpoints, tokens, TLS |
 //! | `rotate` | each kind of rotation, with the agent up and down |
 //! | `logrotate` | the real logrotate: create, compress, delaycompress, dateext, copytruncate |
+//! | `sources` | every source with the real thing at its other end, to a search result: journald, logger, rsyslog, openssl, signed webhooks, auditd's records |
 //! | `crash` | both programs killed at random while the log grows and rotates |
 //! | `memory_loss` | the agent's data directory deleted, or put back from a backup |
 //! | `spool_full` | the collector away until the spool is full |
@@ -65,5 +66,6 @@ mod retention;
 mod rotate;
 mod service;
 mod ship;
+mod sources;
 mod spool_full;
 mod tampered_spool;

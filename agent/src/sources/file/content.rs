@@ -253,13 +253,13 @@ impl Archive {
 
 /// The members of a gzip file. Zeros behind the last one are padding (of tapes and block devices);
 /// anything else there is an error.
-struct Members {
-    member: Option<GzDecoder<BufReader<File>>>,
-    rest: Option<BufReader<File>>,
+pub(crate) struct Members<R: Read = File> {
+    member: Option<GzDecoder<BufReader<R>>>,
+    rest: Option<BufReader<R>>,
 }
 
-impl Members {
-    fn new(file: File) -> Self {
+impl<R: Read> Members<R> {
+    pub(crate) fn new(file: R) -> Self {
         Self { member: None, rest: Some(BufReader::with_capacity(64 * 1024, file)) }
     }
 
@@ -291,7 +291,7 @@ fn not_gzip() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "what stands there is no gzip member")
 }
 
-impl Read for Members {
+impl<R: Read> Read for Members<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(member) = &mut self.member {

@@ -56,6 +56,8 @@ mod tailer;
 mod wake;
 mod walk;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -23,6 +23,12 @@ mod limit;
 mod tcp;
 mod udp;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz {
+    //! For [`crate::fuzz`].
+    pub(crate) use super::frame::Framer;
+}
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,6 +25,12 @@ mod memory;
 mod serve;
 mod verify;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz {
+    //! For [`crate::fuzz`].
+    pub(crate) use super::body::{records, unpacked};
+}
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,11 +6,13 @@ mod collector;
 mod evidence;
 mod export;
 mod files;
+mod journal;
 mod latency;
 pub(crate) mod load;
 mod packs;
 mod queries;
 mod sheet;
+mod webhook;
 mod yardsticks;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +38,10 @@ pub(crate) enum Command {
     PackReading(packs::Reading),
     /// Thousands of files tailed at once, few of them written to.
     Files(files::Args),
+    /// A journal of a million entries, over rotation, a vacuum, a kill and a damaged file.
+    Journal(journal::Args),
+    /// Signed requests that are answered when they are durable.
+    Webhook(webhook::Args),
 }
 
 /// Where and how.
@@ -73,6 +79,8 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Packs(args) => packs::run(args),
         Command::PackReading(args) => packs::read(args),
         Command::Files(args) => files::run(args),
+        Command::Journal(args) => journal::run(args),
+        Command::Webhook(args) => webhook::run(args),
     }
 }
 

@@ -1,0 +1,4 @@
+//! See `custody_agent::fuzz::webhook`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| custody_agent::fuzz::webhook(data));
