@@ -53,7 +53,7 @@ fn scene() -> Scene {
     let agent = Agent::started(&world, "agent", &spec);
     let first = collector.data_dir.join("admin.token");
     let second = collector.second_admin(&world);
-    let (burst, kills) = if is_long() { (3_000, 12) } else { (250, 2) };
+    let (burst, kills) = if is_long() { (600, 12) } else { (250, 2) };
     let backups = Vec::new();
     Scene { world, rng, collector, agent, log, first, second, burst, kills, backups }
 }

@@ -141,7 +141,7 @@ fn libreoffice(file: &Path, records: u64) -> anyhow::Result<String> {
 
 const ASK: &str = "import sys, duckdb
 rows, ids, first, last = duckdb.sql(
-    'select count(*), count(distinct id), min(time), max(time) from read_parquet(?)', params=[sys.argv[1]]).fetchone()
+    'select count(*), count(distinct id), min(time)::varchar, max(time)::varchar from read_parquet(?)', params=[sys.argv[1]]).fetchone()
 assert first < last and ids == rows, (rows, ids, first, last)
 top = duckdb.sql('select action, count(*) n from read_parquet(?) group by 1 order by n desc limit 3', params=[sys.argv[1]]).fetchall()
 print(rows, top[0][0], top[0][1])
