@@ -111,7 +111,10 @@ impl Parts<'_> {
         promise: Option<crate::sources::Promise>,
     ) -> anyhow::Result<()> {
         let tally = std::mem::replace(&mut self.tally, Tally::new());
-        let last = self.last.take().map(|number| &self.batch.records[number]);
+        let last = self.last.take();
+        let parts = self.batch.mark_parts.as_ref().zip(last);
+        marks.extend(parts.map(|(parts, number)| parts.mark(&self.batch.mark_key, number)));
+        let last = last.map(|number| &self.batch.records[number]);
         let to = last.map_or(self.from, |record| record.offset.plus(1));
         let mark = last.and_then(|record| record.known.as_ref()?.mark.clone());
         marks.extend(mark.map(|value| Mark {

@@ -111,6 +111,27 @@ pub struct RecordAt {
     pub known: Option<Box<Known>>,
 }
 
+/// A value that grows with each record by as many bytes: where a block ends with the batch's record
+/// `n`, counted from 0, [`RecordBatch::mark_key`] is set to the first `n + 1` times so many bytes of it.
+#[derive(Debug)]
+pub struct MarkParts {
+    /// For all records.
+    pub value: Vec<u8>,
+    /// Bytes of each.
+    pub stride: usize,
+}
+
+impl MarkParts {
+    /// What is kept where a block ends with this record. Not where a full spool drops it: then the
+    /// records are not stored.
+    #[must_use]
+    pub fn mark(&self, key: &[u8], record: usize) -> Mark {
+        let end = record.saturating_add(1).saturating_mul(self.stride).min(self.value.len());
+        let value = Some(self.value[..end].to_vec());
+        Mark { key: key.to_vec(), value, also_when_dropped: false }
+    }
+}
+
 /// A run of whole records of one source that is no file.
 #[derive(Debug)]
 pub struct RecordBatch {
@@ -128,6 +149,8 @@ pub struct RecordBatch {
     pub observed: Timestamp,
     /// The mark that a record's own mark is for.
     pub mark_key: Vec<u8>,
+    /// The same for all records at once.
+    pub mark_parts: Option<MarkParts>,
     /// Written with the last of the records.
     pub marks: Vec<Mark>,
     /// Whoever waits for it.
@@ -146,6 +169,7 @@ impl RecordBatch {
             ways: Vec::new(),
             observed,
             mark_key: Vec::new(),
+            mark_parts: None,
             marks: Vec::new(),
             promise: None,
         }

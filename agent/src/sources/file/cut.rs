@@ -92,7 +92,8 @@ fn piece(data: &[u8], enc: Encoding, max: usize) -> Cut {
     let piece = |len, used, ends| Cut::Piece(Piece { begin: 0, len, used, ends });
     match enc.line_end(window) {
         Some(end) => piece(end, end + enc.unit(), true),
-        None if window.len() > max => piece(max, max, false),
+        // Half a line end may be there already.
+        None if window.len() == max + enc.unit() => piece(max, max, false),
         None => Cut::Wait,
     }
 }

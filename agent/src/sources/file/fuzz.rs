@@ -25,6 +25,10 @@ fn rule(which: u8) -> Option<Rule> {
     Rule::of(&rule).ok()
 }
 
+pub(crate) fn is_auditd(which: u8) -> bool {
+    matches!(rule(which), Some(Rule::Auditd))
+}
+
 /// Begin and end of everything that is cut, if `step` bytes more are visible each time and in the
 /// end it is known that no more come.
 pub(crate) fn cut_all(

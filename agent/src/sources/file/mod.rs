@@ -82,8 +82,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(3);
 const SCAN_SPACING: Duration = Duration::from_millis(10);
 /// A scan of many files that only makes sure takes at most one part in so many of the time.
 const IDLE_SCAN_SHARE: u32 = 200;
-/// Time between two scans that only make sure, at most.
-const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two scans that only make sure, at most: of so many files that one takes longer than 0.3 s.
+const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two times that the source's state is shown, at least, while it only reads.
 const SHOW_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request to stop may go unnoticed while nothing happens.

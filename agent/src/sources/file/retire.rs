@@ -31,7 +31,15 @@ const MAX_DONE_PER_INODE: usize = 8;
 
 impl Tailer {
     pub(crate) fn retire(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
-        let ids: Vec<ReaderId> = self.readers.keys().copied().collect();
+        // Mostly every file is where it was: there is nothing to ask.
+        let mut ids: Vec<ReaderId> = Vec::new();
+        for (id, reader) in &mut self.readers {
+            if reader.is_moved() || (reader.held && reader.at.is_none()) {
+                ids.push(*id);
+            } else if matches!(reader.place, Place::Inode(_)) {
+                reader.quiet.2 = 0;
+            }
+        }
         let mut gone = false;
         for id in ids {
             let Some(mut reader) = self.readers.remove(&id) else { continue };

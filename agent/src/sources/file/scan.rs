@@ -61,8 +61,16 @@ impl Tailer {
             places.entry(stat.inode).or_default().push((path, stat));
         }
         let mut unreadable = HashSet::new();
-        let ids: Vec<ReaderId> = self.readers.keys().copied().rev().collect();
-        for id in ids {
+        // Mostly every file is where it was: that is noted in place.
+        let mut moved: Vec<ReaderId> = Vec::new();
+        for (id, reader) in self.readers.iter_mut().rev() {
+            match (&reader.place, places.get(&reader.inode)) {
+                (Place::Inode(_), Some(here)) => stands(reader, here),
+                (Place::Archive(_), _) => {}
+                _ => moved.push(*id),
+            }
+        }
+        for id in moved {
             let Some(mut reader) = self.readers.remove(&id) else { continue };
             match places.get(&reader.inode) {
                 Some(here) if !self.seen_at(id, &mut reader, here) => {
@@ -84,10 +92,6 @@ impl Tailer {
     fn seen_at(&mut self, id: ReaderId, reader: &mut Reader, here: &[(&Path, &Stat)]) -> bool {
         match &reader.place {
             Place::Missing(missing) if !missing.not_at_home => self.take_home(id, reader, here),
-            Place::Inode(_) => {
-                stands(reader, here);
-                true
-            }
             _ => true,
         }
     }

@@ -10,7 +10,7 @@ use custody_event::position::Fingerprint;
 use custody_event::{Clock, FileIdentity, Offset, Timestamp};
 
 use super::cut::{Cutter, FINISHED};
-use super::names::{path_from_text, path_text};
+use super::names::{numbered_base, path_from_text, path_text};
 use super::reader::{Done, Place, Reader, ReaderId};
 use super::search::Damaged;
 use super::stat::Inode;
@@ -134,7 +134,8 @@ impl Tailer {
     pub fn step(&mut self, outlet: &mut dyn Outlet) -> Result<Progress, Stopped> {
         self.progress = Progress::default();
         self.scan(outlet)?;
-        self.round(None, outlet)?;
+        // The scan has just looked at all of them: who is at rest is left alone.
+        self.round(Some(&HashSet::new()), outlet)?;
         Ok(self.progress)
     }
 
@@ -260,7 +261,12 @@ impl Tailer {
         saved.retain(|position| !is_marker(position));
         saved.sort_by_key(|position| position.modified_ns);
         for position in saved {
-            self.hunt(path_from_text(&position.path));
+            let path = path_from_text(&position.path);
+            // What stood at the base may be gone, and the oldest beside it unread.
+            if let Some(base) = numbered_base(&path).filter(|base| self.walk.matches(base)) {
+                self.hunt(base);
+            }
+            self.hunt(path);
             if position.segment == FINISHED {
                 self.done.push(Done::of(position));
             } else {

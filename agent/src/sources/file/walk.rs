@@ -111,7 +111,9 @@ impl Walk {
     }
 
     fn file(&self, path: &Path, found: &mut Found) {
-        if found.files.contains_key(path) || self.exclude.is_match(path) {
+        // Only where there are several patterns can two of them mean one file.
+        let is_known = self.roots.len() > 1 && found.files.contains_key(path);
+        if is_known || self.exclude.is_match(path) {
             return;
         }
         match stat_path(path) {

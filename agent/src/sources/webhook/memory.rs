@@ -1,8 +1,12 @@
 //! Which deliveries are stored already: asked before anything is stored, kept in the spool in the
 //! same atomic batch as the events.
 //!
+//! **In the spool.** Deliveries that became durable together are one value: name and body's digest of
+//! each, one behind the other ([`GROUPED_BYTES`]), so that a block that ends early keeps as much of it
+//! as it holds. A delivery of several records is a value of its own.
+//!
 //! **Limits.** The newest so many of an endpoint are remembered; the oldest are forgotten, in the
-//! spool too. A delivery costs about 150 bytes in memory and as much on disk.
+//! spool too, a value when all of it is. A delivery costs about 150 bytes in memory.
 //!
 //! **A delivery that needs several blocks** leaves with each how many of its records are stored, so
 //! that after a crash between two the rest is stored when it comes again, and nothing twice.
@@ -17,6 +21,10 @@ use crate::sources::{Mark, SavedMarks};
 
 /// A delivery's name: a digest of the sender's id.
 pub(crate) type Name = [u8; 16];
+
+/// Bytes of each delivery in a value of several: its name and its body's digest. Zeros stand for one
+/// that has no name.
+pub(crate) const GROUPED_BYTES: usize = 24;
 
 /// What is known of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +49,11 @@ struct Held {
     /// Records that are stored; `None`: all.
     part: Option<u64>,
     under_way: bool,
+    /// The first number of those that are kept in one value with it.
+    group: Option<u64>,
 }
 
-/// As it is kept.
+/// As it is kept by itself.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     /// In which order they came.
@@ -62,6 +72,8 @@ pub(crate) struct Memory {
     next: u64,
     by_name: HashMap<Name, Held>,
     order: BTreeMap<u64, Name>,
+    /// How many of each value's deliveries are remembered still, by the value's first number.
+    groups: BTreeMap<u64, usize>,
 }
 
 pub(crate) fn name_of(delivery: &str) -> Name {
@@ -89,20 +101,75 @@ pub(crate) fn key(name: &Name) -> Vec<u8> {
     [&b"delivery/"[..], &hex(name)].concat()
 }
 
+/// The key of several deliveries, by their first number.
+fn group_key(first: u64) -> Vec<u8> {
+    format!("deliveries/{first:016x}").into_bytes()
+}
+
 impl Memory {
     /// From what the spool kept.
     pub(crate) fn new(limit: usize, saved: &SavedMarks) -> Self {
-        let mut memory = Self { limit, next: 0, by_name: HashMap::new(), order: BTreeMap::new() };
+        let mut memory = Self {
+            limit,
+            next: 0,
+            by_name: HashMap::new(),
+            order: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
         for (key, value) in saved {
-            let Some((name, held)) = read(key, value) else {
+            let Some(all) = read(key, value) else {
                 log::warn!("what the spool remembers of a delivery cannot be read");
                 continue;
             };
-            memory.next = memory.next.max(held.number + 1);
-            memory.order.insert(held.number, name);
-            memory.by_name.insert(name, held);
+            all.into_iter().for_each(|(name, held)| memory.hold(name, held));
         }
         memory
+    }
+
+    fn hold(&mut self, name: Name, held: Held) {
+        self.next = self.next.max(held.number + 1);
+        self.order.insert(held.number, name);
+        if let Some(first) = held.group {
+            *self.groups.entry(first).or_default() += 1;
+        }
+        self.by_name.insert(name, held);
+    }
+
+    /// Forgets one: the value that holds nothing any more.
+    fn let_go(&mut self, name: &Name) -> Option<Vec<u8>> {
+        let held = self.by_name.remove(name)?;
+        self.order.remove(&held.number);
+        let Some(first) = held.group else { return Some(key(name)) };
+        let left = self.groups.get_mut(&first)?;
+        *left -= 1;
+        if *left > 0 {
+            return None;
+        }
+        self.groups.remove(&first);
+        Some(group_key(first))
+    }
+
+    /// Deliveries that become durable together, in the order of their records: key and value. The
+    /// first `n` times [`GROUPED_BYTES`] of the value say that the first `n` are stored.
+    pub(crate) fn group(&mut self, names: &[Option<Name>]) -> (Vec<u8>, Vec<u8>) {
+        let first = self.next;
+        let mut value = Vec::with_capacity(names.len() * GROUPED_BYTES);
+        for name in names {
+            let number = self.next;
+            self.next += 1;
+            let held = name.as_ref().and_then(|name| Some((name, self.by_name.get_mut(name)?)));
+            let Some((name, held)) = held else {
+                value.extend_from_slice(&[0; GROUPED_BYTES]);
+                continue;
+            };
+            self.order.remove(&held.number);
+            (held.number, held.group) = (number, Some(first));
+            value.extend_from_slice(name);
+            value.extend_from_slice(&held.body);
+            self.order.insert(number, *name);
+            *self.groups.entry(first).or_default() += 1;
+        }
+        (group_key(first), value)
     }
 
     /// A delivery has come.
@@ -121,7 +188,8 @@ impl Memory {
         let number = self.next;
         self.next += 1;
         self.order.insert(number, name);
-        self.by_name.insert(name, Held { number, body, part: Some(0), under_way: true });
+        let held = Held { number, body, part: Some(0), under_way: true, group: None };
+        self.by_name.insert(name, held);
         Met::Take { stored: 0 }
     }
 
@@ -138,10 +206,10 @@ impl Memory {
         while self.by_name.len() > self.limit {
             let is_idle = |name: &Name| self.by_name.get(name).is_none_or(|held| !held.under_way);
             let oldest = self.order.iter().find(|(_, name)| is_idle(name));
-            let Some((number, name)) = oldest.map(|(number, name)| (*number, *name)) else { break };
-            self.order.remove(&number);
-            self.by_name.remove(&name);
-            forgotten.push(Mark { key: key(&name), value: None, also_when_dropped: true });
+            let Some(name) = oldest.map(|(_, name)| *name) else { break };
+            if let Some(key) = self.let_go(&name) {
+                forgotten.push(Mark { key, value: None, also_when_dropped: true });
+            }
         }
         forgotten
     }
@@ -153,8 +221,8 @@ impl Memory {
         if stored {
             held.part = None;
         } else if held.part == Some(0) {
-            self.order.remove(&held.number);
-            self.by_name.remove(name);
+            // Its value was not written either.
+            self.let_go(name);
         }
     }
 
@@ -164,11 +232,33 @@ impl Memory {
     }
 }
 
-fn read(key: &[u8], value: &[u8]) -> Option<(Name, Held)> {
-    let name = std::str::from_utf8(key.strip_prefix(b"delivery/")?).ok()?;
+fn read(key: &[u8], value: &[u8]) -> Option<Vec<(Name, Held)>> {
+    let key = std::str::from_utf8(key).ok()?;
+    if let Some(first) = key.strip_prefix("deliveries/") {
+        return read_group(u64::from_str_radix(first, 16).ok()?, value);
+    }
+    let name = key.strip_prefix("delivery/")?;
     let kept: Kept = serde_json::from_slice(value).ok()?;
-    let held = Held { number: kept.n, body: parse_hex(&kept.b)?, part: kept.p, under_way: false };
-    Some((parse_hex(name)?, held))
+    let body = parse_hex(&kept.b)?;
+    let held = Held { number: kept.n, body, part: kept.p, under_way: false, group: None };
+    Some(vec![(parse_hex(name)?, held)])
+}
+
+fn read_group(first: u64, value: &[u8]) -> Option<Vec<(Name, Held)>> {
+    let entries = value.chunks_exact(GROUPED_BYTES);
+    if !entries.remainder().is_empty() {
+        return None;
+    }
+    let mut all = Vec::new();
+    for (number, entry) in (first..).zip(entries) {
+        let (name, body) = entry.split_at(size_of::<Name>());
+        let (name, body) = (name.try_into().ok()?, body.try_into().ok()?);
+        if name != [0; 16] {
+            let held = Held { number, body, part: None, under_way: false, group: Some(first) };
+            all.push((name, held));
+        }
+    }
+    Some(all)
 }
 
 #[cfg(test)]
@@ -217,5 +307,38 @@ mod tests {
         assert_eq!(forgotten, [key(&name_of("b")), key(&name_of("c"))]);
         assert_eq!(memory.meet(name_of("a"), body), Met::UnderWay);
         assert_eq!(memory.len(), 2);
+    }
+
+    #[test]
+    fn deliveries_that_are_kept_together_are_known_again_as_far_as_they_were_stored() {
+        let mut memory = Memory::new(3, &Vec::new());
+        let body = body_digest(b"{}");
+        let names: Vec<Name> = ["a", "b", "c"].map(name_of).to_vec();
+        names.iter().for_each(|name| assert_eq!(memory.meet(*name, body), Met::Take { stored: 0 }));
+        let grouped = [Some(names[0]), None, Some(names[1]), Some(names[2])];
+        let (key, value) = memory.group(&grouped);
+        assert_eq!(value.len(), 4 * GROUPED_BYTES);
+        names.iter().for_each(|name| memory.settle(name, true));
+        assert_eq!(memory.meet(names[1], body), Met::Stored);
+
+        // The crash came when the first three of the four records were durable.
+        let saved = vec![(key.clone(), value[..3 * GROUPED_BYTES].to_vec())];
+        let mut memory = Memory::new(3, &saved);
+        assert_eq!(memory.meet(names[0], body), Met::Stored);
+        assert_eq!(memory.meet(names[1], body_digest(b"[]")), Met::Other);
+        assert_eq!(memory.meet(names[2], body), Met::Take { stored: 0 });
+        memory.settle(&names[2], false);
+
+        // A value goes when all of it is forgotten.
+        let more: Vec<Name> = ["d", "e", "f"].map(name_of).to_vec();
+        for name in &more {
+            assert_eq!(memory.meet(*name, body), Met::Take { stored: 0 });
+        }
+        let forgotten = memory.too_many();
+        assert_eq!(forgotten.iter().map(|mark| mark.key.clone()).collect::<Vec<_>>(), [key]);
+        let (next, _) = memory.group(&more.iter().copied().map(Some).collect::<Vec<_>>());
+        assert!(next > group_key(3), "numbers go on behind what was kept");
+        more.iter().for_each(|name| memory.settle(name, false));
+        assert_eq!((memory.len(), memory.groups.len()), (0, 0));
     }
 }

@@ -3,8 +3,9 @@
 //! **Life of a request.** Its path names the endpoint. The body is read (bounded), its sender is
 //! recognised ([`verify`]), it is unpacked and cut into records ([`body`]), and its delivery id is
 //! looked up ([`memory`]). The records go into the pipeline as one batch, together with the memory
-//! of the delivery; only when both are durable is the request answered with 200. A delivery that
-//! comes again is answered with 200 and not stored again.
+//! of the delivery; requests of a single record that come at the same time share one ([`gather`]).
+//! Only when both are durable is the request answered with 200. A delivery that comes again is
+//! answered with 200 and not stored again.
 //!
 //! **Limits.** A body per endpoint (also unpacked), at most 1,000 records; connections; and
 //! [`serve::BODIES_BYTES`] of bodies at once, whoever sends them. Who sends slowly is cut off after
@@ -21,6 +22,7 @@
 //! reason and path, with the number. Secrets and headers are never shown.
 
 mod body;
+mod gather;
 mod memory;
 mod serve;
 mod verify;
@@ -83,6 +85,7 @@ struct Endpoint {
     options: EndpointOptions,
     place: Place,
     memory: Mutex<Memory>,
+    line: Mutex<gather::Line>,
     state: Arc<SharedSourceState>,
 }
 
@@ -131,7 +134,8 @@ impl Server {
             let place = Place::new(random()?, endpoint.path.clone());
             let memory = Mutex::new(Memory::new(endpoint.remember, &saved));
             let path = endpoint.path.clone();
-            let endpoint = Endpoint { options: endpoint, place, memory, state: Arc::clone(state) };
+            let (line, state) = (Mutex::default(), Arc::clone(state));
+            let endpoint = Endpoint { options: endpoint, place, memory, line, state };
             endpoints.insert(path, Arc::new(endpoint));
         }
         Ok(Self {

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::body::{Untaken, records, unpacked};
+use super::gather::Waiting;
 use super::memory::{self, Met, Name, body_digest, name_of};
 use super::verify::is_form;
 use super::{Asked, Endpoint, Judged, Shared};
@@ -43,17 +44,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often refusals are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long before a batch for which there was no room is offered again.
-const OFFER_AGAIN: Duration = Duration::from_millis(5);
+pub(super) const OFFER_AGAIN: Duration = Duration::from_millis(5);
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
-struct Serving {
-    shared: Arc<Shared>,
+pub(super) struct Serving {
+    pub(super) shared: Arc<Shared>,
     http: Builder<TokioExecutor>,
     tls: Option<TlsAcceptor>,
     bodies: Arc<Semaphore>,
     /// Batches whose senders do not wait any more.
-    late: TaskTracker,
+    pub(super) late: TaskTracker,
     stop: StopToken,
 }
 
@@ -196,13 +197,13 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 }
 
 /// Come again.
-fn later(seconds: u32, text: &'static str) -> Answer {
+pub(super) fn later(seconds: u32, text: &'static str) -> Answer {
     let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, text);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     answer
 }
 
-fn stored() -> Answer {
+pub(super) fn stored() -> Answer {
     plain(StatusCode::OK, "stored\n")
 }
 
@@ -281,7 +282,7 @@ impl Serving {
             return endpoint.refuse(shared, StatusCode::METHOD_NOT_ALLOWED, "method", text, peer);
         }
         let (parts, body) = request.into_parts();
-        let _room = match self.room(&endpoint, parts.headers.get(CONTENT_LENGTH)).await {
+        let room = match self.room(&endpoint, parts.headers.get(CONTENT_LENGTH)).await {
             Ok(room) => room,
             Err(Some(untaken)) => return endpoint.untaken(shared, untaken, peer),
             Err(None) => return later(5, "busy\n"),
@@ -298,7 +299,8 @@ impl Serving {
                 return endpoint.refuse(shared, StatusCode::REQUEST_TIMEOUT, "slow", text, peer);
             }
         };
-        self.judged(&endpoint, &parts, &wire, peer, is_get).await
+        let came = Came { peer, is_get, room };
+        self.judged(&endpoint, &parts, &wire, came).await
     }
 
     /// Room for the body.
@@ -326,10 +328,10 @@ impl Serving {
         endpoint: &Arc<Endpoint>,
         parts: &http::request::Parts,
         wire: &Bytes,
-        peer: SocketAddr,
-        is_get: bool,
+        came: Came,
     ) -> Answer {
         let shared = &self.shared;
+        let Came { peer, is_get, .. } = came;
         let asked = Asked {
             headers: &parts.headers,
             query: parts.uri.query(),
@@ -371,7 +373,7 @@ impl Serving {
                 endpoint.refuse(shared, StatusCode::METHOD_NOT_ALLOWED, "method", text, peer)
             }
             Judged::Accepted { delivery, event } => {
-                self.accepted(endpoint, &asked, delivery, event, peer).await
+                self.accepted(endpoint, &asked, (delivery, event), came).await
             }
         }
     }
@@ -380,12 +382,12 @@ impl Serving {
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         asked: &Asked<'_>,
-        delivery: Option<String>,
-        event: Option<String>,
-        peer: SocketAddr,
+        (delivery, event): (Option<String>, Option<String>),
+        came: Came,
     ) -> Answer {
         let shared = &self.shared;
-        let found = match records(asked.body, is_form(asked), &endpoint.options.split) {
+        let peer = came.peer;
+        let mut found = match records(asked.body, is_form(asked), &endpoint.options.split) {
             Ok(found) => found,
             Err(untaken) => return endpoint.untaken(shared, untaken, peer),
         };
@@ -417,6 +419,18 @@ impl Serving {
             details: vec![("peer".into(), peer.to_string())],
             ..Way::default()
         };
+        let alone = if found.len() == 1 { found.pop() } else { None };
+        if let Some(record) = alone {
+            let known = Known {
+                delivery: delivery.map(|delivery| (delivery.into(), 0)),
+                said: event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() }),
+                ..Known::default()
+            };
+            let until = tokio::time::Instant::now() + shared.answer_within;
+            let record = record.into_owned();
+            let waiting = Waiting { record, way, known, name, until, _room: came.room };
+            return self.gather(endpoint, waiting).await;
+        }
         let batch = endpoint.batch(shared, Accepted { found, way, delivery, event, name, skip });
         self.store(endpoint, batch, name).await
     }
@@ -457,6 +471,14 @@ impl Serving {
             Err(_) => later(30, "not stored yet\n"),
         }
     }
+}
+
+/// How a request came.
+struct Came {
+    peer: SocketAddr,
+    is_get: bool,
+    /// Its body's room.
+    room: OwnedSemaphorePermit,
 }
 
 /// Says in the memory how a delivery ended; that it is not stored, if nothing else is said.

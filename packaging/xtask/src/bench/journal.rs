@@ -257,8 +257,9 @@ fn hardships(
         written += args.live_entries / KILLS;
         journald.run("journalctl --rotate");
         if round == KILLS {
-            // The oldest half, which was read.
-            let keep = heads(state)? / 2 + 2;
+            // The oldest files, which were read to their end.
+            let unread = look(state)?.good.iter().filter(|head| head.tail_seqnum > far).count();
+            let keep = unread + 1;
             journald.run(&format!("journalctl --vacuum-files={keep} 2>/dev/null"));
         }
         agent = start(&settings, programs, &place)?;

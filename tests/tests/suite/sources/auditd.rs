@@ -32,7 +32,7 @@ fn lines_of(event: &Value) -> Vec<&str> {
 #[test]
 fn every_record_of_auditd_is_in_one_joined_event_over_rotation_and_kills() {
     let Some(log) = corpus().filter(|log| log.is_file()) else {
-        println!("skipped: corpus absent");
+        eprintln!("skipped: corpus absent");
         return;
     };
     let text = std::fs::read_to_string(log).unwrap();

@@ -19,7 +19,7 @@ fn what_journald_keeps_is_found_once_over_rotation_a_kill_and_a_vacuum_of_what_w
     let mut journald = match PrivateJournald::start(&state) {
         Ok(journald) => journald,
         Err(why) => {
-            println!("skipped: no journald of our own here: {why}");
+            eprintln!("skipped: no journald of our own here: {why}");
             return;
         }
     };

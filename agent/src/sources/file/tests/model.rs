@@ -44,6 +44,8 @@ struct World {
     emptied: HashMap<Inode, usize>,
     story: String,
     scanned_since_new_file: bool,
+    /// `a.log` was emptied in place and not looked at since.
+    emptied_unseen: bool,
     /// Lines before this one may have been lost in a way that only the agent before the last
     /// restart could have noticed.
     restarted_at: usize,
@@ -82,6 +84,7 @@ impl World {
             emptied: HashMap::new(),
             story,
             scanned_since_new_file: false,
+            emptied_unseen: false,
             restarted_at: 0,
             told: 0,
             loose_order: OUT_OF_ORDER.contains(&seed),
@@ -130,6 +133,7 @@ impl World {
     fn empty(&mut self) {
         let (inode, times) = self.content("a.log");
         self.emptied.insert(inode, times + 1);
+        self.emptied_unseen = true;
         File::options().write(true).open(self.bench.path("a.log")).unwrap().set_len(0).unwrap();
     }
 
@@ -237,7 +241,9 @@ impl World {
 
     fn delete(&mut self) {
         self.end_line("a.log");
-        if !self.scanned_since_new_file {
+        // Whether the agent holds it open.
+        let is_held = self.bench.options.max_open_files > 1;
+        if !self.scanned_since_new_file || (self.emptied_unseen && !is_held) {
             // With the inode goes what could have said that it had been emptied.
             self.restarted_at = self.next_line;
         }
@@ -250,6 +256,7 @@ impl World {
             self.bench.tailer.step(&mut self.bench.sink).unwrap();
         }
         self.scanned_since_new_file = true;
+        self.emptied_unseen = false;
     }
 
     fn restart(&mut self) {
