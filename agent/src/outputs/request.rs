@@ -214,10 +214,13 @@ fn remedy(text: &str) -> Option<&'static str> {
             "the certificate is for other names: use one of them in `endpoints`, or renew it with this one",
         ),
         (
-            "Expired",
+            "certificate expired",
             "the certificate has ended: renew it at the collector; if it has not, this host's clock is wrong (timedatectl)",
         ),
-        ("NotValidYet", "the certificate begins later: this host's clock is wrong (timedatectl)"),
+        (
+            "certificate not valid yet",
+            "the certificate begins later: this host's clock is wrong (timedatectl)",
+        ),
         (
             "CertificateRequired",
             "the collector wants a client certificate: outputs[].tls.cert_file and key_file",

@@ -36,7 +36,7 @@ pub(crate) mod throttle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use custody_event::{AgentId, Clock, Digest, Timestamp};
@@ -276,8 +276,11 @@ impl Access {
     }
 
     fn reload(&self) -> Result<(), AccessError> {
-        let known = Known::read(&self.db(), self.clock.now())?;
+        // The database is held until what it says is known: nobody's older reading comes after.
+        let db = self.db();
+        let known = Known::read(&db, self.clock.now())?;
         *self.known_mut() = known;
+        drop(db);
         Ok(())
     }
 
@@ -314,10 +317,15 @@ impl Access {
         self.look();
     }
 
-    /// Has another process changed the database? A failure leaves what is known as it is.
+    /// Has another process changed the database? A failure leaves what is known as it is. Requests
+    /// come through here: while the database is at work for somebody else, none waits for it.
     fn look(&self) {
         let before = self.known.read().unwrap_or_else(PoisonError::into_inner).data_version;
-        let found = self.db().data_version();
+        let found = match self.db.try_lock() {
+            Ok(db) => db.data_version(),
+            Err(TryLockError::Poisoned(db)) => db.into_inner().data_version(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let done = found.and_then(|found| if found == before { Ok(()) } else { self.reload() });
         if let Err(error) = done {
             log::warn!(error:% = error; "tokens could not be read again; those known stay valid");

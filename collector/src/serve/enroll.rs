@@ -58,6 +58,10 @@ pub(super) async fn post_enroll(
         key: enrolment.key.clone(),
     };
     let known = app.log.tlog().is_some_and(|log| log.knows(&who.agent, &who.key));
+    if !known && app.log.tlog().is_some_and(|log| log.has(&who.agent)) {
+        // Whoever is in the log already (the collector itself is) brings a new key by rotating the old.
+        return Err(refusal(AccessError::KeyConflict(who.agent)));
+    }
     let secret = random_secret().map_err(|error| {
         log::error!(error:% = error; "no randomness for a token");
         Problem::fault("no randomness for a token")
