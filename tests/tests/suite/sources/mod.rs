@@ -44,7 +44,7 @@ fn is_there(program: &str) -> bool {
         .stderr(Stdio::null())
         .status();
     if found.is_err() {
-        println!("skipped: {program} absent");
+        eprintln!("skipped: {program} absent");
     }
     found.is_ok()
 }

@@ -102,7 +102,7 @@ fn has_gtls() -> bool {
     ];
     let has = folders.iter().any(|folder| Path::new(folder).join("lmnsd_gtls.so").is_file());
     if !has {
-        println!("skipped: rsyslog's TLS (rsyslog-gnutls) absent");
+        eprintln!("skipped: rsyslog's TLS (rsyslog-gnutls) absent");
     }
     has
 }
@@ -112,7 +112,7 @@ fn rsyslogd() -> Option<&'static str> {
     let found =
         ["/usr/sbin/rsyslogd", "/sbin/rsyslogd"].into_iter().find(|path| Path::new(path).is_file());
     if found.is_none() {
-        println!("skipped: rsyslogd absent");
+        eprintln!("skipped: rsyslogd absent");
     }
     found
 }
