@@ -190,6 +190,12 @@ impl Keyring {
         self.find(agent, key).map(|known| &known.key)
     }
 
+    /// Has this agent ever had a key?
+    #[must_use]
+    pub fn has(&self, agent: &AgentId) -> bool {
+        self.agents.contains_key(agent)
+    }
+
     /// When did the agent cosign this note, in seconds since 1970? By any key that it has had: when
     /// it had which is not for a cosignature's time to say.
     ///

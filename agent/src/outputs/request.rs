@@ -196,7 +196,7 @@ pub(super) fn explain(error: &reqwest::Error) -> String {
 
 /// What mends it, by the words of the libraries below; what they do not say in these words keeps its own.
 fn remedy(text: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 11] = [
+    const REMEDIES: [(&str, &str); 12] = [
         (
             "UnknownIssuer",
             "name the CA that signed the collector's certificate: outputs[].tls.ca_file",
@@ -214,10 +214,13 @@ fn remedy(text: &str) -> Option<&'static str> {
             "the certificate is for other names: use one of them in `endpoints`, or renew it with this one",
         ),
         (
-            "Expired",
+            "certificate expired",
             "the certificate has ended: renew it at the collector; if it has not, this host's clock is wrong (timedatectl)",
         ),
-        ("NotValidYet", "the certificate begins later: this host's clock is wrong (timedatectl)"),
+        (
+            "certificate not valid yet",
+            "the certificate begins later: this host's clock is wrong (timedatectl)",
+        ),
         (
             "CertificateRequired",
             "the collector wants a client certificate: outputs[].tls.cert_file and key_file",
@@ -231,6 +234,10 @@ fn remedy(text: &str) -> Option<&'static str> {
             "nothing listens there: is the collector running, and `endpoints` right?",
         ),
         ("InvalidContentType", "the other side does not speak TLS: http:// or another port?"),
+        (
+            "timed out",
+            "no answer: is the collector overloaded, does it hang, does a firewall drop packets? `outputs[].timeout` is how long is waited",
+        ),
         ("unreachable", "no way to that network: check routes and firewalls"),
     ];
     REMEDIES.iter().find(|(word, _)| text.contains(word)).map(|(_, hint)| *hint)

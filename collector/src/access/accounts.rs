@@ -119,6 +119,8 @@ pub struct NewToken {
     pub scope: Scope,
     /// When it ends.
     pub expires: Option<Timestamp>,
+    /// Good for one agent only: a token of the role `enroll`.
+    pub once: bool,
 }
 
 /// A user's name as it is kept.
@@ -380,7 +382,11 @@ impl Access {
         if new.expires.is_some_and(|end| end <= now) {
             return Err(AccessError::Over);
         }
+        if new.once && new.role != Role::Enroll.name() {
+            return Err(AccessError::NotOnce);
+        }
         let token = TokenRow {
+            once: new.once,
             scope: new.scope,
             expires: new.expires,
             owner: by.owner(),
@@ -395,7 +401,8 @@ impl Access {
             tables.forget_tokens(now, MAX_ACCOUNTS)?;
             tables.insert_token(&token)?;
             let end = token.expires.map(|end| format!(", until {end}")).unwrap_or_default();
-            let reason = said(&token.role, &token.scope) + &end;
+            let once = if token.once { ", for one agent" } else { "" };
+            let reason = said(&token.role, &token.scope) + &end + once;
             tables.act(by.name(), "token.create", &token.name, &reason)
         })?;
         Ok(token)

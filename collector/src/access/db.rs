@@ -6,11 +6,12 @@ use std::time::Duration;
 use custody_event::{AgentId, Digest, Timestamp};
 use custody_evidence::PublicKey;
 use custody_evidence::tlog::TreeHead;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use super::{AccessError, Enrolment, Role};
 
 mod accounts;
+mod enrol;
 
 pub(super) use accounts::SessionRow;
 pub use accounts::{RoleRow, TokenRow, UserRow};
@@ -152,6 +153,13 @@ CREATE TABLE segments_restored (
 ) STRICT;
 PRAGMA user_version = 5;
 ",
+    // Tokens that enrol one agent, and which.
+    "
+ALTER TABLE tokens ADD COLUMN once INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tokens ADD COLUMN used_by TEXT;
+ALTER TABLE tokens ADD COLUMN used TEXT;
+PRAGMA user_version = 6;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;
@@ -262,48 +270,21 @@ impl Db {
         self.wrap(read())
     }
 
+    /// All of it or nothing: a token that enrols one agent is used up with the agent's row.
     pub(super) fn enroll(
-        &self,
+        &mut self,
         enrolment: &Enrolment,
+        with: Option<Digest>,
         token_hash: Digest,
         now: Timestamp,
         known_key: bool,
     ) -> Result<(), AccessError> {
-        let id = enrolment.agent.to_hex();
-        let key = enrolment.key.to_hex();
-        let known: Option<(String, Option<String>)> = self.wrap(
-            self.connection
-                .query_row("SELECT key, revoked FROM agents WHERE id = ?1", [&id], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional(),
-        )?;
-        match known {
-            Some((_, Some(_))) => return Err(AccessError::Revoked(enrolment.agent)),
-            Some((other, None)) if other != key && !known_key => {
-                return Err(AccessError::KeyConflict(enrolment.agent));
+        self.change(|tables| {
+            if let Some(with) = with {
+                tables.use_up(&with, enrolment.agent, now)?;
             }
-            _ => {}
-        }
-        let written = self.connection.execute(
-            "INSERT INTO agents (id, host, hostname, key, token_hash, version, enrolled)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO UPDATE SET host = excluded.host, hostname = excluded.hostname,
-                 token_hash = excluded.token_hash, version = excluded.version,
-                 key = excluded.key, enrolled = excluded.enrolled",
-            params![
-                id,
-                enrolment.host,
-                enrolment.hostname,
-                key,
-                token_hash.to_hex(),
-                enrolment.version,
-                now.to_string()
-            ],
-        );
-        self.wrap(written)?;
-        let reason = format!("host {}, key {}", enrolment.hostname, enrolment.key.id());
-        self.act("agent.enroll", &id, &reason)
+            tables.enroll(enrolment, token_hash, now, known_key)
+        })
     }
 
     pub(super) fn set_key(&self, agent: AgentId, key: &PublicKey) -> Result<(), AccessError> {

@@ -22,7 +22,8 @@ enum Bearer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Worth {
     Agent(Arc<AgentRow>),
-    Enroller,
+    /// The hash of the token.
+    Enroller(Digest),
     Reader(Principal),
     Lapsed(String, Lapse),
     Unknown,
@@ -150,7 +151,7 @@ impl Known {
             scopes.extend(owner.scopes.iter().cloned());
         }
         if token.role == Role::Enroll.name() {
-            return Worth::Enroller;
+            return Worth::Enroller(token.hash);
         }
         Worth::Reader(Principal {
             owner: token.owner.clone(),

@@ -39,14 +39,14 @@ pub struct Logins {
     pub(super) oidc: Option<Oidc>,
     pub(super) clock: Arc<dyn Clock>,
     lockout: Lockout,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Logins {
     /// Over these accounts.
     #[must_use]
     pub fn new(access: Arc<Access>, acts: Option<Acts>, clock: Arc<dyn Clock>) -> Self {
-        let turns = Semaphore::new(password::AT_ONCE);
+        let turns = Arc::new(Semaphore::new(password::AT_ONCE));
         Self { access, acts, oidc: None, clock, lockout: Lockout::default(), turns }
     }
 
@@ -224,9 +224,14 @@ impl Logins {
     }
 
     async fn is(&self, kept: Option<String>, typed: String) -> Result<bool, Problem> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let fits = typed.len() <= password::MAX_BYTES;
-        let is = blocking(move || password::is(kept.as_deref(), &typed)).await?;
+        let is = blocking(move || {
+            // Held as long as the memory is, whether anybody still waits for the answer or not.
+            let _turn = turn;
+            password::is(kept.as_deref(), &typed)
+        });
+        let is = is.await?;
         Ok(is && fits)
     }
 
@@ -235,9 +240,10 @@ impl Logins {
     /// # Errors
     /// 400: it may not be this user's; 503.
     pub(super) async fn hashed(&self, name: &str, typed: String) -> Result<String, Problem> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let name = name.to_owned();
         let hashed = blocking(move || {
+            let _turn = turn;
             let secret = random_secret().map_err(|_| password::PasswordError::Hash)?;
             let mut salt = [0; 16];
             salt.copy_from_slice(&secret[..16]);
@@ -247,8 +253,8 @@ impl Logins {
     }
 
     /// A place among those that hash: each takes 64 MiB.
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Problem> {
-        match tokio::time::timeout(TURN, self.turns.acquire()).await {
+    async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+        match tokio::time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many logins at once", 5)),
         }

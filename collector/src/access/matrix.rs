@@ -92,7 +92,7 @@ fn rows() -> Vec<Row> {
         row(GET, "/v1/suggest", "/v1/suggest?field=host", Reads(Search), 200),
         row(GET, "/v1/timeline", "/v1/timeline?host=*", Reads(Search), 200),
         row(GET, "/v1/history", "/v1/history?target=x", Reads(Search), 200),
-        row(GET, "/v1/access", "/v1/access?user=*&target=*", Reads(Search), 200),
+        row(GET, "/v1/access", "/v1/access?user=*&target=x", Reads(Search), 200),
         row(GET, "/v1/tail", "/v1/tail?duration=x", Reads(Search), 400),
         row(GET, "/openapi.json", "/openapi.json", Anybody, 200),
         row(GET, "/v1/exports", "/v1/exports", Exports, 200),

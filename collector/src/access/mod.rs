@@ -36,7 +36,7 @@ pub(crate) mod throttle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use custody_event::{AgentId, Clock, Digest, Timestamp};
@@ -60,7 +60,8 @@ pub use sight::Sight;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
     Agent(Arc<AgentRow>),
-    Enroller,
+    /// Whoever has the token of this hash.
+    Enroller(Digest),
     Reader(Principal),
 }
 
@@ -131,6 +132,15 @@ pub enum AccessError {
     /// An end in the past.
     #[error("it would have ended already; name a time to come")]
     Over,
+    /// A token for one agent that enrols none.
+    #[error("only a token of the role enroll can be for one agent; leave `once` out")]
+    NotOnce,
+    /// A token for one agent that another has used.
+    #[error(
+        "this enrolment token was for one agent and has been used by agent {0}; if you did not \
+         enrol that one, revoke it, and ask for a new token"
+    )]
+    UsedUp(String),
     /// Too many accounts.
     #[error("there are {0} already; remove some that nobody needs")]
     Full(usize),
@@ -266,8 +276,11 @@ impl Access {
     }
 
     fn reload(&self) -> Result<(), AccessError> {
-        let known = Known::read(&self.db(), self.clock.now())?;
+        // The database is held until what it says is known: nobody's older reading comes after.
+        let db = self.db();
+        let known = Known::read(&db, self.clock.now())?;
         *self.known_mut() = known;
+        drop(db);
         Ok(())
     }
 
@@ -304,10 +317,15 @@ impl Access {
         self.look();
     }
 
-    /// Has another process changed the database? A failure leaves what is known as it is.
+    /// Has another process changed the database? A failure leaves what is known as it is. Requests
+    /// come through here: while the database is at work for somebody else, none waits for it.
     fn look(&self) {
         let before = self.known.read().unwrap_or_else(PoisonError::into_inner).data_version;
-        let found = self.db().data_version();
+        let found = match self.db.try_lock() {
+            Ok(db) => db.data_version(),
+            Err(TryLockError::Poisoned(db)) => db.into_inner().data_version(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let done = found.and_then(|found| if found == before { Ok(()) } else { self.reload() });
         if let Err(error) = done {
             log::warn!(error:% = error; "tokens could not be read again; those known stay valid");
@@ -319,7 +337,8 @@ impl Access {
         self.refresh();
         let (hash, now) = (Digest::of(bearer.as_bytes()), self.clock.now());
         let worth = self.known.read().unwrap_or_else(PoisonError::into_inner).worth(&hash, now);
-        if matches!(&worth, Worth::Enroller | Worth::Reader(Principal { kind: Kind::Token, .. })) {
+        if matches!(&worth, Worth::Enroller(_) | Worth::Reader(Principal { kind: Kind::Token, .. }))
+        {
             let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
             used.entry(hash).or_insert(Used { last: now, noted: None }).last = now;
         }
@@ -337,7 +356,7 @@ impl Access {
     pub(crate) fn identify(&self, bearer: &str) -> Result<Identity, Standing> {
         match self.worth(bearer) {
             Worth::Agent(agent) => Ok(Identity::Agent(agent)),
-            Worth::Enroller => Ok(Identity::Enroller),
+            Worth::Enroller(token) => Ok(Identity::Enroller(token)),
             Worth::Reader(principal) => Ok(Identity::Reader(principal)),
             Worth::Lapsed(name, why) => Err(Standing::Lapsed(name, why)),
             Worth::Unknown => Err(Standing::Unknown),
@@ -359,18 +378,20 @@ impl Access {
         if due.is_empty() { Ok(()) } else { self.db().note_used(&due) }
     }
 
-    /// Enrols an agent, or gives one that is enrolled with this key a new token, which is `secret`.
+    /// Enrols an agent that has shown the token `with`, or gives one that is enrolled with this key a
+    /// new token, which is `secret`.
     ///
     /// # Errors
     /// Its id belongs to another key (unless `known`: the log vouches for this one), it has been
-    /// revoked, or the database cannot be written.
+    /// revoked, the token was for one agent and has been used, or the database cannot be written.
     pub fn enroll(
         &self,
         enrolment: &Enrolment,
+        with: Option<Digest>,
         secret: &[u8; 32],
         known: bool,
     ) -> Result<(), AccessError> {
-        self.db().enroll(enrolment, hash_of(secret), self.clock.now(), known)?;
+        self.db().enroll(enrolment, with, hash_of(secret), self.clock.now(), known)?;
         self.reload()
     }
 
@@ -455,7 +476,7 @@ impl Access {
         secret: &[u8; 32],
     ) -> Result<(), AccessError> {
         let (name, role) = (name.to_owned(), role.name().to_owned());
-        let new = NewToken { name, role, scope: Scope::ALL, expires: None };
+        let new = NewToken { name, role, scope: Scope::ALL, expires: None, once: false };
         self.add_token(By::Machine, new, secret).map(drop)
     }
 }
@@ -472,7 +493,7 @@ impl Authenticator for Access {
         match self.worth(bearer) {
             Worth::Reader(principal) => Standing::Good(principal),
             Worth::Lapsed(name, why) => Standing::Lapsed(name, why),
-            Worth::Agent(_) | Worth::Enroller | Worth::Unknown => Standing::Unknown,
+            Worth::Agent(_) | Worth::Enroller(_) | Worth::Unknown => Standing::Unknown,
         }
     }
 }

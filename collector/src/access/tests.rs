@@ -31,7 +31,7 @@ fn first_tokens_are_made_once_and_readable_by_this_user_alone() {
     assert_eq!(again.check(text.trim()).unwrap().permissions, Permissions::ALL);
     let enroll = std::fs::read_to_string(folder.path().join("enroll.token")).unwrap();
     assert_eq!(again.check(enroll.trim()), None);
-    assert_eq!(again.identify(enroll.trim()), Ok(Identity::Enroller));
+    assert_eq!(again.identify(enroll.trim()), Ok(Identity::Enroller(hash_of(&[2; 32]))));
     let database = std::fs::read(folder.path().join("collector.db")).unwrap();
     assert!(memchr::memmem::find(&database, text.trim().as_bytes()).is_none());
 }
@@ -40,15 +40,63 @@ fn first_tokens_are_made_once_and_readable_by_this_user_alone() {
 fn an_agent_enrols_again_with_its_key_only() {
     let folder = tempfile::tempdir().unwrap();
     let access = open(folder.path());
-    access.enroll(&enrolment(1, 1), &[7; 32], false).unwrap();
+    access.enroll(&enrolment(1, 1), None, &[7; 32], false).unwrap();
     assert!(matches!(access.identify(&token_text(&[7; 32])), Ok(Identity::Agent(_))));
     assert_eq!(access.check(&token_text(&[7; 32])), None, "an agent's token reads nothing");
-    access.enroll(&enrolment(1, 1), &[8; 32], false).unwrap();
+    access.enroll(&enrolment(1, 1), None, &[8; 32], false).unwrap();
     assert!(access.identify(&token_text(&[7; 32])).is_err(), "the old token is gone");
     assert!(access.identify(&token_text(&[8; 32])).is_ok());
-    let other = access.enroll(&enrolment(1, 2), &[9; 32], false);
+    let other = access.enroll(&enrolment(1, 2), None, &[9; 32], false);
     assert!(matches!(other, Err(AccessError::KeyConflict(_))));
     assert!(access.identify(&token_text(&[8; 32])).is_ok());
+}
+
+#[test]
+fn a_token_for_one_agent_enrols_one_and_answers_only_it_and_only_for_a_while_again() {
+    struct Hand(Mutex<Timestamp>);
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            *self.0.lock().unwrap()
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Hand(Mutex::new(Timestamp::Y2020)));
+    let access = Access::open(folder.path(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let new = |name: &str, role: &str| NewToken {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        scope: Scope::ALL,
+        expires: None,
+        once: true,
+    };
+    access.add_token(By::Machine, new("web1", "enroll"), &[3; 32]).unwrap();
+    let refused = access.add_token(By::Machine, new("reader", "viewer"), &[4; 32]);
+    assert!(matches!(refused, Err(AccessError::NotOnce)));
+    let Ok(Identity::Enroller(with)) = access.identify(&token_text(&[3; 32])) else {
+        panic!("the token enrols")
+    };
+    let enroll = |agent, key, secret: u8| {
+        access.enroll(&enrolment(agent, key), Some(with), &[secret; 32], false)
+    };
+    // What fails does not use it up.
+    access.enroll(&enrolment(9, 9), None, &[90; 32], false).unwrap();
+    assert!(matches!(enroll(9, 8, 10), Err(AccessError::KeyConflict(_))));
+    enroll(1, 1, 11).unwrap();
+    let thief = enroll(2, 2, 12);
+    assert!(matches!(&thief, Err(AccessError::UsedUp(by)) if *by == AgentId([1; 16]).to_hex()));
+    assert!(access.identify(&token_text(&[12; 32])).is_err(), "the thief has no token");
+    assert_eq!(access.agents().unwrap().len(), 2, "and is no agent");
+    // The answer was lost: the agent asks again.
+    enroll(1, 1, 13).unwrap();
+    assert!(matches!(access.identify(&token_text(&[13; 32])), Ok(Identity::Agent(_))));
+    *clock.0.lock().unwrap() = Timestamp::Y2020.plus_micros(10 * 60 * 1_000_000);
+    assert!(matches!(enroll(1, 1, 14), Err(AccessError::UsedUp(_))));
+    assert!(matches!(access.identify(&token_text(&[13; 32])), Ok(Identity::Agent(_))));
+    let row = &access.tokens(By::Machine).unwrap()[0];
+    assert_eq!((row.once, row.used_by.clone()), (true, Some(AgentId([1; 16]).to_hex())));
 }
 
 #[test]
@@ -121,7 +169,10 @@ fn a_database_of_version_1_keeps_its_rows_through_every_step() {
         assert!(!access.first_start(folder.path(), &[7; 32], &[8; 32]).unwrap());
         let admin = access.check(&token_text(&[1; 32])).unwrap();
         assert_eq!((admin.permissions, admin.sees_all()), (Permissions::ALL, true));
-        assert_eq!(access.identify(&token_text(&[2; 32])), Ok(Identity::Enroller));
+        assert_eq!(
+            access.identify(&token_text(&[2; 32])),
+            Ok(Identity::Enroller(hash_of(&[2; 32])))
+        );
         let lapsed = Standing::Lapsed("old".into(), Lapse::Revoked);
         assert_eq!(access.judge(&token_text(&[3; 32])), lapsed);
         assert!(matches!(access.identify(&token_text(&[9; 32])), Ok(Identity::Agent(_))));

@@ -24,6 +24,9 @@ pub enum TokenCommand {
         /// How long it is good, as in 90d; without it, until it is revoked
         #[arg(long, value_name = "PERIOD", value_parser = period)]
         expires: Option<Period>,
+        /// Good for enrolling one agent, with the role enroll
+        #[arg(long)]
+        once: bool,
         #[command(flatten)]
         scope: ScopeArgs,
     },
@@ -44,10 +47,11 @@ pub fn token(config: &CollectorConfig, command: &TokenCommand) -> anyhow::Result
     let clock = SystemClock::new();
     let access = Access::open(existing(config)?, Arc::new(clock.clone()))?;
     answered(match command {
-        TokenCommand::Create { name, role, expires, scope } => {
+        TokenCommand::Create { name, role, expires, once, scope } => {
             let expires = expires.map(|period| after(clock.now(), period));
             let (name, role) = (name.clone(), role.clone());
-            create(&access, NewToken { name, role, scope: scope.scope(), expires })
+            let (scope, once) = (scope.scope(), *once);
+            create(&access, NewToken { name, role, scope, expires, once })
         }
         TokenCommand::List => list(&access, clock.now()),
         TokenCommand::Revoke { name } => access.drop_token(By::Machine, name).map_err(Into::into),
@@ -75,7 +79,12 @@ fn list(access: &Access, now: Timestamp) -> anyhow::Result<()> {
     );
     for token in access.tokens(By::Machine)? {
         let ends = token.revoked.or(token.expires);
-        let over = if token.is_live(now) { "" } else { "  (over)" };
+        let over = match &token.used_by {
+            Some(agent) => format!("  (used by agent {agent})"),
+            None if !token.is_live(now) => "  (over)".to_owned(),
+            None if token.once => "  (for one agent)".to_owned(),
+            None => String::new(),
+        };
         text.push_str(&format!(
             "{:<10} {:<28} {:<28} {:<28} {}{}{over}\n",
             token.role,

@@ -28,6 +28,7 @@ use serde::Serialize;
 use super::schedule::{self, MAX_SCHEDULES, Plan, Schedule};
 use super::work::{Desk, new_id};
 use super::{ExportError, Exports, Row, Status, ask, download};
+use crate::access::Scope;
 use crate::query::answer::json;
 use crate::query::api::QueryState;
 use crate::query::auth::{Permission, Principal};
@@ -189,12 +190,16 @@ impl ApiState {
         let who = self.admit(headers)?;
         let missing = || Problem::not_found("there is no export of this id");
         let row = self.ask(move |desk| Ok(desk.table.get(&id)?)).await?.ok_or_else(missing)?;
-        if sees(&who, &row.created_by) { Ok((who, row)) } else { Err(missing()) }
+        let sees = sees(&who, &row.created_by, &row.spec.scopes);
+        if sees { Ok((who, row)) } else { Err(missing()) }
     }
 }
 
-fn sees(who: &Principal, whose: &str) -> bool {
-    who.name == whose || sees_everything(who)
+/// What they made, as long as they may still see all that went into it: a scope may have been narrowed
+/// since, and a name may be somebody else's by now.
+fn sees(who: &Principal, whose: &str, made: &[Scope]) -> bool {
+    let within = |bound: &Scope| bound.is_all() || made.iter().any(|scope| scope.within(bound));
+    sees_everything(who) || (who.name == whose && who.scopes.iter().all(within))
 }
 
 /// Whoever administers, and is bounded by nothing.
@@ -243,15 +248,17 @@ async fn list(
             _ => return Err(Problem::bad("query", "there are the parameters limit and cursor")),
         }
     }
+    let asker = who.clone();
     let rows = state
         .ask(move |desk| {
-            let whose = (!sees_everything(&who)).then_some(who.name.as_str());
+            let whose = (!sees_everything(&asker)).then_some(asker.name.as_str());
             let before = before.as_ref().map(|(time, id)| (*time, id.as_str()));
             Ok(desk.table.list(whose, before, limit + 1)?)
         })
         .await?;
     let more = rows.len() > limit;
-    let shown: Vec<Entry<'_>> = rows.iter().take(limit).map(Entry::of).collect();
+    let seen = |row: &&Row| sees(&who, &row.created_by, &row.spec.scopes);
+    let shown: Vec<Entry<'_>> = rows.iter().take(limit).filter(seen).map(Entry::of).collect();
     let next_cursor = rows
         .get(limit.saturating_sub(1))
         .filter(|_| more)
@@ -373,7 +380,7 @@ async fn create_schedule(
 async fn schedules(State(state): State<ApiState>, headers: HeaderMap) -> Result<Response, Problem> {
     let who = state.admit(&headers)?;
     let all = state.ask(|desk| Ok(desk.table.schedules()?)).await?;
-    let seen = all.iter().filter(|schedule| sees(&who, &schedule.created_by));
+    let seen = all.iter().filter(|one| sees(&who, &one.created_by, &one.plan.scopes));
     json(StatusCode::OK, &ScheduleList { schedules: seen.map(ScheduleEntry::of).collect() })
 }
 
@@ -387,7 +394,7 @@ async fn remove_schedule(
         .ask(move |desk| {
             let all = desk.table.schedules()?;
             let found = all.iter().find(|schedule| schedule.id == id);
-            let found = found.filter(|schedule| sees(&who, &schedule.created_by));
+            let found = found.filter(|one| sees(&who, &one.created_by, &one.plan.scopes));
             let Some(found) = found else {
                 return Err(Problem::not_found("there is no schedule of this id"));
             };
@@ -398,4 +405,28 @@ async fn remove_schedule(
         })
         .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Permissions;
+
+    #[test]
+    fn a_narrowed_scope_or_anothers_name_shows_no_export_that_holds_more() {
+        let tenant = |name: &str| Scope { tenants: vec![name.to_owned()], ..Scope::ALL };
+        let named = |scope: Scope| Principal {
+            scopes: vec![scope].into(),
+            ..Principal::new("jane", Permissions::of(&[Permission::Export]))
+        };
+        let wide = [Scope::ALL];
+        let acme = [tenant("acme")];
+        assert!(sees(&named(Scope::ALL), "jane", &wide));
+        assert!(sees(&named(Scope::ALL), "jane", &acme));
+        assert!(sees(&named(tenant("acme")), "jane", &acme));
+        assert!(!sees(&named(tenant("acme")), "jane", &wide), "her scope was narrowed");
+        assert!(!sees(&named(tenant("acme")), "jane", &[]), "made by somebody unbounded");
+        assert!(!sees(&named(tenant("beta")), "jane", &acme), "her name was another's");
+        assert!(!sees(&named(Scope::ALL), "ann", &acme));
+    }
 }

@@ -121,6 +121,7 @@ fn read(pairs: &Pairs, now: Timestamp) -> Result<Asked, Problem> {
     let target = target.filter(|target| !target.is_empty()).ok_or_else(|| {
         Problem::bad("target", "say of what: target=TYPE:ID, or an id or name alone")
     })?;
+    params::one("target", &target)?;
     let lived = any("op", &["create", "delete", "restore"])?;
     let changed = Expr::Any(vec![is("field", "*")?, lived]);
     let filter = params::filter(&rest, now)?.and(Expr::All(vec![is("target", &target)?, changed]));

@@ -88,6 +88,20 @@ pub fn stats(pairs: &[(String, String)], now: Timestamp) -> Result<Counting, Pro
     Ok(Counting { request, names })
 }
 
+/// One thing is asked about, not many: what is answered of it must be so of each.
+///
+/// # Errors
+/// 400 for a star.
+pub(super) fn one(name: &'static str, value: &str) -> Result<(), Problem> {
+    if value.contains('*') {
+        return Err(Problem::bad(
+            name,
+            "this asks about one thing: write it without a star, or search",
+        ));
+    }
+    Ok(())
+}
+
 /// Parameters that have a value.
 pub(super) fn given(pairs: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     pairs.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (&**name, &**value))

@@ -88,11 +88,10 @@ fn read(pairs: &Pairs, now: custody_event::Timestamp) -> Result<Asked, Problem> 
         }
     }
     let missing = |name, what: &str| Problem::bad(name, what.to_owned());
-    Ok(Asked {
-        user: user.ok_or_else(|| missing("user", "say who: user=jane@example.org"))?,
-        target: target.ok_or_else(|| missing("target", "say what: target=TYPE:ID"))?,
-        filter: params::filter(&rest, now)?,
-    })
+    let user = user.ok_or_else(|| missing("user", "say who: user=jane@example.org"))?;
+    let target = target.ok_or_else(|| missing("target", "say what: target=TYPE:ID"))?;
+    params::one("target", &target)?;
+    Ok(Asked { user, target, filter: params::filter(&rest, now)? })
 }
 
 pub(super) async fn access(

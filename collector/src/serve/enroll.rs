@@ -46,9 +46,9 @@ pub(super) async fn post_enroll(
     body: Body,
 ) -> Result<Json<Enrolled>, Problem> {
     app.check_certificate(peer)?;
-    if app.identify(&headers, peer).await? != Identity::Enroller {
+    let Identity::Enroller(with) = app.identify(&headers, peer).await? else {
         return Err(Problem::coded(Code::Forbidden, "the token is not one for enrolment"));
-    }
+    };
     let expected = App::check_body_length(&headers, MAX_BODY_BYTES)?;
     let bytes = read_body(body, expected, MAX_BODY_BYTES).await?;
     let enrolment = read(&bytes)?;
@@ -58,6 +58,10 @@ pub(super) async fn post_enroll(
         key: enrolment.key.clone(),
     };
     let known = app.log.tlog().is_some_and(|log| log.knows(&who.agent, &who.key));
+    if !known && app.log.tlog().is_some_and(|log| log.has(&who.agent)) {
+        // Whoever is in the log already (the collector itself is) brings a new key by rotating the old.
+        return Err(refusal(AccessError::KeyConflict(who.agent)));
+    }
     let secret = random_secret().map_err(|error| {
         log::error!(error:% = error; "no randomness for a token");
         Problem::fault("no randomness for a token")
@@ -65,7 +69,9 @@ pub(super) async fn post_enroll(
     let (agent, host, hostname) =
         (enrolment.agent, enrolment.host.clone(), enrolment.hostname.clone());
     let access = Arc::clone(&app.access);
-    let done = tokio::task::spawn_blocking(move || access.enroll(&enrolment, &secret, known)).await;
+    let done =
+        tokio::task::spawn_blocking(move || access.enroll(&enrolment, Some(with), &secret, known))
+            .await;
     match done {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(refusal(error)),
@@ -98,6 +104,10 @@ fn refusal(error: AccessError) -> Problem {
     match error {
         AccessError::KeyConflict(_) => Problem::coded(Code::KeyConflict, error.to_string()),
         AccessError::Revoked(_) => Problem::coded(Code::Forbidden, error.to_string()),
+        AccessError::UsedUp(_) => {
+            log::warn!(error:% = error; "somebody tried to enrol with a used token: it may have been stolen");
+            Problem::coded(Code::Forbidden, error.to_string())
+        }
         error => {
             log::error!(error:% = error; "an agent could not be enrolled");
             Problem::unavailable("the agent could not be written down; try again", 10)

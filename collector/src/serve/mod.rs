@@ -30,9 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use custody_config::shell::StopToken;
 use custody_event::{Clock, Timestamp};
@@ -49,6 +50,10 @@ use problem::{Code, Problem};
 
 /// Bytes of bodies under way, over all connections: what a hundred agents send at once.
 const BODIES_BYTES: usize = 192 * 1024 * 1024;
+/// The longest body of the other rooms' routes: questions and forms.
+const MAX_SMALL_BODY_BYTES: usize = 64 * 1024;
+/// Of these, so many at once: what strangers send takes nothing from blocks.
+const SMALL_BODIES: usize = 256;
 /// A body must be here within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a body waits for its share of the bytes.
@@ -71,6 +76,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     throttle: Throttle,
     bodies: Arc<Semaphore>,
+    small_bodies: Semaphore,
     max_block_bytes: usize,
     client_certificates: bool,
     acts: Option<Acts>,
@@ -114,6 +120,7 @@ impl App {
             access,
             throttle: Throttle::default(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES)),
+            small_bodies: Semaphore::new(SMALL_BODIES),
             max_block_bytes: limits.max_block_bytes.min(custody_event::MAX_BLOCK_BYTES),
             client_certificates: limits.client_certificates,
             acts: None,
@@ -138,6 +145,7 @@ impl App {
 
     /// The routes of this room, and those of others behind them.
     pub fn router(self: Arc<Self>, others: Router) -> Router {
+        let others = others.layer(from_fn_with_state(Arc::clone(&self), whole_body));
         Router::new()
             .route("/v1/streams/{agent}/{stream}/blocks/{seq}", post(blocks::post_block))
             .route("/v1/enroll", post(enroll::post_enroll))
@@ -243,7 +251,27 @@ impl App {
     }
 }
 
-async fn ready(State(app): State<Arc<App>>) -> axum::response::Response {
+/// Takes the whole body before a room of the others sees the request: bounded, in time, and in number.
+async fn whole_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = async {
+        let expected = App::check_body_length(&parts.headers, MAX_SMALL_BODY_BYTES)?;
+        let place = tokio::time::timeout(BUDGET_WAIT, app.small_bodies.acquire());
+        let Ok(Ok(_place)) = place.await else {
+            return Err(Problem::unavailable("too many requests are under way", 1));
+        };
+        read_body(body, expected, MAX_SMALL_BODY_BYTES).await
+    };
+    match bytes.await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
     if let Some(reason) = app.log.failed().borrow().clone() {
         return Problem::unavailable(reason, 30).into_response();
     }

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -128,7 +129,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (router, counters) = (server.router.clone(), Arc::clone(&server.counters));
+    let asked = Arc::new(AtomicBool::new(false));
+    let first = Arc::clone(&asked);
     let service = service_fn(move |mut request: http::Request<Incoming>| {
+        first.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request.map(Body::new));
         let counters = Arc::clone(&counters);
@@ -136,8 +140,19 @@ where
     });
     let connection = server.http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // Until it is known which HTTP is spoken, nobody else counts the time.
+    let silent = async {
+        tokio::time::sleep(HEADER_TIMEOUT).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => {
+            log::debug!(peer:% = peer.addr; "a connection that asked for nothing was closed");
+            return;
+        }
         () = server.stop.stopped() => {
             connection.as_mut().graceful_shutdown();
             connection.await

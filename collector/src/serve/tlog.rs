@@ -268,7 +268,7 @@ impl App {
         match self.identify(headers, peer).await? {
             Identity::Agent(_) => self.check_certificate(peer),
             Identity::Reader(who) => self.unbounded(who).map(drop),
-            Identity::Enroller => {
+            Identity::Enroller(_) => {
                 Err(Problem::coded(Code::Forbidden, "the token does not allow reading"))
             }
         }

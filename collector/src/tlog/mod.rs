@@ -201,6 +201,11 @@ impl Tlog {
         self.read().ring.key(agent, &key.id()).is_some()
     }
 
+    /// Has the log ever vouched for a key of this agent?
+    pub(crate) fn has(&self, agent: &AgentId) -> bool {
+        self.read().ring.has(agent)
+    }
+
     /// The agent's key that is neither replaced nor revoked.
     pub(crate) fn current(&self, agent: &AgentId) -> Option<PublicKey> {
         self.read().ring.current(agent).cloned()

@@ -23,7 +23,7 @@ fn access(folder: &std::path::Path, clock: &SystemClock) -> Arc<Access> {
     access.create_role(By::Machine, "reader", reads()).unwrap();
     for (role, secret) in [("reader", &GOOD), ("idle", &IDLE)] {
         let (name, scope) = (format!("the {role}"), Scope::ALL);
-        let new = NewToken { name, role: role.to_owned(), scope, expires: None };
+        let new = NewToken { name, role: role.to_owned(), scope, expires: None, once: false };
         access.add_token(By::Machine, new, secret).unwrap();
     }
     let kept = password::hashed("ann", "correct horse battery", &[3; 16]).unwrap();

@@ -158,3 +158,46 @@ fn a_password_comes_from_standard_input_too() {
     assert_eq!(login(&collector, PASSWORD).0, 200);
     assert_eq!(collector.stop().code(), Some(0));
 }
+
+fn enroll(collector: &Collector, token: &str, agent: &str, secret: u8) -> (u16, Value) {
+    let key = custody_evidence::AgentKey::from_secret(&[secret; 32]).public().to_hex();
+    let body =
+        json!({ "agent": agent, "host": "77", "hostname": "web9", "key": key, "version": "1" });
+    send(collector, "POST", "/v1/enroll", token, &body)
+}
+
+/// The collector writes into its own stream as an agent of its own: nobody else may.
+#[test]
+fn nobody_enrols_in_the_collectors_name_and_a_token_for_one_agent_enrols_one() {
+    let world = World::new("access_enroll");
+    let collector = Collector::started(&world, "collector");
+    let token = std::fs::read_to_string(collector.enroll_token()).unwrap();
+    let own = until("the collector has told something", world.patience(), || {
+        let events = query::all(&collector, "action:*");
+        events.iter().find_map(|event| Some(event["origin"]["agent"].as_str()?.to_owned()))
+    });
+    let (status, said) = enroll(&collector, token.trim(), &own, 9);
+    assert_eq!(status, 409, "{said}");
+    let made =
+        cli(&collector, &["token", "create", "--name", "web1", "--role", "enroll", "--once"]);
+    made.expect(0, &[]);
+    let once = made.out.trim();
+    let agents = ["11".repeat(16), "22".repeat(16)];
+    assert_eq!(enroll(&collector, once, &agents[0], 1).0, 200);
+    let (status, said) = enroll(&collector, once, &agents[1], 2);
+    assert_eq!(status, 403, "{said}");
+    assert!(said["detail"].as_str().unwrap().contains(&agents[0]), "{said}");
+    assert_eq!(enroll(&collector, once, &agents[0], 1).0, 200, "its answer may have been lost");
+    assert_eq!(enroll(&collector, token.trim(), &agents[1], 2).0, 200, "others enrol many");
+}
+
+/// Before it is known who asks: not one byte more than questions need.
+#[test]
+fn a_long_body_is_refused_from_anybody() {
+    let world = World::new("access_bodies");
+    let collector = Collector::started(&world, "collector");
+    let long = json!({ "name": "x".repeat(70_000) });
+    for path in ["/v1/holds", "/v1/erasures", "/v1/exports", "/v1/login", "/v1/archive/restore"] {
+        assert_eq!(send(&collector, "POST", path, "", &long).0, 413, "{path}");
+    }
+}

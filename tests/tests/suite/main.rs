@@ -40,6 +40,7 @@
 //! | `export` | exports made by the command line, killed in the middle, checked by others |
 //! | `keeping` | retention, archive, holds, erasure and backup over years, under load, the collector killed at random |
 //! | `retention` | events erased by two people while the collector is killed; a backup restored |
+//! | `faults` | a collector that hangs, ended certificates, lost names, a network that loses, resets and parts |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
@@ -57,6 +58,7 @@ mod booted;
 mod crash;
 mod disk_full;
 mod export;
+mod faults;
 mod fork;
 mod keeping;
 mod logrotate;

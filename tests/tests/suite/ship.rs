@@ -302,6 +302,11 @@ fn tls_with_a_private_authority_is_trusted_by_its_file_and_by_nothing_else() {
 
 /// Paths of an authority's certificate, and of a certificate for 127.0.0.1 by it with its key.
 pub(crate) fn certificates(world: &World) -> (String, String, String) {
+    certificates_until(world, None)
+}
+
+/// The same; the server's certificate ends with this year.
+pub(crate) fn certificates_until(world: &World, year: Option<i32>) -> (String, String, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -309,7 +314,11 @@ pub(crate) fn certificates(world: &World) -> (String, String, String) {
     let authority_cert = authority.self_signed(&authority_key).unwrap();
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let names = ["127.0.0.1", "audit.test"].map(str::to_owned);
+    let mut server = CertificateParams::new(names).unwrap();
+    if let Some(year) = year {
+        server.not_after = rcgen::date_time_ymd(year, 12, 31);
+    }
     let cert = server.signed_by(&key, &issuer).unwrap();
     let put = |name: &str, text: &str| {
         let path = world.path(name);

@@ -29,6 +29,10 @@ pub struct TokenRow {
     pub last_used: Option<Timestamp>,
     /// The user who made it, and without whom it is worth nothing.
     pub owner: Option<String>,
+    /// Is it good for one agent only?
+    pub once: bool,
+    /// The agent that has used it up.
+    pub used_by: Option<String>,
 }
 
 impl TokenRow {
@@ -43,6 +47,8 @@ impl TokenRow {
             expires: None,
             last_used: None,
             owner: None,
+            once: false,
+            used_by: None,
         }
     }
 
@@ -115,17 +121,18 @@ pub(in crate::access) struct Tables<'a> {
     pub(super) connection: &'a Connection,
 }
 
-const TOKEN: &str = "SELECT hash, name, role, created, revoked, scope, expires, last_used, owner
+const TOKEN: &str = "SELECT hash, name, role, created, revoked, scope, expires, last_used, owner,
+                            once, used_by
                      FROM tokens";
 const USER: &str =
     "SELECT name, role, scope, created, password_set, disabled, last_login FROM users";
 
 impl Tables<'_> {
-    fn wrap<T>(&self, result: rusqlite::Result<T>) -> Result<T, AccessError> {
+    pub(super) fn wrap<T>(&self, result: rusqlite::Result<T>) -> Result<T, AccessError> {
         result.map_err(|source| AccessError::Database { path: self.path.to_owned(), source })
     }
 
-    fn run(&self, sql: &str, params: impl Params) -> Result<usize, AccessError> {
+    pub(super) fn run(&self, sql: &str, params: impl Params) -> Result<usize, AccessError> {
         self.wrap(self.connection.execute(sql, params))
     }
 
@@ -201,8 +208,8 @@ impl Tables<'_> {
     }
 
     pub(in crate::access) fn insert_token(&self, token: &TokenRow) -> Result<(), AccessError> {
-        let sql = "INSERT INTO tokens (hash, name, role, created, scope, expires, owner)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let sql = "INSERT INTO tokens (hash, name, role, created, scope, expires, owner, once)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let values = params![
             token.hash.to_hex(),
             token.name,
@@ -211,6 +218,7 @@ impl Tables<'_> {
             scope_text(&token.scope),
             token.expires.map(|time| time.to_string()),
             token.owner,
+            token.once,
         ];
         self.run(sql, values).map(drop)
     }
@@ -380,6 +388,8 @@ fn token_of(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         expires: optional_time(row, 6)?,
         last_used: optional_time(row, 7)?,
         owner: row.get(8)?,
+        once: row.get(9)?,
+        used_by: row.get(10)?,
     })
 }
 

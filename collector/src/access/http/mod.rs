@@ -110,12 +110,14 @@ pub(crate) fn refused(error: &AccessError) -> Problem {
         AccessError::BadName(_) => Problem::bad("name", said),
         AccessError::BadScope(_) => Problem::bad("scope", said),
         AccessError::Over => Problem::bad("expires", said),
+        AccessError::NotOnce => Problem::bad("once", said),
         AccessError::Password(_) => Problem::bad("password", said),
         AccessError::Database { .. }
         | AccessError::File { .. }
         | AccessError::Newer { .. }
         | AccessError::KeyConflict(_)
         | AccessError::NoSuchAgent(_)
+        | AccessError::UsedUp(_)
         | AccessError::Revoked(_) => {
             log::error!(error = said; "accounts cannot be read or written");
             Problem::unavailable(

@@ -26,6 +26,11 @@ struct Token {
     last_used: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
+    /// For one agent only.
+    once: bool,
+    /// The agent that has used it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_by: Option<String>,
 }
 
 impl From<TokenRow> for Token {
@@ -39,6 +44,8 @@ impl From<TokenRow> for Token {
             revoked: row.revoked,
             last_used: row.last_used,
             owner: row.owner,
+            once: row.once,
+            used_by: row.used_by,
         }
     }
 }
@@ -62,6 +69,9 @@ struct New {
     scope: Scope,
     #[serde(default)]
     expires: Option<Timestamp>,
+    /// For one agent only.
+    #[serde(default)]
+    once: bool,
 }
 
 #[derive(Serialize)]
@@ -78,12 +88,12 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let who = logins.gate().admit(&headers, Permission::Administer)?;
-    let New { name, role, scope, expires } = read(&body)?;
+    let New { name, role, scope, expires, once } = read(&body)?;
     let secret = random_secret().map_err(|error| {
         log::error!(error:% = error; "no randomness for a token");
         Problem::internal("the system gives no random numbers for a token")
     })?;
-    let new = NewToken { name, role, scope, expires };
+    let new = NewToken { name, role, scope, expires, once };
     let row = logins.work(who, move |access, by| access.add_token(by, new, &secret)).await?;
     json(StatusCode::CREATED, &Made { token: token_text(&secret), about: row.into() })
 }

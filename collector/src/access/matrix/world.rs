@@ -239,7 +239,7 @@ impl World {
             key: agent.key.public(),
             version: "0".to_owned(),
         };
-        self.access.enroll(&enrolment, &[254; 32], false).unwrap();
+        self.access.enroll(&enrolment, None, &[254; 32], false).unwrap();
         let (right, wrong) = (events("acme", "zebra"), events("globex", "lynx"));
         right.iter().chain(&wrong).for_each(|event| agent.raw_event(event));
         let block = agent.seal().encode().unwrap();
@@ -293,7 +293,7 @@ impl World {
         let expires = days.map(|days| self.clock.now().plus_micros(days * 86_400_000_000));
         let secret = self.secret();
         let (text, role) = (name.to_owned(), role.to_owned());
-        let new = NewToken { name: text, role, scope, expires };
+        let new = NewToken { name: text, role, scope, expires, once: false };
         self.access.add_token(By::Machine, new, &secret).unwrap();
         self.subject(name, Kind::Bad, &secret)
     }

@@ -155,6 +155,7 @@ async fn tail_events(
     })?;
     state.query.record_search(&who.name, "tail", &pairs);
     let (sender, receiver) = mpsc::channel(CHUNKS);
+    let admitted = state.query.clock.monotonic();
     let feed = Feed {
         hub: Arc::clone(&state.tail.hub),
         query: state.query,
@@ -166,6 +167,7 @@ async fn tail_events(
         sent: 0,
         skipped: 0,
         last: asked.after,
+        admitted,
         _place: place,
     };
     state.tail.tasks.spawn(feed.run(asked));
@@ -212,11 +214,18 @@ struct Feed {
     skipped: u64,
     /// The last event that was sent.
     last: Option<HitKey>,
+    /// When the token was looked at last, on the monotonic clock.
+    admitted: Duration,
     _place: OwnedSemaphorePermit,
 }
 
-/// Nobody listens any more.
-struct Gone;
+/// Why nothing more is sent.
+enum Cut {
+    /// Nobody listens any more.
+    Gone,
+    /// The token is no longer good, or good for something else.
+    Token,
+}
 
 impl Feed {
     async fn run(mut self, asked: Asked) {
@@ -228,13 +237,15 @@ impl Feed {
             ended = self.feed(&asked, &client) => ended,
         };
         self.hub.leave(&client);
-        if let Ok(reason) = ended {
-            self.end(reason).await;
+        match ended {
+            Ok(reason) => self.end(reason).await,
+            Err(Cut::Token) => self.end("token").await,
+            Err(Cut::Gone) => {}
         }
     }
 
     /// Until the token is no longer good, or nobody listens.
-    async fn feed(&mut self, asked: &Asked, client: &Arc<Client>) -> Result<&'static str, Gone> {
+    async fn feed(&mut self, asked: &Asked, client: &Arc<Client>) -> Result<&'static str, Cut> {
         self.text.extend_from_slice(b"retry: 2000\n\n");
         self.flush().await?;
         if let Some(after) = asked.after {
@@ -260,11 +271,6 @@ impl Feed {
             tokio::select! {
                 () = client.ready.notified() => {}
                 _ = beat.tick() => {
-                    // Somebody who may see more or less by now asks again.
-                    let now = self.query.admit(&self.headers, Permission::Search);
-                    if now.ok().as_ref() != Some(&self.who) {
-                        return Ok("token");
-                    }
                     let now = self.query.clock.now();
                     self.text.extend_from_slice(format!(": {now}\n\n").as_bytes());
                     self.flush().await?;
@@ -279,7 +285,7 @@ impl Feed {
         asked: &Asked,
         mut at: LogCursor,
         end: LogCursor,
-    ) -> Result<LogCursor, Gone> {
+    ) -> Result<LogCursor, Cut> {
         while at < end {
             let (hub, filter, after) = (Arc::clone(&self.hub), asked.filter.clone(), asked.after);
             let read = tokio::task::spawn_blocking(move || match hub.block(at) {
@@ -310,7 +316,7 @@ impl Feed {
         Ok(at)
     }
 
-    async fn event(&mut self, item: Item) -> Result<(), Gone> {
+    async fn event(&mut self, item: Item) -> Result<(), Cut> {
         self.text.extend_from_slice(format!("id: {}\ndata: ", item.key.to_cursor()).as_bytes());
         // Canonical JSON has no line end.
         self.text.extend_from_slice(&item.event);
@@ -336,12 +342,22 @@ impl Feed {
         self.last.map(|last| last.to_cursor())
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    async fn flush(&mut self) -> Result<(), Cut> {
         if self.text.is_empty() {
             return Ok(());
         }
         // First the place, then the text: whoever ends this task here loses nothing.
-        let place = self.sender.reserve().await.map_err(|_| Gone)?;
+        let place = self.sender.reserve().await.map_err(|_| Cut::Gone)?;
+        let now = self.query.clock.monotonic();
+        if now.saturating_sub(self.admitted) >= HEARTBEAT / 2 {
+            // Somebody who may see more or less by now asks again.
+            let who = self.query.admit(&self.headers, Permission::Search);
+            if who.ok().as_ref() != Some(&self.who) {
+                self.text.clear();
+                return Err(Cut::Token);
+            }
+            self.admitted = now;
+        }
         place.send(Bytes::from(std::mem::take(&mut self.text)));
         Ok(())
     }

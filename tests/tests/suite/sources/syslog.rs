@@ -17,7 +17,8 @@ fn failed(user: &str) -> String {
 fn wait_for_port(agent: &Agent, port: u16, patience: Duration) {
     until("the agent listens", patience, || {
         let said = std::fs::read_to_string(&agent.stderr).ok()?;
-        let is_there = |line: &str| line.contains("listening") && line.contains(&format!(":{port}\""));
+        let is_there =
+            |line: &str| line.contains("listening") && line.contains(&format!(":{port}\""));
         said.lines().any(is_there).then_some(())
     });
 }
