@@ -170,7 +170,8 @@ pub fn syslog(data: &[u8]) {
     static PARSER: OnceLock<Parser> = OnceLock::new();
     let mut data = data;
     let [max, step] = take(&mut data);
-    let max = 1 + usize::from(max);
+    // Longer than a length of which it is not known yet that it is none.
+    let max = 16 + usize::from(max);
     let cut = |step: usize| {
         let mut framer = Framer::new(max);
         let mut messages: Vec<(Vec<u8>, Option<u32>)> = Vec::new();
