@@ -79,7 +79,7 @@ const QUESTIONS: &[Question] = &[
     },
     Question {
         name: "counts, facets of a part",
-        ask: |_, _| stats("group_by=actor,action,ip&q=outcome:failure"),
+        ask: |_, _| stats("group_by=actor,action,service&q=outcome:failure"),
     },
     Question { name: "phrase", ask: |_, _| search("\"invalid user webmaster\"") },
     Question {
