@@ -11,15 +11,17 @@
 
 mod base;
 mod edit;
+mod layout;
 
 use std::borrow::Cow;
 
 pub use base::Base;
+use layout::Next;
 use smallvec::SmallVec;
 
 use crate::field::{Field, Kind};
 use crate::ids::EventId;
-use crate::json::{MAX_SAFE_INT, push_base64, push_int, push_string};
+use crate::json::{MAX_SAFE_INT, push_base64, push_escaped, push_int, push_string};
 use crate::time::Timestamp;
 use crate::{MAX_EVENT_BYTES, MAX_RAW_BYTES};
 
@@ -108,6 +110,8 @@ pub struct Draft<'a> {
     targets: SmallVec<[Target<'a>; 1]>,
     changes: Vec<Change<'a>>,
     details: SmallVec<[(Cow<'a, str>, Detail<'a>); 4]>,
+    /// Where the message stands in what is being written, where it is whole.
+    written_message: Option<(usize, usize)>,
 }
 
 impl Default for Draft<'_> {
@@ -165,6 +169,7 @@ impl<'a> Draft<'a> {
             targets: SmallVec::new(),
             changes: Vec::new(),
             details: SmallVec::new(),
+            written_message: None,
         }
     }
 
@@ -412,30 +417,28 @@ impl<'a> Draft<'a> {
 
     /// Writes all the fields; says whether a text had to be cut.
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
-        let mut objects = Objects { open: &[], first: true };
         let mut cut = false;
+        self.written_message = None;
         out.reserve(USUAL_EVENT_BYTES);
+        if let Some(layout) = self.base.and_then(|base| base.layout(self.present)) {
+            layout.write(out, |field, out| cut |= self.write_field(field, out));
+            return cut;
+        }
+        let mut objects = Objects::new();
         out.push(b'{');
-        let mut own = self.present;
-        let mut common = self.base_present() & !own;
-        while own | common != 0 {
-            let next = own & own.wrapping_neg();
-            // All of the base's fields before the draft's next one; all that are left at the end.
-            let run = common & next.wrapping_sub(1);
-            if run != 0 {
-                if let (Some(base), Some((first, last))) = (self.base, ends(run)) {
+        let base = self.base;
+        layout::walk(self.base_present(), self.present, |next| match next {
+            Next::Common(first, last) => {
+                if let Some(base) = base {
                     base.write(first, last, &mut objects, out);
                 }
-                common &= !run;
-                continue;
             }
-            own &= !next;
-            if let Some((field, _)) = ends(next) {
+            Next::Own(field) => {
                 let place = field.place();
                 objects.key(place.parents, place.label, out);
                 cut |= self.write_field(field, out);
             }
-        }
+        });
         objects.close(out);
         out.push(b'}');
         cut
@@ -443,10 +446,22 @@ impl<'a> Draft<'a> {
 
     fn write_field(&mut self, field: Field, out: &mut Vec<u8>) -> bool {
         match field.kind() {
-            Kind::Text | Kind::Int | Kind::Bool => match self.value(field) {
-                Some(value) => write_value(field, value, out),
-                None => false,
-            },
+            Kind::Text | Kind::Int | Kind::Bool => {
+                match self.values.get(usize::from(self.slot_of[field.index()])) {
+                    Some(Value::Text(text)) if field == Field::Message => {
+                        let from = out.len();
+                        let cut = write_cut(text, out);
+                        self.written_message = (!cut).then_some((from, out.len()));
+                        cut
+                    }
+                    Some(Value::Text(text)) if field == Field::OriginRaw => {
+                        self.write_raw(text, out);
+                        false
+                    }
+                    Some(value) => write_value(value, out),
+                    None => false,
+                }
+            }
             Kind::Texts => {
                 let texts = self.texts.iter().filter(|(of, _)| *of == field);
                 write_list(texts, out, |(_, text), out| write_cut(text, out))
@@ -455,6 +470,26 @@ impl<'a> Draft<'a> {
             Kind::Changes => write_list(self.changes.iter_mut(), out, write_change),
             Kind::Details => write_map(&mut self.details, MAX_DEPTH, out),
         }
+    }
+}
+
+impl Draft<'_> {
+    /// Writes the raw record. The message is mostly a part of it: that part is escaped already.
+    fn write_raw(&self, raw: &str, out: &mut Vec<u8>) {
+        let within = || {
+            let (from, to) = self.written_message?;
+            let Some(Value::Text(message)) = self.value(Field::Message) else { return None };
+            let at = message.as_ptr().addr().checked_sub(raw.as_ptr().addr())?;
+            let (before, rest) = raw.split_at_checked(at)?;
+            let (_, after) = rest.split_at_checked(message.len())?;
+            Some((before, from + 1..to - 1, after))
+        };
+        let Some((before, message, after)) = within() else { return push_string(raw, out) };
+        out.push(b'"');
+        push_escaped(before, out);
+        out.extend_from_within(message);
+        push_escaped(after, out);
+        out.push(b'"');
     }
 }
 
@@ -496,9 +531,8 @@ fn swells(record: &[u8]) -> bool {
     escaped > record.len() / 3 * 4 + 4
 }
 
-fn write_value(field: Field, value: &Value<'_>, out: &mut Vec<u8>) -> bool {
+fn write_value(value: &Value<'_>, out: &mut Vec<u8>) -> bool {
     match value {
-        Value::Text(text) if field == Field::OriginRaw => push_string(text, out),
         Value::Text(text) => return write_cut(text, out),
         Value::Int(value) => push_int(*value, out),
         Value::Bool(value) => out.extend_from_slice(if *value { b"true" } else { b"false" }),
@@ -518,9 +552,12 @@ fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// Writes a text, cut at a character border to [`MAX_TEXT_BYTES`]; says whether it was cut.
 fn write_cut(text: &str, out: &mut Vec<u8>) -> bool {
-    let kept = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
-    push_string(kept, out);
-    kept.len() < text.len()
+    if text.len() <= MAX_TEXT_BYTES {
+        push_string(text, out);
+        return false;
+    }
+    push_string(&text[..text.floor_char_boundary(MAX_TEXT_BYTES)], out);
+    true
 }
 
 fn write_list<T>(
@@ -659,6 +696,10 @@ struct Objects {
 }
 
 impl Objects {
+    fn new() -> Self {
+        Self { open: &[], first: true }
+    }
+
     fn key(&mut self, parents: &'static [&'static str], label: &'static str, out: &mut Vec<u8>) {
         // Neighbours mostly share the very list; only then need it not be compared.
         if !std::ptr::eq(self.open, parents) && self.open != parents {

@@ -14,7 +14,22 @@ pub struct BadHex {
     found: String,
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Each byte as two digits.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+};
+
+/// A byte as two lower-case hex digits.
+pub(crate) fn hex(byte: u8) -> [u8; 2] {
+    HEX[usize::from(byte)]
+}
 
 /// Appends `bytes` as lower-case hex digits.
 pub fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
@@ -22,7 +37,7 @@ pub fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     for some in bytes.chunks(digits.len() / 2) {
         let digits = &mut digits[..some.len() * 2];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(some) {
-            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            pair.copy_from_slice(&hex(*byte));
         }
         out.extend_from_slice(digits);
     }

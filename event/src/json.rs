@@ -12,17 +12,87 @@ pub fn push_string(text: &str, out: &mut Vec<u8>) {
 /// control escapes, `\u00xx` in lower case for the rest below 0x20, everything else as it is.
 pub fn push_escaped(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
-    if is_plain(bytes) {
+    if bytes.len() <= SHORT && is_plain(bytes) {
         return out.extend_from_slice(bytes);
     }
-    let mut from = 0;
-    while let Some(found) = find_special(&bytes[from..]) {
-        let at = from + found;
-        out.extend_from_slice(&bytes[from..at]);
-        push_escape(bytes[at], out);
-        from = at + 1;
+    out.reserve(bytes.len() + bytes.len() / 8);
+    let mut buffer = [0_u8; ROOM];
+    let (mut from, mut at) = (0, 0);
+    while let Some(eight) = bytes[from..].first_chunk::<8>() {
+        if at > ROOM - MOST {
+            out.extend_from_slice(&buffer[..at]);
+            at = 0;
+        }
+        buffer[at..at + 8].copy_from_slice(eight);
+        let hits = specials_of(eight);
+        if hits == 0 {
+            (from, at) = (from + 8, at + 8);
+            continue;
+        }
+        let before = usize::try_from(hits.trailing_zeros() / 8).unwrap_or_default();
+        at += before;
+        at += escape(eight[before % 8], &mut buffer[at..]);
+        from += before + 1;
     }
-    out.extend_from_slice(&bytes[from..]);
+    out.extend_from_slice(&buffer[..at]);
+    at = 0;
+    for byte in &bytes[from..] {
+        at += escape(*byte, &mut buffer[at..]);
+    }
+    out.extend_from_slice(&buffer[..at]);
+}
+
+/// A text of so many bytes is looked through before it is copied: most have nothing to escape.
+const SHORT: usize = 64;
+/// Bytes that are put together before they are appended.
+const ROOM: usize = 256;
+/// What eight bytes become, at most: each `\u00xx`.
+const MOST: usize = 8 * 6;
+
+/// What a byte becomes: how many backslashes before it, and the letter behind them. Of those without a letter of their
+/// own (`\u00xx`) the count is [`LONG`].
+const ESCAPES: [(u8, u8); 256] = {
+    let mut table = [(0, 0); 256];
+    let mut byte = 0_u8;
+    loop {
+        table[byte as usize] = match byte {
+            b'"' | b'\\' => (1, byte),
+            0x08 => (1, b'b'),
+            0x09 => (1, b't'),
+            0x0a => (1, b'n'),
+            0x0c => (1, b'f'),
+            0x0d => (1, b'r'),
+            0..0x20 => (LONG, byte),
+            _ => (0, byte),
+        };
+        if byte == u8::MAX {
+            break;
+        }
+        byte += 1;
+    }
+    table
+};
+const LONG: u8 = 2;
+
+/// Writes a byte as it stands in a JSON string; gives the length.
+#[inline]
+fn escape(byte: u8, into: &mut [u8]) -> usize {
+    let (slashes, letter) = ESCAPES[usize::from(byte)];
+    let length = match slashes {
+        0 => 1,
+        1 => 2,
+        _ => 6,
+    };
+    match (length, into) {
+        (1, [first, ..]) => *first = letter,
+        (2, [first, second, ..]) => (*first, *second) = (b'\\', letter),
+        (_, into) => {
+            if let Some(six) = into.first_chunk_mut() {
+                *six = control(byte);
+            }
+        }
+    }
+    length
 }
 
 /// Is there nothing to escape? Most texts are so: a pass without a branch a byte pays.
@@ -34,14 +104,14 @@ fn is_plain(bytes: &[u8]) -> bool {
     }
     let rest = wide.remainder();
     let mut narrow = rest.chunks_exact(8);
-    let eights = narrow.by_ref().any(|eight| specials_of(eight) != 0);
-    !eights && !special(narrow.remainder())
+    let some = |eight: &[u8]| eight.first_chunk().is_none_or(|eight| specials_of(eight) != 0);
+    !narrow.by_ref().any(some) && !special(narrow.remainder())
 }
 
 /// The first byte that must be escaped: eight at a time, then one at a time.
 pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
-    for eight in bytes.chunks_exact(8) {
+    while let Some(eight) = bytes[at..].first_chunk() {
         let hits = specials_of(eight);
         if hits != 0 {
             let byte = usize::try_from(hits.trailing_zeros() / 8).unwrap_or_default();
@@ -54,12 +124,11 @@ pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
 
 /// The top bit of each of eight bytes that must be escaped; above the first it may be a false
 /// alarm.
-fn specials_of(eight: &[u8]) -> u64 {
+#[inline]
+fn specials_of(eight: &[u8; 8]) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let mut word = [0; 8];
-    word.copy_from_slice(eight);
-    let word = u64::from_le_bytes(word);
+    let word = u64::from_le_bytes(*eight);
     let quote = word ^ (ONES * 0x22);
     let slash = word ^ (ONES * 0x5c);
     // A byte below 0x20 borrows; so does a zero byte of the two differences. False alarms only
@@ -73,24 +142,27 @@ fn is_special(byte: u8) -> bool {
     (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
-fn push_escape(byte: u8, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'"' => b'"',
-        b'\\' => b'\\',
-        0x08 => b'b',
-        0x09 => b't',
-        0x0a => b'n',
-        0x0c => b'f',
-        0x0d => b'r',
-        _ => {
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
+fn control(byte: u8) -> [u8; 6] {
+    let [high, low] = crate::ids::hex(byte);
+    [b'\\', b'u', b'0', b'0', high, low]
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let (mut number, mut tens, mut ones) = (0, b'0', b'0');
+    while number < pairs.len() {
+        pairs[number] = [tens, ones];
+        (tens, ones) = if ones == b'9' { (tens + 1, b'0') } else { (tens, ones + 1) };
+        number += 1;
+    }
+    pairs
+};
+
+/// The last two digits of a number.
+#[inline]
+pub(crate) fn pair(number: u64) -> [u8; 2] {
+    PAIRS[usize::try_from(number % 100).unwrap_or_default()]
 }
 
 /// Appends an integer in decimal.
@@ -98,13 +170,14 @@ pub fn push_int(value: i64, out: &mut Vec<u8>) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     let mut rest = value.unsigned_abs();
-    loop {
+    while rest >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&pair(rest % 100));
+        rest /= 100;
+    }
+    if rest > 0 || at == digits.len() {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        digits[at] = pair(rest)[1];
     }
     if value < 0 {
         out.push(b'-');

@@ -146,19 +146,18 @@ impl Timestamp {
         let year = civil.year.unsigned_abs();
         let pairs = [
             (0, year / 100),
-            (2, year % 100),
+            (2, year),
             (5, u32::from(civil.month)),
             (8, u32::from(civil.day)),
             (11, u32::from(civil.hour)),
             (14, u32::from(civil.minute)),
             (17, u32::from(civil.second)),
             (20, civil.micros / 10_000),
-            (22, civil.micros / 100 % 100),
-            (24, civil.micros % 100),
+            (22, civil.micros / 100),
+            (24, civil.micros),
         ];
         for (at, value) in pairs {
-            out[at] = digit(value / 10);
-            out[at + 1] = digit(value % 10);
+            out[at..at + 2].copy_from_slice(&crate::json::pair(u64::from(value)));
         }
         out
     }
@@ -198,11 +197,6 @@ impl Timestamp {
 /// Narrows a number that a division or remainder has already bounded.
 fn small<T: TryFrom<i64> + Default>(value: i64) -> T {
     T::try_from(value).unwrap_or_default()
-}
-
-/// The digit of a number below ten.
-fn digit(value: u32) -> u8 {
-    b"0123456789"[usize::try_from(value % 10).unwrap_or_default()]
 }
 
 fn digits(text: &[u8]) -> Option<u32> {

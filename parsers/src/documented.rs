@@ -1,6 +1,8 @@
 //! The page on the language of packs is whole: it names every key that a pack may have, every
 //! decoder, name, test and form that there is.
 
+mod reference;
+
 use custody_event::Field;
 
 use crate::decode::Decoder;

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use crate::changes;
 use crate::decode::json::{Kind as JsonKind, Tape};
 use crate::load::list_of;
-use crate::normalise;
+use crate::normalise::{self, Actions};
 use crate::pack::{Rule, Set, TimeRule, To};
 use crate::time::{Basis, ZoneMemo, resolve};
 use crate::value::{Scene, Value};
@@ -39,11 +39,19 @@ pub(crate) fn fixed<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>
 }
 
 /// Fills what the rule takes from the record; what follows from it is filled by [`finish`].
-pub(crate) fn apply<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>) {
+pub(crate) fn apply<'a>(
+    rule: &'a Rule,
+    scene: &Scene<'a>,
+    actions: &mut Actions,
+    draft: &mut Draft<'a>,
+) {
     let mut target = Target::default();
     let mut change = Change::default();
     let mut action = None;
     for set in &rule.sets[rule.fixed..] {
+        if set.paths.as_ref().is_some_and(|paths| scene.lacks(paths)) {
+            continue;
+        }
         match &set.to {
             To::Field(Field::Action) => action = text(set, scene),
             To::Field(field) => fill(*field, set, scene, draft),
@@ -65,7 +73,7 @@ pub(crate) fn apply<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>
         if action.is_none() {
             action = draft.text_of(Field::Action).map(|name| Cow::Owned(name.to_owned()));
         }
-        named_action(action.as_deref(), target.kind.as_deref(), draft);
+        named_action(action.as_deref(), target.kind.as_deref(), actions, draft);
     }
     draft.target(target);
     if change.before.is_some() || change.after.is_some() {
@@ -74,8 +82,13 @@ pub(crate) fn apply<'a>(rule: &'a Rule, scene: &Scene<'a>, draft: &mut Draft<'a>
 }
 
 /// An action that the record names: turned into the event's form, its own word kept.
-fn named_action(name: Option<&str>, object: Option<&str>, draft: &mut Draft<'_>) {
-    let action = normalise::action(name.unwrap_or_default(), object);
+fn named_action(
+    name: Option<&str>,
+    object: Option<&str>,
+    actions: &mut Actions,
+    draft: &mut Draft<'_>,
+) {
+    let action = actions.of(name.unwrap_or_default(), object);
     if let Some(name) = name
         && name != action.name
         && !draft.has(Field::OriginEventName)
@@ -85,10 +98,9 @@ fn named_action(name: Option<&str>, object: Option<&str>, draft: &mut Draft<'_>)
     if let Some(outcome) = action.outcome {
         default(draft, Field::Outcome, outcome);
     }
-    let (category, op) = normalise::defaults(&action.name);
-    default(draft, Field::Category, category);
-    default(draft, Field::Op, op);
-    draft.text(Field::Action, action.name);
+    default(draft, Field::Category, action.category);
+    default(draft, Field::Op, action.op);
+    draft.text(Field::Action, action.name.clone());
 }
 
 fn default(draft: &mut Draft<'_>, field: Field, text: &'static str) {
@@ -242,6 +254,9 @@ pub(crate) fn own_time(
     let Value::List(fields) = &rule.field else { return None };
     for field in fields {
         let Value::From(source) = field else { continue };
+        if !field.may_be(scene) {
+            continue;
+        }
         let Some(text) = scene.text(*source) else { continue };
         let moment = rule.formats.iter().find_map(|format| format.read(text));
         if let Some(found) = moment.and_then(|moment| resolve(moment, zone, memo, observed)) {

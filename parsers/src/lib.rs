@@ -14,7 +14,6 @@
 
 mod atlas;
 pub mod audit;
-pub mod bench_support;
 mod builtin;
 mod changes;
 mod decode;

@@ -480,7 +480,8 @@ impl Loader<'_> {
                 self.literal(*field, item, raw.referenced);
             });
         }
-        Some(Set { to, value, map: None })
+        let paths = value.paths();
+        Some(Set { to, value, paths, map: None })
     }
 
     fn target(&mut self, path: &Text) -> Option<To> {
@@ -621,7 +622,7 @@ pub(crate) fn list_of(field: Field) -> &'static [&'static str] {
 }
 
 /// What the agent itself knows is not a rule's to set.
-fn may_set(field: Field) -> bool {
+pub(crate) fn may_set(field: Field) -> bool {
     !matches!(
         field,
         Field::Version
@@ -635,17 +636,20 @@ fn may_set(field: Field) -> bool {
     ) && (!field.path().starts_with("origin.") || field == Field::OriginEventName)
 }
 
+/// Parts of one target and of one change.
+pub(crate) const PARTS: &[&str] = &[
+    "targets.type",
+    "targets.id",
+    "targets.name",
+    "targets.parent",
+    "changes.field",
+    "changes.before",
+    "changes.after",
+];
+
 fn settable() -> impl Iterator<Item = &'static str> {
-    let parts = [
-        "targets.type",
-        "targets.id",
-        "targets.name",
-        "targets.parent",
-        "changes.field",
-        "changes.before",
-        "changes.after",
-    ];
-    Field::ALL.iter().filter(|field| may_set(**field)).map(|field| field.path()).chain(parts)
+    let whole = Field::ALL.iter().filter(|field| may_set(**field)).map(|field| field.path());
+    whole.chain(PARTS.iter().copied())
 }
 
 /// A timestamp for tests.

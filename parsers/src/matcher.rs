@@ -1,14 +1,16 @@
 //! Which rule knows a message? All rules that can apply to one program, compiled into one matcher.
 //!
-//! A message's first byte names the rules that could match at all, in order; one that begins with
-//! a literal is then ruled out by a comparison, one that holds a literal somewhere by one pass of
-//! Aho-Corasick over the message, which is run only when the first such rule comes up. What is
-//! left is tried, and the first that matches and whose conditions hold wins.
+//! A message's first byte names the rules that could match at all, in order; of these a [`Plan`] keeps the ones whose packs
+//! are asked for records of this place. One that begins with a literal is then ruled out by a comparison, and one that
+//! holds literals anywhere by [`Couples`]: one pass over the message, for the rules of all packs and all matchers, notes
+//! which two bytes stand next to each other in it. What is left is tried, and the first that matches and whose conditions
+//! hold wins.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
-
+use crate::decode::json::index;
 use crate::pack::{Pack, Rule};
 use crate::pattern::{Cache, Needs};
 use crate::scan::Slots;
@@ -33,22 +35,61 @@ pub(crate) struct Matcher {
     entries: Vec<Entry>,
     /// Numbers of entries by the message's first byte; the last is of the empty message.
     buckets: Vec<Box<[u16]>>,
-    words: Option<AhoCorasick>,
-    /// The entry that each of the automaton's words belongs to.
-    word_of: Vec<u16>,
+    /// Entries that need no field.
+    free: Box<[u64]>,
+    keyed: Keyed,
+}
+
+/// The entries that need a field, by one of its slots: that whose path the fewest packs name.
+#[derive(Debug, Default)]
+struct Keyed {
+    /// Where the entries of a slot begin; those of the next begin where they end.
+    starts: Vec<u32>,
+    entries: Vec<u16>,
+}
+
+impl Keyed {
+    fn of(mut keys: Vec<(u32, u16)>) -> Self {
+        keys.sort_unstable();
+        let Some((last, _)) = keys.last() else { return Self::default() };
+        let mut starts = vec![0; index(*last) + 2];
+        for (slot, _) in &keys {
+            starts[index(*slot) + 1] += 1;
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        Self { starts, entries: keys.into_iter().map(|(_, entry)| entry).collect() }
+    }
+
+    fn entries(&self, slot: u32) -> &[u16] {
+        match self.starts.get(index(slot)..).unwrap_or_default() {
+            [from, to, ..] => self.entries.get(index(*from)..index(*to)).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+/// Sets a bit.
+fn mark(bits: &mut [u64], number: u16) {
+    if let Some(word) = bits.get_mut(usize::from(number >> 6)) {
+        *word |= 1 << (number & 63);
+    }
 }
 
 /// A matcher that is made when a record first needs it: of the programs that packs name few speak
 /// on one host.
 #[derive(Debug)]
 pub(crate) struct Later {
+    /// Its number among all of the parser.
+    pub(crate) number: usize,
     rules: Vec<RuleAt>,
     made: OnceLock<Matcher>,
 }
 
 impl Later {
-    pub(crate) fn new(rules: Vec<RuleAt>) -> Self {
-        Self { rules, made: OnceLock::new() }
+    pub(crate) fn new(number: usize, rules: Vec<RuleAt>) -> Self {
+        Self { number, rules, made: OnceLock::new() }
     }
 
     pub(crate) fn get(&self, packs: &[PackAt]) -> &Matcher {
@@ -57,8 +98,25 @@ impl Later {
                 let PackAt { pack, json_base } = &packs[at.pack];
                 (*at, *json_base, &pack.rules[at.rule])
             };
-            Matcher::new(&self.rules.iter().map(rule).collect::<Vec<_>>())
+            let rules: Vec<_> = self.rules.iter().map(rule).collect();
+            Matcher::new(&rules, &self.named(packs))
         })
+    }
+
+    /// By slot, how many of its packs name the slot's path.
+    fn named(&self, packs: &[PackAt]) -> HashMap<u32, usize> {
+        let mut own: Vec<usize> = self.rules.iter().map(|at| at.pack).collect();
+        own.dedup();
+        let paths = || {
+            own.iter()
+                .map(|pack| &packs[*pack])
+                .flat_map(|at| (at.json_base..).zip(at.pack.json_paths.iter().map(Vec::as_slice)))
+        };
+        let mut times: HashMap<&[Box<str>], usize> = HashMap::new();
+        for (_, path) in paths() {
+            *times.entry(path).or_default() += 1;
+        }
+        paths().map(|(slot, path)| (slot, times[path])).collect()
     }
 }
 
@@ -66,8 +124,10 @@ impl Later {
 struct Entry {
     at: RuleAt,
     prefixes: Vec<(Head, Box<[u8]>)>,
-    /// The automaton must have found its word.
-    needs_word: bool,
+    /// Bytes that stand next to each other in whatever it matches.
+    couples: Box<[u16]>,
+    /// Of each of these lists one is there.
+    any: Vec<Box<[Box<[u16]>]>>,
     /// Slots of fields that must be there.
     slots: Box<[u32]>,
 }
@@ -77,7 +137,10 @@ struct Entry {
 pub(crate) struct Work {
     pub(crate) slots: Slots,
     pub(crate) caches: Vec<Cache>,
-    words: Vec<bool>,
+    /// Of the record, and of the message in it.
+    couples: [Couples; 2],
+    /// The entries that may be right for the fields that there are.
+    marks: Vec<u64>,
 }
 
 impl Default for Work {
@@ -85,9 +148,135 @@ impl Default for Work {
         Self {
             slots: [crate::scan::UNSET; crate::scan::MAX_GROUPS * 2],
             caches: Vec::new(),
-            words: Vec::new(),
+            couples: Default::default(),
+            marks: Vec::new(),
         }
     }
+}
+
+impl Work {
+    /// Forgets the record before.
+    pub(crate) fn begin(&mut self) {
+        self.couples.iter_mut().for_each(|couples| couples.of = None);
+    }
+}
+
+/// Which two bytes stand next to each other in a text, each couple by a number of twelve bits: several share one, so what
+/// is said to be there may be missing, but never the other way round.
+#[derive(Debug)]
+struct Couples {
+    bits: [u64; 64],
+    /// Place and length of the text.
+    of: Option<(usize, usize)>,
+}
+
+impl Default for Couples {
+    fn default() -> Self {
+        Self { bits: [0; 64], of: None }
+    }
+}
+
+/// A rule is asked for so many couples at most: each that is missing rules it out, and one in ten is there by chance.
+const MAX_COUPLES: usize = 12;
+
+impl Couples {
+    fn number(first: u8, second: u8) -> u16 {
+        (u16::from(first) << 6 ^ u16::from(second)) & 0xfff
+    }
+
+    /// Those of a rule, from the words that it must find.
+    fn needed(words: &[Box<[u8]>]) -> Box<[u16]> {
+        let both = |two: &[u8]| Self::number(two[0], two[1]);
+        let mut all: Vec<u16> = words.iter().flat_map(|word| word.windows(2).map(both)).collect();
+        all.sort_unstable();
+        all.dedup();
+        // Spread over all words.
+        let step = all.len().div_ceil(MAX_COUPLES).max(1);
+        all.into_iter().step_by(step).collect()
+    }
+
+    fn note(&mut self, text: &[u8]) {
+        let of = (text.as_ptr().addr(), text.len());
+        if self.of == Some(of) {
+            return;
+        }
+        self.of = Some(of);
+        self.bits = [0; 64];
+        for two in text.windows(2) {
+            let number = Self::number(two[0], two[1]);
+            self.bits[usize::from(number >> 6)] |= 1 << (number & 63);
+        }
+    }
+
+    fn have(&self, number: u16) -> bool {
+        self.bits[usize::from(number >> 6)] >> (number & 63) & 1 == 1
+    }
+}
+
+/// Numbers of entries as bits, and how many there are.
+#[derive(Debug, PartialEq, Eq)]
+struct List {
+    bits: Box<[u64]>,
+    count: usize,
+}
+
+/// The entries of a matcher whose packs are asked, by the message's first byte, each list made when it is first needed.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// One more than the number of the list; zero where there is none yet.
+    of: [Cell<u16>; EMPTY + 1],
+    lists: RefCell<Vec<List>>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { of: [const { Cell::new(0) }; EMPTY + 1], lists: RefCell::default() }
+    }
+}
+
+impl Plan {
+    /// The number of the list for messages that begin so.
+    fn list(&self, matcher: &Matcher, bucket: usize, asked: &Asked<'_>) -> usize {
+        let known = self.of[bucket].get();
+        if known > 0 {
+            return usize::from(known) - 1;
+        }
+        let mut list = List { bits: vec![0; matcher.free.len()].into(), count: 0 };
+        for number in &matcher.buckets[bucket] {
+            let at = matcher.entries[usize::from(*number)].at;
+            if asked.by_service && at.by_service || asked.packs[at.pack] {
+                mark(&mut list.bits, *number);
+                list.count += 1;
+            }
+        }
+        let mut lists = self.lists.borrow_mut();
+        let same = lists.iter().position(|known| *known == list);
+        let number = same.unwrap_or_else(|| {
+            lists.push(list);
+            lists.len() - 1
+        });
+        self.of[bucket].set(u16::try_from(number + 1).unwrap_or(0));
+        number
+    }
+
+    /// Could any rule know a message that begins so?
+    pub(crate) fn hopes(&self, matcher: &Matcher, message: &str, asked: &Asked<'_>) -> bool {
+        let list = self.list(matcher, bucket(message.as_bytes()), asked);
+        self.lists.borrow().get(list).is_some_and(|list| list.count > 0)
+    }
+}
+
+/// Which packs are asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Those that apply to records of this path, unit and endpoint, whatever the program is.
+    pub(crate) packs: &'a [bool],
+    /// Packs that name the program apply too.
+    pub(crate) by_service: bool,
+}
+
+fn bucket(message: &[u8]) -> usize {
+    message.first().map_or(EMPTY, |byte| usize::from(*byte))
 }
 
 const EMPTY: usize = 256;
@@ -116,27 +305,35 @@ impl Head {
 
 impl Matcher {
     /// Compiles these rules, in this order.
-    pub(crate) fn new(rules: &[(RuleAt, u32, &Rule)]) -> Self {
-        let mut matcher =
-            Self { entries: Vec::new(), buckets: Vec::new(), words: None, word_of: Vec::new() };
+    fn new(rules: &[(RuleAt, u32, &Rule)], named: &HashMap<u32, usize>) -> Self {
+        let mut matcher = Self {
+            entries: Vec::new(),
+            buckets: Vec::new(),
+            free: vec![0; rules.len().div_ceil(64)].into(),
+            keyed: Keyed::default(),
+        };
+        let mut keys = Vec::new();
         let mut buckets: Vec<Vec<u16>> = vec![Vec::new(); EMPTY + 1];
-        let mut words: Vec<Box<[u8]>> = Vec::new();
         for (at, json_base, rule) in rules {
             let Ok(number) = u16::try_from(matcher.entries.len()) else { break };
-            let slots = rule.needs().iter().map(|path| json_base + path).collect();
-            let mut entry = Entry { at: *at, prefixes: Vec::new(), needs_word: false, slots };
-            let (needs, first) = match (&rule.pattern, rule.on) {
-                (Some(pattern), Source::Message) => (&pattern.needs, pattern.first.as_ref()),
-                _ => (&Needs::Nothing, None),
-            };
-            let mut everywhere = |with_empty: bool| {
-                for (byte, bucket) in buckets.iter_mut().enumerate() {
-                    let fits = first.is_none_or(|first| first.get(byte).is_some_and(|fits| *fits));
-                    if fits && (with_empty || byte != EMPTY) {
-                        bucket.push(number);
-                    }
+            let slots: Box<[u32]> = rule.needs().iter().map(|path| json_base + path).collect();
+            match slots.iter().min_by_key(|slot| named.get(*slot)) {
+                Some(slot) => keys.push((*slot, number)),
+                None => mark(&mut matcher.free, number),
+            }
+            let (needs, first, words) = match (&rule.pattern, rule.on) {
+                (Some(pattern), Source::Message) => {
+                    (&pattern.needs, pattern.first.as_ref(), Some(&pattern.words))
                 }
+                _ => (&Needs::Nothing, None, None),
             };
+            let needed = |words: &[Box<[u8]>]| Couples::needed(words);
+            let couples = words.map(|words| needed(&words.all)).unwrap_or_default();
+            let one_of = |branches: &Vec<Box<[u8]>>| {
+                branches.iter().map(|branch| needed(std::slice::from_ref(branch))).collect()
+            };
+            let any = words.map(|words| words.any.iter().map(one_of).collect()).unwrap_or_default();
+            let mut entry = Entry { at: *at, prefixes: Vec::new(), couples, any, slots };
             match needs {
                 Needs::Prefix(prefixes) => {
                     for prefix in prefixes {
@@ -148,77 +345,111 @@ impl Matcher {
                     let with_head = |prefix: Box<[u8]>| (Head::of(&prefix), prefix);
                     entry.prefixes = prefixes.iter().cloned().map(with_head).collect();
                 }
-                Needs::Literal(word) => {
-                    words.push(word.clone());
-                    matcher.word_of.push(number);
-                    entry.needs_word = true;
-                    everywhere(false);
+                Needs::Literal | Needs::Nothing => {
+                    for (byte, bucket) in buckets.iter_mut().enumerate() {
+                        let fits = |first: &crate::pattern::First| {
+                            first.get(byte).is_some_and(|fits| *fits)
+                        };
+                        let is_there = byte != EMPTY || *needs == Needs::Nothing;
+                        if is_there && first.is_none_or(fits) {
+                            bucket.push(number);
+                        }
+                    }
                 }
-                Needs::Nothing => everywhere(true),
             }
             matcher.entries.push(entry);
         }
         matcher.buckets = buckets.into_iter().map(Vec::into_boxed_slice).collect();
-        matcher.words = automaton(&words);
-        if matcher.words.is_none() {
-            matcher.entries.iter_mut().for_each(|entry| entry.needs_word = false);
-        }
+        matcher.keyed = Keyed::of(keys);
         matcher
     }
 
     /// The first rule that knows the message; its groups are in the work's slots.
-    pub(crate) fn find(&self, view: &View<'_>, work: &mut Work) -> Option<RuleAt> {
+    pub(crate) fn find(&self, view: &View<'_>, plan: &Plan, work: &mut Work) -> Option<RuleAt> {
         let bytes = view.facts.message.as_bytes();
-        let bucket = bytes.first().map_or(EMPTY, |byte| usize::from(*byte));
-        let head = Head::of(bytes);
-        let mut searched = false;
-        for number in &self.buckets[bucket] {
-            let entry = &self.entries[usize::from(*number)];
-            let begins = || {
-                let mut prefixes = entry.prefixes.iter();
-                prefixes.any(|(start, prefix)| start.begins(head) && bytes.starts_with(prefix))
-            };
-            if !(view.by_service && entry.at.by_service || view.allowed[entry.at.pack])
-                || !(entry.prefixes.is_empty() || begins())
-                || !entry.slots.iter().all(|slot| view.facts.has(*slot))
-            {
-                continue;
-            }
-            if entry.needs_word {
-                if !searched {
-                    self.search(bytes, work);
-                    searched = true;
+        let list = plan.list(self, bucket(bytes), &view.asked);
+        let lists = plan.lists.borrow();
+        let list = lists.get(list).filter(|list| list.count > 0)?;
+        let asked = Search {
+            bytes,
+            head: Head::of(bytes),
+            // The record as a whole, or what a decoder left of it.
+            which: usize::from(bytes.len() != view.facts.record.len()),
+            many: view.packs.len() > FEW,
+        };
+        self.mark(&view.facts, work);
+        for (at, word) in list.bits.iter().enumerate() {
+            let mut left = word & work.marks[at];
+            while left != 0 {
+                let number = at * 64 + usize::try_from(left.trailing_zeros()).unwrap_or(0);
+                left &= left - 1;
+                let entry = &self.entries[number];
+                if entry.may_know(&asked, view, work) && view.knows(entry.at, work) {
+                    return Some(entry.at);
                 }
-                if !work.words[usize::from(*number)] {
-                    continue;
-                }
-            }
-            if view.knows(entry.at, work) {
-                return Some(entry.at);
             }
         }
         None
     }
 
-    fn search(&self, message: &[u8], work: &mut Work) {
-        work.words.clear();
-        work.words.resize(self.entries.len(), false);
-        let Some(words) = &self.words else { return };
-        for found in words.find_overlapping_iter(message) {
-            if let Some(number) = self.word_of.get(found.pattern().as_usize()) {
-                work.words[usize::from(*number)] = true;
+    /// Marks the entries that need no field, and those whose rarest field is there.
+    fn mark(&self, facts: &Facts<'_>, work: &mut Work) {
+        work.marks.clear();
+        work.marks.extend_from_slice(&self.free);
+        if self.keyed.entries.is_empty() {
+            return;
+        }
+        let Some((tape, _)) = facts.json else { return };
+        for slot in tape.filled() {
+            for number in self.keyed.entries(*slot) {
+                mark(&mut work.marks, *number);
             }
         }
+    }
+}
+
+/// A message that a rule is looked for.
+struct Search<'a> {
+    bytes: &'a [u8],
+    head: Head,
+    /// Which of the worker's couples are of this message.
+    which: usize,
+    /// Rules of many packs may have to be asked.
+    many: bool,
+}
+
+/// The rules of so few packs are asked at once: the pass over the message would not pay.
+const FEW: usize = 6;
+
+impl Entry {
+    /// Is there nothing yet that rules it out?
+    fn may_know(&self, search: &Search<'_>, view: &View<'_>, work: &mut Work) -> bool {
+        let mut prefixes = self.prefixes.iter();
+        let begins = |(start, prefix): &(Head, Box<[u8]>)| {
+            start.begins(search.head) && search.bytes.starts_with(prefix)
+        };
+        if !(self.prefixes.is_empty() || prefixes.any(begins))
+            || !self.slots.iter().all(|slot| view.facts.has(*slot))
+        {
+            return false;
+        }
+        // After its first word a rule is mostly right.
+        let asks = !self.couples.is_empty() || !self.any.is_empty();
+        if !search.many || !self.prefixes.is_empty() || !asks {
+            return true;
+        }
+        let couples = &mut work.couples[search.which];
+        couples.note(search.bytes);
+        let have = |all: &[u16]| all.iter().all(|couple| couples.have(*couple));
+        have(&self.couples)
+            && self.any.iter().all(|branches| branches.iter().any(|branch| have(branch)))
     }
 }
 
 /// A record as the rules of some packs see it.
 pub(crate) struct View<'a> {
     pub(crate) packs: &'a [PackAt],
-    /// Which packs apply to records of this path, unit and endpoint, whatever the program is.
-    pub(crate) allowed: &'a [bool],
-    /// Packs that name the program apply too.
-    pub(crate) by_service: bool,
+    pub(crate) asked: Asked<'a>,
     pub(crate) facts: Facts<'a>,
 }
 
@@ -255,19 +486,4 @@ impl<'a> View<'a> {
         let scene = self.facts.scene(subject, &work.slots, pack.json_base);
         rule.when.iter().all(|condition| condition.holds(&scene))
     }
-}
-
-/// Words of so many bytes in all are worth a table of every byte in every state (1 KiB a state).
-const MAX_DFA_BYTES: usize = 1_000;
-
-fn automaton(words: &[Box<[u8]>]) -> Option<AhoCorasick> {
-    if words.is_empty() {
-        return None;
-    }
-    let bytes: usize = words.iter().map(|word| word.len()).sum();
-    let kind = match bytes {
-        0..=MAX_DFA_BYTES => AhoCorasickKind::DFA,
-        _ => AhoCorasickKind::ContiguousNFA,
-    };
-    AhoCorasickBuilder::new().match_kind(MatchKind::Standard).kind(Some(kind)).build(words).ok()
 }

@@ -290,6 +290,50 @@ pub(crate) fn bytes(text: &str) -> Option<i64> {
     whole.parse::<i64>().ok()?.checked_mul(unit)?.checked_add(of_unit)
 }
 
+/// An action, and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) outcome: Option<&'static str>,
+    pub(crate) category: &'static str,
+    pub(crate) op: &'static str,
+}
+
+/// The actions of the records before: a program names few.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    known: Vec<(Box<str>, Option<Box<str>>, Named)>,
+    /// Which is forgotten for the next.
+    oldest: usize,
+}
+
+/// So many are remembered: a worker keeps them for each of its parsers.
+const MAX_ACTIONS: usize = 16;
+
+impl Actions {
+    /// The action that stands there, done to `object`: see [`action`].
+    pub(crate) fn of(&mut self, text: &str, object: Option<&str>) -> &Named {
+        let known = |(name, on, _): &(Box<str>, Option<Box<str>>, Named)| {
+            **name == *text && on.as_deref() == object
+        };
+        let at = self.known.iter().position(known).unwrap_or_else(|| {
+            let Action { name, outcome } = action(text, object);
+            let (category, op) = defaults(&name);
+            let named = Named { name, outcome, category, op };
+            let one = (text.into(), object.map(Into::into), named);
+            if self.known.len() < MAX_ACTIONS {
+                self.known.push(one);
+                return self.known.len() - 1;
+            }
+            let at = self.oldest;
+            self.oldest = (at + 1) % MAX_ACTIONS;
+            self.known[at] = one;
+            at
+        });
+        &self.known[at].2
+    }
+}
+
 /// An action from whatever stood there; `object` is what the record says it was done to.
 pub(crate) fn action(text: &str, object: Option<&str>) -> Action {
     let mut parts = words(text);

@@ -127,6 +127,8 @@ pub(crate) struct Rule {
 pub(crate) struct Set {
     pub(crate) to: To,
     pub(crate) value: Value,
+    /// Where the value is of fields of the decoder alone: their numbers. Without any of them there is nothing to set.
+    pub(crate) paths: Option<Box<[u32]>>,
     pub(crate) map: Option<Map>,
 }
 
@@ -219,11 +221,17 @@ pub(crate) struct TimeRule {
 /// A form of a time.
 #[derive(Debug, Clone)]
 pub(crate) enum Format {
+    /// Any of the forms that cannot be taken for one another.
     Auto,
+    /// RFC 3339 and its relatives.
     Iso,
+    /// `Dec 10 06:55:48`, with a year or without.
     Rfc3164,
+    /// Apache's: `25/Oct/2016:14:49:33 +0200`.
     Clf,
+    /// A number since 1970, with decimals or without: its size tells what it counts, or its name does.
     Epoch(Option<Unit>),
+    /// `%d.%m.%Y %H:%M:%S` and the like.
     Pattern(pattern::Pattern),
 }
 

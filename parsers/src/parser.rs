@@ -25,6 +25,7 @@ use crate::decode::{Decoder, Step};
 use crate::fill;
 use crate::hostnames::HostNames;
 use crate::matcher::{Later, PackAt, RuleAt, Work};
+use crate::normalise::Actions;
 use crate::pack::Pack;
 use crate::prose;
 use crate::redact::late::{self, Swap};
@@ -218,6 +219,8 @@ pub struct Parser {
     drops: Vec<DropReason>,
     drop_of: HashMap<(usize, usize), usize>,
     caches: usize,
+    /// How many matchers all groups have.
+    matchers: usize,
     /// The source names its packs: their tests of path and endpoint are passed.
     by_name: bool,
     zone: TimeZone,
@@ -230,8 +233,9 @@ pub struct Parser {
 #[derive(Debug)]
 struct Group {
     chain: Vec<Step>,
-    /// The number of its decoder of fields.
+    /// The number of its decoder of fields, and whether it may refuse.
     reader: Option<usize>,
+    is_optional: bool,
     /// The list that is fanned out: its path, and the path's slot.
     fan_out: Option<(Vec<Box<str>>, u32)>,
     packs: Vec<usize>,
@@ -250,6 +254,13 @@ pub struct Scratch {
     rooms: Vec<(u64, Box<Room>)>,
 }
 
+/// What the records before have shown, and those that come may show again.
+#[derive(Debug, Default)]
+struct Memo {
+    zone: ZoneMemo,
+    actions: Actions,
+}
+
 /// Parsers that one scratch remembers.
 const MAX_ROOMS: usize = 64;
 
@@ -266,7 +277,7 @@ struct Room {
     /// Counts the records, so that a tape is known to be of this one.
     record: u64,
     work: Work,
-    memo: ZoneMemo,
+    memo: Memo,
     choice: Choice,
     /// For each group the program of the record before, and its matcher.
     chosen: Vec<(String, usize)>,
@@ -313,6 +324,7 @@ impl Parser {
             drops: Vec::new(),
             drop_of: HashMap::new(),
             caches: 0,
+            matchers: 0,
             by_name,
             zone: settings.zone,
             redaction: settings.redaction,
@@ -347,6 +359,10 @@ impl Parser {
             _ => self.groups.push(Group {
                 chain: pack.chain.clone(),
                 reader,
+                is_optional: pack
+                    .chain
+                    .iter()
+                    .any(|step| step.optional && step.decoder.gives_fields()),
                 fan_out,
                 packs: vec![number],
                 by_service: false,
@@ -389,7 +405,8 @@ impl Parser {
                 if let Some(service) = service {
                     group.services.insert(service.into(), group.matchers.len());
                 }
-                group.matchers.push(Later::new(rules));
+                group.matchers.push(Later::new(self.matchers, rules));
+                self.matchers += 1;
             }
         }
     }
@@ -418,17 +435,17 @@ impl Parser {
         known: Known<'_>,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
+        (memo, swaps): (&mut Memo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
         let Known { pack, rule, common } = known;
         let mut last = Last::default();
         let mut draft = common.draft(|| run::common(pack, rule, scene));
         let own = rule.time.as_ref().and_then(|time| {
-            fill::own_time(time, scene, &self.zone, memo, scene.facts.envelope.observed)
+            fill::own_time(time, scene, &self.zone, &mut memo.zone, scene.facts.envelope.observed)
         });
         let (time, basis) = own.unwrap_or_else(|| self.time_of(scene, memo));
-        fill::apply(rule, scene, &mut draft);
+        fill::apply(rule, scene, &mut memo.actions, &mut draft);
         if pack.sentence {
             prose::complete(&mut draft);
         }
@@ -488,7 +505,7 @@ impl Parser {
         reason: &'static str,
         scene: &Scene<'_>,
         place: &Place<'_>,
-        (memo, swaps): (&mut ZoneMemo, &mut Vec<Swap>),
+        (memo, swaps): (&mut Memo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> Timestamp {
         let mut last = Last::default();
@@ -510,7 +527,7 @@ impl Parser {
     }
 
     /// The envelope's time, else the one that the record (nearly) begins with, else that of its reading.
-    fn time_of(&self, scene: &Scene<'_>, memo: &mut ZoneMemo) -> (Timestamp, Basis) {
+    fn time_of(&self, scene: &Scene<'_>, memo: &mut Memo) -> (Timestamp, Basis) {
         let observed = scene.facts.envelope.observed;
         let syslog = scene.facts.syslog;
         // What syslog's old form leaves open, the year and the zone, the program often says.
@@ -519,7 +536,7 @@ impl Parser {
             .and_then(|line| line.moment)
             .map(|moment| if moment.has_year() { moment } else { own().unwrap_or(moment) })
             .or_else(|| forms::near_front(scene.facts.record))
-            .and_then(|moment| resolve(moment, &self.zone, memo, observed))
+            .and_then(|moment| resolve(moment, &self.zone, &mut memo.zone, observed))
             .unwrap_or((observed, Basis::Received))
     }
 }
@@ -591,14 +608,8 @@ impl<'t> Decoded<'t> {
         Self { text, number, syslog, said: message, reason: None }
     }
 
-    /// Runs a chain; `None` if the record is not of its form.
-    fn run(
-        &mut self,
-        group: &Group,
-        tapes: &mut [Tape],
-        readers: &[Reader],
-        host: &HostNames,
-    ) -> Option<&'t str> {
+    /// The message that a chain leaves, before its fields are read; `None` if it wants an envelope that there is not.
+    fn peel(&mut self, group: &Group) -> Option<&'t str> {
         let mut message = self.said.unwrap_or(self.text);
         for (place, step) in group.chain.iter().enumerate() {
             // A source's record is its envelope too, unless the message itself is the program's JSON.
@@ -606,23 +617,45 @@ impl<'t> Decoded<'t> {
             if place == 0 && step.decoder == Decoder::Json && !is_json(message) {
                 message = self.text;
             }
-            let done = match (&step.decoder, group.reader) {
-                (Decoder::Syslog, _) => {
-                    let line = *self.syslog.get_or_insert_with(|| syslog::decode(self.text));
-                    line.map(|line| message = line.inner)
+            if step.decoder != Decoder::Syslog {
+                continue;
+            }
+            match *self.syslog.get_or_insert_with(|| syslog::decode(self.text)) {
+                Ok(line) => message = line.inner,
+                Err(_) if step.optional => {}
+                Err(reason) => {
+                    self.reason = Some(reason);
+                    return None;
                 }
-                (_, Some(at)) => readers[at].read(message, self.number, host, &mut tapes[at]),
-                (_, None) => Ok(()),
-            };
-            if let Err(reason) = done
-                && !step.optional
-            {
-                self.reason = Some(reason);
-                return None;
             }
         }
-        self.reason = None;
         Some(message)
+    }
+
+    /// Reads the fields of a peeled message; false if it is not of the chain's form.
+    fn read(
+        &mut self,
+        group: &Group,
+        message: &str,
+        tapes: &mut [Tape],
+        readers: &[Reader],
+        host: &HostNames,
+    ) -> bool {
+        self.reason = None;
+        let Some(at) = group.reader else { return true };
+        let done = readers[at].read(message, self.number, host, &mut tapes[at]);
+        match done {
+            Err(reason) if !group.is_optional => {
+                self.reason = Some(reason);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// The program, as far as it is known by now.
+    fn service<'a>(&'a self, envelope: &'a Envelope<'a>) -> Option<&'a str> {
+        self.line().and_then(|line| line.service).or(envelope.service)
     }
 
     fn line(&self) -> Option<&Syslog<'t>> {
@@ -647,7 +680,7 @@ impl<'t> Decoded<'t> {
             message,
             syslog: line,
             json: tape.map(|(tape, decoder)| (tape, decoder.part(message))),
-            service: line.and_then(|line| line.service).or(envelope.service),
+            service: self.service(envelope),
             host: line.and_then(|line| line.host),
             envelope,
         }

@@ -8,7 +8,7 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look, literal};
 use crate::scan::{Found, MAX_GROUPS, Scanner, Slots, UNSET};
 
 /// A pattern's text, at most.
-const MAX_PATTERN_BYTES: usize = 4 * 1024;
+pub(crate) const MAX_PATTERN_BYTES: usize = 4 * 1024;
 
 /// A pattern of a rule, and what a record must hold for it to be worth trying.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Pattern {
     /// Names of the groups; the first is the whole match.
     pub(crate) names: Vec<Option<Box<str>>>,
     pub(crate) needs: Needs,
+    pub(crate) words: Words,
     /// What a match can begin with, where that is not everything.
     pub(crate) first: Option<First>,
 }
@@ -31,11 +32,23 @@ pub(crate) type First = Box<[bool; 256]>;
 pub(crate) enum Needs {
     /// It begins with one of these.
     Prefix(Vec<Box<[u8]>>),
-    /// It holds this somewhere.
-    Literal(Box<[u8]>),
+    /// It holds some literal, so it is not empty.
+    Literal,
     /// Nothing that could be tested cheaply.
     Nothing,
 }
+
+/// Texts of more than one byte that matches hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Words {
+    /// Every match holds all of these.
+    pub(crate) all: Vec<Box<[u8]>>,
+    /// Every match holds one of each of these lists: an alternation's, where each branch has a text.
+    pub(crate) any: Vec<Vec<Box<[u8]>>>,
+}
+
+/// Alternations of more branches are not asked for.
+const MAX_BRANCHES: usize = 32;
 
 /// Why a pattern is refused, and where in it (a character count from its start, if known).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +85,7 @@ impl Pattern {
         let pattern = Self {
             source: source.into(),
             needs: needs(&hir),
+            words: words(&hir),
             first: first(&hir),
             regex: OnceLock::new(),
             names,
@@ -172,9 +186,9 @@ fn needs(hir: &Hir) -> Needs {
             }
         }
     }
-    match longest_literal(hir) {
-        Some(literal) if literal.len() >= 2 => Needs::Literal(literal),
-        _ => Needs::Nothing,
+    match words(hir).all.is_empty() {
+        true => Needs::Nothing,
+        false => Needs::Literal,
     }
 }
 
@@ -226,16 +240,25 @@ fn add_class(class: &Class, bytes: &mut [bool; 256]) {
     }
 }
 
-/// The longest literal that every match holds.
-fn longest_literal(hir: &Hir) -> Option<Box<[u8]>> {
+/// The literals that every match holds.
+fn words(hir: &Hir) -> Words {
+    let mut words = Words::default();
+    add_words(hir, &mut words);
+    words
+}
+
+fn add_words(hir: &Hir, words: &mut Words) {
     match hir.kind() {
-        HirKind::Literal(literal) => Some(literal.0.clone()),
-        HirKind::Capture(capture) => longest_literal(&capture.sub),
-        HirKind::Concat(parts) => {
-            parts.iter().filter_map(longest_literal).max_by_key(|literal| literal.len())
+        HirKind::Literal(literal) if literal.0.len() > 1 => words.all.push(literal.0.clone()),
+        HirKind::Capture(capture) => add_words(&capture.sub, words),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| add_words(part, words)),
+        HirKind::Repetition(repetition) if repetition.min > 0 => add_words(&repetition.sub, words),
+        HirKind::Alternation(branches) if branches.len() <= MAX_BRANCHES => {
+            let longest =
+                |branch: &Hir| self::words(branch).all.into_iter().max_by_key(|word| word.len());
+            words.any.extend(branches.iter().map(longest).collect::<Option<Vec<_>>>());
         }
-        HirKind::Repetition(repetition) if repetition.min > 0 => longest_literal(&repetition.sub),
-        _ => None,
+        _ => {}
     }
 }
 
@@ -251,9 +274,22 @@ mod tests {
             needs("^(?:Ab|Cd) x"),
             Needs::Prefix(vec![b"Ab x".to_vec().into(), b"Cd x".to_vec().into()])
         );
-        assert_eq!(needs(r"\d+ wrong tries"), Needs::Literal(b" wrong tries".to_vec().into()));
+        assert_eq!(needs(r"\d+ wrong tries"), Needs::Literal);
         assert_eq!(needs(r"^\d+"), Needs::Nothing);
         assert_eq!(needs(r"^(?:x)?\d"), Needs::Nothing);
+    }
+
+    #[test]
+    fn only_words_that_every_match_holds_are_asked_for() {
+        let words = |pattern: &str| Pattern::compile(pattern).unwrap().words;
+        let boxed = |words: &[&str]| -> Vec<Box<[u8]>> {
+            words.iter().map(|word| word.as_bytes().into()).collect()
+        };
+        let found =
+            words(r"^\S+ab(?:cd)?(?<x>ef)(?:\d+gh|ij.*klm)[kl]m(?:no)*(?:pq|\d)(?:rs+|tu)+");
+        assert_eq!(found.all, boxed(&["ab", "ef"]));
+        assert_eq!(found.any, [boxed(&["gh", "klm"])]);
+        assert_eq!(words(r"(?i)ab\d"), Words::default());
     }
 
     #[test]

@@ -526,6 +526,14 @@ impl Walk<'_> {
         });
         let mut end = longest;
         loop {
+            // Back to where the literal could begin.
+            if let Some(first) = needle.and_then(<[u8]>::first) {
+                let behind = self.text.len().min(end + 1);
+                match memchr::memrchr(*first, &self.text.as_bytes()[shortest..behind]) {
+                    Some(back) => end = shortest + back,
+                    None => return Found::Nothing,
+                }
+            }
             if needle.is_none_or(|needle| self.text.as_bytes()[end..].starts_with(needle)) {
                 match self.attempt(op, end) {
                     Found::Nothing => {}

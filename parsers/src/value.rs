@@ -21,16 +21,25 @@ pub(crate) enum Source {
     Message,
     /// The whole record.
     Record,
+    /// The program.
     Service,
+    /// The machine that the envelope names.
     Host,
+    /// The process id that the envelope names.
     Pid,
+    /// The message id that the envelope names.
     MsgId,
+    /// The syslog facility by its name: `auth`.
     Facility,
+    /// The syslog severity by its name: `warning`.
     Level,
     /// The syslog structured data, as it stands.
     Data,
+    /// The file's path.
     Path,
+    /// The systemd unit.
     Unit,
+    /// The webhook's path.
     Endpoint,
 }
 
@@ -177,6 +186,21 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Is there a field, where the source is one?
+    #[inline]
+    fn may_have(&self, source: Source) -> bool {
+        match (source, self.facts.json) {
+            (Source::Json(path), Some((tape, _))) => tape.slot(self.json_base + path).is_some(),
+            (Source::Json(_), None) => false,
+            _ => true,
+        }
+    }
+
+    /// Is there none of these fields?
+    pub(crate) fn lacks(&self, paths: &[u32]) -> bool {
+        self.facts.json.is_none_or(|(tape, _)| tape.lacks(self.json_base, paths))
+    }
+
     /// Notes that a JSON value has been taken up.
     pub(crate) fn take(&self, source: Source) {
         if let Some((tape, _, at)) = self.json_at(source) {
@@ -198,7 +222,10 @@ impl Value {
                 Some(Cow::Borrowed(text))
             }
             Self::Template(parts) => template(parts, scene).map(Cow::Owned),
-            Self::List(values) => values.iter().find_map(|value| value.text(scene)),
+            Self::List(values) => values
+                .iter()
+                .filter(|value| value.may_be(scene))
+                .find_map(|value| value.text(scene)),
         }
     }
 
@@ -234,8 +261,35 @@ impl Value {
                 }
                 None => self.text(scene).map(Detail::Text),
             },
-            Self::List(values) => values.iter().find_map(|value| value.detail(scene)),
+            Self::List(values) => values
+                .iter()
+                .filter(|value| value.may_be(scene))
+                .find_map(|value| value.detail(scene)),
             Self::Text(_) | Self::Template(_) => self.text(scene).map(Detail::Text),
+        }
+    }
+
+    /// Is it not a field that is missing?
+    #[inline]
+    pub(crate) fn may_be(&self, scene: &Scene<'_>) -> bool {
+        match self {
+            Self::From(source) => scene.may_have(*source),
+            _ => true,
+        }
+    }
+
+    /// The numbers of the fields that it is of, where it is of nothing else.
+    pub(crate) fn paths(&self) -> Option<Box<[u32]>> {
+        match self {
+            Self::From(source) => Some([source.path()?].into()),
+            Self::List(values) => {
+                let path = |value: &Self| match value {
+                    Self::From(source) => source.path(),
+                    _ => None,
+                };
+                values.iter().map(path).collect()
+            }
+            _ => None,
         }
     }
 

@@ -20,8 +20,11 @@ pub(crate) const TREES: &[&str] = &["all", "any", "not"];
 #[derive(Debug)]
 pub(crate) enum Tree {
     Test(Condition),
+    /// Each of its maps holds, with every test in it.
     All(Vec<Tree>),
+    /// One of its maps holds, with every test in it.
     Any(Vec<Tree>),
+    /// Its maps do not all hold; before a single test: the test does not hold.
     Not(Vec<Tree>),
 }
 
@@ -63,13 +66,21 @@ pub(crate) struct Condition {
 /// text.
 #[derive(Debug)]
 pub(crate) enum Test {
+    /// It is this text; also written without `equals`.
     Equals(Box<str>),
+    /// It is one of these texts; also written as a bare list.
     In(Vec<Box<str>>),
+    /// It begins with this.
     Prefix(Box<str>),
+    /// It ends with this.
     Suffix(Box<str>),
+    /// It holds this.
     Contains(Box<str>),
+    /// A regular expression matches somewhere in it.
     Regex(Box<meta::Regex>),
+    /// It is there (`true`), or it is not (`false`).
     Exists(bool),
+    /// It is an address in one of these networks: CIDR blocks, or names of `networks`.
     Cidr(Vec<Network>),
 }
 

@@ -5,7 +5,9 @@
 //! them. A draft on a base copies whole runs of it, from one field of its own to the next.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
+use super::layout::Layout;
 use super::{Draft, Objects, Value, bit};
 use crate::field::{Field, Kind};
 
@@ -16,7 +18,11 @@ pub struct Base {
     text: Vec<u8>,
     /// Where each field's value begins and ends in the text.
     spans: Vec<(u32, u32)>,
+    layouts: [OnceLock<Layout>; LAYOUTS],
 }
+
+/// For so many sets of fields a layout is kept; those that come later are written field by field.
+const LAYOUTS: usize = 8;
 
 impl Base {
     /// The draft's single values and lists of texts. Targets, changes and details are not taken:
@@ -28,8 +34,9 @@ impl Base {
             fields: fields.clone(),
             text: Vec::new(),
             spans: vec![(0, 0); Field::ALL.len()],
+            layouts: Default::default(),
         };
-        let mut objects = Objects { open: &[], first: true };
+        let mut objects = Objects::new();
         let present = fields.present;
         for field in Field::ALL.iter().filter(|field| present & bit(**field) != 0) {
             let place = field.place();
@@ -63,6 +70,13 @@ impl Base {
 
     pub(super) fn present(&self) -> u128 {
         self.fields.present
+    }
+
+    /// The layout of drafts that set these fields.
+    pub(super) fn layout(&self, own: u128) -> Option<&Layout> {
+        let layouts =
+            self.layouts.iter().map(|layout| layout.get_or_init(|| Layout::of(self, own)));
+        layouts.into_iter().find(|layout| layout.own == own)
     }
 
     /// Appends the base's fields from `first` to `last`, between which the draft has none of its

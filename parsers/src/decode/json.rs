@@ -178,7 +178,7 @@ impl Paths {
     }
 }
 
-pub(super) fn index(at: u32) -> usize {
+pub(crate) fn index(at: u32) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
 
@@ -307,6 +307,18 @@ impl Tape {
     /// The value of a slot.
     pub(crate) fn slot(&self, slot: u32) -> Option<At> {
         self.found.get(index(slot)).copied().filter(|at| *at != NOWHERE)
+    }
+
+    /// Slots that have a value, and perhaps some that had one in another element.
+    pub(crate) fn filled(&self) -> &[u32] {
+        &self.touched
+    }
+
+    /// Is none of these slots, counted from `base`, filled?
+    pub(crate) fn lacks(&self, base: u32, slots: &[u32]) -> bool {
+        let found = self.found.get(index(base)..).unwrap_or_default();
+        let mut places = slots.iter().map(|slot| found.get(index(*slot)));
+        places.all(|place| place.is_none_or(|at| *at == NOWHERE))
     }
 
     /// What a value is.

@@ -6,9 +6,10 @@
 //! general ones. A record whose program is known is not shown to packs of other programs. What a
 //! record becomes depends on it and its place alone, never on the records before it.
 
+use std::cell::OnceCell;
+
 use super::{Envelope, Group, Parser};
-use crate::matcher::{PackAt, View};
-use crate::value::Facts;
+use crate::matcher::{Asked, PackAt, Plan};
 
 /// When a pack is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +25,27 @@ pub(super) enum Turn {
 /// The packs of each turn, for one path, unit and endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
+    sets: Sets,
+    /// The groups that are asked in each turn.
+    groups: [Vec<usize>; 3],
+    /// By set and by the matcher's number; made when they are first needed.
+    plans: Vec<OnceCell<Box<Plan>>>,
+    matchers: usize,
+    /// The path, unit and endpoint that this is of.
+    place: Option<[Option<String>; 3]>,
+}
+
+/// Which packs are asked when.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sets {
     chosen: Vec<bool>,
     elsewhere: Vec<bool>,
     /// Of those the ones that name no program.
     elsewhere_nameless: Vec<bool>,
     general: Vec<bool>,
-    /// The path, unit and endpoint that this is of.
-    place: Option<[Option<String>; 3]>,
 }
+
+const SETS: usize = 4;
 
 impl Parser {
     pub(super) fn turns(&self) -> &'static [Turn] {
@@ -52,20 +66,57 @@ impl Choice {
         if same {
             return;
         }
-        *self = Self { place: Some(now.map(|text| text.map(str::to_owned))), ..Self::default() };
+        let mut sets = Sets::default();
         for PackAt { pack, .. } in &parser.packs {
             let fits = pack.select.fits(envelope.path, envelope.unit, envelope.endpoint);
             let general = !parser.by_name && pack.name.starts_with("generic-");
             let elsewhere = !fits && !general;
-            self.chosen.push(parser.by_name || (fits && !general));
-            self.elsewhere.push(elsewhere);
-            self.elsewhere_nameless.push(elsewhere && pack.select.services.is_empty());
-            self.general.push(general && fits);
+            sets.chosen.push(parser.by_name || (fits && !general));
+            sets.elsewhere.push(elsewhere);
+            sets.elsewhere_nameless.push(elsewhere && pack.select.services.is_empty());
+            sets.general.push(general && fits);
+        }
+        let place = Some(now.map(|text| text.map(str::to_owned)));
+        // Another file of the same kind: the same packs, and so the same plans.
+        if self.place.is_some() && sets == self.sets {
+            self.place = place;
+            return;
+        }
+        let asked = |turn: Turn| {
+            let groups = parser.groups.iter().enumerate();
+            groups.filter(|(_, group)| sets.concern(turn, group)).map(|(at, _)| at).collect()
+        };
+        let groups = [asked(Turn::Chosen), asked(Turn::Elsewhere), asked(Turn::General)];
+        let matchers = parser.matchers;
+        let plans = (0..SETS * matchers).map(|_| OnceCell::new()).collect();
+        *self = Self { sets, groups, plans, matchers, place };
+    }
+
+    /// The groups of which any pack is asked in this turn.
+    pub(super) fn groups(&self, turn: Turn) -> &[usize] {
+        match turn {
+            Turn::Chosen => &self.groups[0],
+            Turn::Elsewhere => &self.groups[1],
+            Turn::General => &self.groups[2],
         }
     }
 
+    /// Which packs a record of this program is shown to in this turn, and the matcher's rules of theirs.
+    pub(super) fn plan(&self, turn: Turn, service: bool, matcher: usize) -> (Asked<'_>, &Plan) {
+        let (set, packs) = match (turn, service) {
+            (Turn::Chosen, _) => (0, &self.sets.chosen),
+            (Turn::Elsewhere, false) => (1, &self.sets.elsewhere),
+            (Turn::Elsewhere, true) => (2, &self.sets.elsewhere_nameless),
+            (Turn::General, _) => (3, &self.sets.general),
+        };
+        let plan = self.plans[set * self.matchers + matcher].get_or_init(Box::default);
+        (Asked { packs, by_service: turn == Turn::Chosen }, plan)
+    }
+}
+
+impl Sets {
     /// Is any pack of the group asked in this turn?
-    pub(super) fn concerns(&self, turn: Turn, group: &Group) -> bool {
+    fn concern(&self, turn: Turn, group: &Group) -> bool {
         let packs = match turn {
             Turn::Chosen if group.by_service => return true,
             Turn::Chosen => &self.chosen,
@@ -73,21 +124,5 @@ impl Choice {
             Turn::General => &self.general,
         };
         group.packs.iter().any(|pack| packs[*pack])
-    }
-
-    /// A record as the packs of this turn see it.
-    pub(super) fn view<'a>(
-        &'a self,
-        turn: Turn,
-        packs: &'a [PackAt],
-        facts: Facts<'a>,
-    ) -> View<'a> {
-        let allowed = match (turn, facts.service) {
-            (Turn::Chosen, _) => &self.chosen,
-            (Turn::Elsewhere, None) => &self.elsewhere,
-            (Turn::Elsewhere, Some(_)) => &self.elsewhere_nameless,
-            (Turn::General, _) => &self.general,
-        };
-        View { packs, allowed, by_service: turn == Turn::Chosen, facts }
     }
 }

@@ -13,13 +13,11 @@
 use custody_event::{Digest, Timestamp};
 
 use crate::decode::json::{At, Tape};
-use crate::matcher::Work;
-use crate::parser::{Decoded, Envelope, Fanned, Group, Parser, Place};
+use crate::matcher::{Asked, Matcher, Plan, View, Work};
+use crate::parser::{Decoded, Envelope, Fanned, Group, Memo, Parser, Place};
 use crate::redact::late::{self, Swap};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
-use crate::time::ZoneMemo;
 
-use super::choice::{Choice, Turn};
 use super::reader::Reader;
 use super::run::Common;
 
@@ -45,13 +43,12 @@ pub(super) struct Fan<'a> {
 /// A worker's memory that is needed on the way.
 pub(super) struct Hands<'a> {
     pub(super) work: &'a mut Work,
-    pub(super) memo: &'a mut ZoneMemo,
+    pub(super) memo: &'a mut Memo,
     /// What has been redacted in the elements so far.
     pub(super) swaps: &'a mut Vec<Swap>,
-    pub(super) choice: &'a Choice,
-    pub(super) turn: Turn,
-    /// The program of the record before, and its matcher.
-    pub(super) before: &'a mut (String, usize),
+    pub(super) asked: Asked<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) matcher: &'a Matcher,
     pub(super) bases: &'a mut [Common],
 }
 
@@ -179,9 +176,8 @@ impl Parser {
         };
         let place = Place { record, text, index: element.index, ..*fan.place };
         let facts = decoded.facts(fan.envelope, fan.message, tape);
-        let view = hands.choice.view(hands.turn, &self.packs, facts);
-        let found =
-            fan.group.matcher(facts.service, hands.before).get(&self.packs).find(&view, hands.work);
+        let view = View { packs: &self.packs, asked: hands.asked, facts };
+        let found = hands.matcher.find(&view, hands.plan, hands.work);
         match found.and_then(|at| Some((at, self.known(at, hands.bases)?))) {
             Some((at, _)) if self.drop_reason(at).is_some() => Became::Filtered,
             Some((at, known)) => {

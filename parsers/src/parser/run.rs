@@ -7,15 +7,14 @@ use custody_event::{Base, Digest, Draft, Field, Offset};
 
 use super::fan::{Fan, Hands};
 use super::{
-    Decoded, Envelope, Given, Group, Parser, Place, Room, Said, Scratch, Verdict, as_text,
+    Decoded, Envelope, Given, Group, Memo, Parser, Place, Room, Said, Scratch, Verdict, as_text,
 };
 use crate::fill;
-use crate::matcher::{Later, PackAt, RuleAt};
+use crate::matcher::{Later, PackAt, RuleAt, View};
 use crate::pack::{Pack, Rule};
 use crate::redact::late::{self, Swap};
 use crate::redact::{self, Names, Redaction};
 use crate::scan::{MAX_GROUPS, Slots, UNSET};
-use crate::time::ZoneMemo;
 use crate::value::Scene;
 
 /// What the events of one rule have in common. Making it costs more than an event, so the first
@@ -106,6 +105,7 @@ impl Run<'_> {
         let Room { lossy, clean, names, swaps, tapes, record: number, .. } = room;
         let Room { work, memo, choice, chosen, bases, .. } = room;
         *number += 1;
+        let room_number = *number;
         swaps.clear();
         let (record, message) = redacted(&parser.redaction, record, &given, clean, names);
         let record = match &key_line {
@@ -133,18 +133,30 @@ impl Run<'_> {
             index: 0,
             given,
         };
-        let mut decoded = Decoded::new(text, *number, given.said);
-        for turn in parser.turns() {
-            for (group, before) in parser.groups.iter().zip(&mut *chosen) {
-                if !choice.concerns(*turn, group) {
+        let mut decoded = Decoded::new(text, room_number, given.said);
+        work.begin();
+        let turns = parser.turns();
+        for (place_of_turn, turn) in turns.iter().enumerate() {
+            let groups = choice.groups(*turn);
+            for (place_of_group, number) in groups.iter().enumerate() {
+                let (group, before) = (&parser.groups[*number], &mut chosen[*number]);
+                let Some(message) = decoded.peel(group) else { continue };
+                let service = decoded.service(envelope);
+                let later = group.matcher(service, before);
+                let (asked, plan) = choice.plan(*turn, service.is_some(), later.number);
+                let matcher = later.get(&parser.packs);
+                // What the last group finds wrong is what an unknown record is told, so it is always read.
+                let is_last =
+                    place_of_turn + 1 == turns.len() && place_of_group + 1 == groups.len();
+                if !is_last && !plan.hopes(matcher, message, &asked) {
                     continue;
                 }
-                let Some(message) = decoded.run(group, tapes, &parser.readers, &parser.host) else {
+                if !decoded.read(group, message, tapes, &parser.readers, &parser.host) {
                     continue;
-                };
-                if let Some(list) = group.list(tapes, *number) {
+                }
+                if let Some(list) = group.list(tapes, room_number) {
                     let at = Fan { group, message, place: &place, envelope, list };
-                    let hands = Hands { work, memo, swaps, choice, turn: *turn, before, bases };
+                    let hands = Hands { work, memo, swaps, asked, plan, matcher, bases };
                     match parser.fan(&at, &decoded, tapes, hands, out) {
                         Ok(Some(fanned)) => return Verdict::Many(fanned),
                         Ok(None) => {}
@@ -153,9 +165,8 @@ impl Run<'_> {
                     continue;
                 }
                 let facts = decoded.facts(envelope, message, group.tape(tapes, &parser.readers));
-                let view = choice.view(*turn, &parser.packs, facts);
-                let matcher = group.matcher(facts.service, before);
-                let Some(at) = matcher.get(&parser.packs).find(&view, work) else { continue };
+                let view = View { packs: &parser.packs, asked, facts };
+                let Some(at) = matcher.find(&view, plan, work) else { continue };
                 if let Some(reason) = parser.drop_reason(at) {
                     return Verdict::Filtered { reason };
                 }
@@ -247,7 +258,7 @@ impl Parser {
         decoded: &Decoded<'_>,
         envelope: &Envelope<'_>,
         place: &Place<'_>,
-        hands: (&mut ZoneMemo, &mut Vec<Swap>),
+        hands: (&mut Memo, &mut Vec<Swap>),
         out: &mut Vec<u8>,
     ) -> custody_event::Timestamp {
         let facts = decoded.facts(envelope, decoded.message(), None);

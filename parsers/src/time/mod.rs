@@ -18,7 +18,7 @@ pub(crate) mod forms;
 pub(crate) mod pattern;
 
 use custody_event::Timestamp;
-use custody_event::time::Civil;
+use custody_event::time::{Civil, days_in_month};
 use jiff::tz::TimeZone;
 
 const MICROS: i64 = 1_000_000;
@@ -112,7 +112,14 @@ impl CivilTime {
 
     /// Could this be a date and time at all (in a leap year)?
     pub(crate) fn is_sane(&self) -> bool {
-        self.in_year(self.year.unwrap_or(2000)).is_some()
+        let year = self.year.unwrap_or(2000);
+        (0..=9999).contains(&year)
+            && (1..=12).contains(&self.month)
+            && (1..=days_in_month(year, self.month)).contains(&self.day)
+            && self.hour < 24
+            && self.minute < 60
+            && self.second <= 60
+            && self.micros < 1_000_000
     }
 }
 

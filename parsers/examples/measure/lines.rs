@@ -1,14 +1,8 @@
 //! Records for measuring: made here, in the forms of the programs, all a little different.
-//!
-//! A bench asks for [`lines`], makes a parser and times [`parse_all`]; nothing here reads a clock.
-
-use custody_event::{FileKey, Offset, Timestamp};
-
-use crate::parser::{Envelope, Parser, Scratch};
 
 /// What kind of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// About 106 bytes: failed and accepted passwords, disconnects.
     Sshd,
     /// About 194 bytes: nginx's combined form.
@@ -19,11 +13,10 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: &'static [Self] = &[Self::Sshd, Self::Nginx, Self::Json];
+    pub(crate) const ALL: &'static [Self] = &[Self::Sshd, Self::Nginx, Self::Json];
 
     /// `sshd`, `nginx`, `json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Sshd => "sshd",
             Self::Nginx => "nginx",
@@ -31,9 +24,17 @@ impl Kind {
         }
     }
 
+    /// The pack that knows them.
+    pub(crate) const fn pack(self) -> &'static str {
+        match self {
+            Self::Sshd => "sshd",
+            Self::Nginx => "nginx-access",
+            Self::Json => "generic-json",
+        }
+    }
+
     /// Where such a file stands.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
+    pub(crate) const fn path(self) -> &'static str {
         match self {
             Self::Sshd => "/var/log/auth.log",
             Self::Nginx => "/var/log/nginx/access.log",
@@ -43,8 +44,7 @@ impl Kind {
 }
 
 /// Line number `number` of a kind, without a newline; the same number gives the same line.
-#[must_use]
-pub fn line(kind: Kind, number: u64) -> String {
+fn line(kind: Kind, number: u64) -> String {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let (a, b, c) = (spread >> 56, spread >> 48 & 0xff, spread >> 32 & 0xffff);
     let (hour, minute, second) = (number / 3600 % 24, number / 60 % 60, number % 60);
@@ -80,36 +80,12 @@ pub fn line(kind: Kind, number: u64) -> String {
     }
 }
 
-/// The first `count` lines of a kind.
-#[must_use]
-pub fn lines(kind: Kind, count: u64) -> Vec<String> {
-    (0..count).map(|number| line(kind, number)).collect()
-}
-
-/// Parses all lines into one buffer, which is emptied whenever it holds a MiB; gives the bytes
-/// that were written in all.
-pub fn parse_all(parser: &Parser, scratch: &mut Scratch, kind: Kind, lines: &[String]) -> usize {
-    // 2023-12-10T23:59:59Z
-    let observed = Timestamp::from_micros(1_702_252_799_000_000);
-    let envelope = Envelope {
-        host: "bench",
-        agent: "00112233445566778899aabbccddeeff",
-        input: "bench",
-        path: Some(kind.path()),
-        file: FileKey([3; 16]),
-        ..Envelope::bare(observed)
-    };
-    let mut out = Vec::with_capacity(1 << 21);
-    let mut offset = Offset(0);
-    let mut written = 0;
-    let mut run = parser.run(scratch, &envelope);
-    for line in lines {
-        run.parse(line.as_bytes(), offset, None, &mut out);
-        offset = offset.plus(u64::try_from(line.len()).unwrap_or_default() + 1);
-        if out.len() > 1 << 20 {
-            written += out.len();
-            out.clear();
-        }
+/// The first `count` lines of a kind, each with its newline.
+pub(crate) fn text(kind: Kind, count: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    for number in 0..count {
+        text.extend_from_slice(line(kind, number).as_bytes());
+        text.push(b'\n');
     }
-    written + out.len()
+    text
 }
