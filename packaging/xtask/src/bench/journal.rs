@@ -221,7 +221,7 @@ fn one_run(
     Ok(())
 }
 
-/// Overwrites the middle of the file that holds the middle of the entries.
+/// Overwrites the beginning and the middle of the file that holds the middle of the entries.
 fn damage(state: &Path) -> anyhow::Result<PathBuf> {
     let mut heads = look(state)?.good;
     heads.retain(|head| head.entries > 1_000);
@@ -229,7 +229,9 @@ fn damage(state: &Path) -> anyhow::Result<PathBuf> {
     let head = heads.get(heads.len() / 2).context("no file to damage")?;
     let file = std::fs::File::options().write(true).open(&head.path)?;
     let middle = file.metadata()?.len() / 2;
-    file.write_all_at(&vec![0xA5; 256 * 1024], middle)?;
+    for at in [0, middle] {
+        file.write_all_at(&vec![0xA5; 64 * 1024], at)?;
+    }
     Ok(head.path.clone())
 }
 
