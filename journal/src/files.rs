@@ -14,6 +14,8 @@ use crate::{Id128, JournalError, SeqnumId, Target};
 const SIGNATURE: &[u8; 8] = b"LPKSHHRH";
 /// The part of the header that every version has.
 const HEADER_BYTES: usize = 208;
+/// No journald has counted further; greater numbers could not be told in a block either.
+const MAX_SEQNUM: u64 = (1 << 53) - 1;
 /// Where this machine's journal is kept: for good, and until the next boot.
 const ROOTS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
@@ -141,12 +143,20 @@ fn parse_head(path: &Path, bytes: &[u8], size: u64) -> Result<Head, String> {
             header.saturating_add(arena)
         ));
     }
+    let (entries, tail, head) = (number(152), number(160), number(168));
+    // A file without entries may name the number before its first one as its tail.
+    let (tail, head) = if entries == 0 { (0, 0) } else { (tail, head) };
+    if tail > MAX_SEQNUM || tail < head || (entries > 0 && head == 0) {
+        return Err(format!(
+            "its header speaks of {entries} entries with the numbers {head} to {tail}: damaged"
+        ));
+    }
     Ok(Head {
         path: path.to_path_buf(),
         seqnum_id,
-        entries: number(152),
-        tail_seqnum: number(160),
-        head_seqnum: number(168),
+        entries,
+        tail_seqnum: tail,
+        head_seqnum: head,
         tail_realtime_us: number(192),
     })
 }
@@ -233,6 +243,24 @@ mod tests {
         let names: Vec<_> =
             look.bad.iter().map(|bad| bad.path.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["cut.journal", "overwritten.journal", "short.journal~"]);
+    }
+
+    #[test]
+    fn a_header_with_numbers_that_cannot_be_is_bad_and_a_new_file_is_empty() {
+        let parsed = |entries: u64, tail: u64, head: u64| {
+            let mut bytes = header();
+            for (at, value) in [(152, entries), (160, tail), (168, head)] {
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            parse_head(Path::new("x"), &bytes, 400).map(|head| (head.head_seqnum, head.tail_seqnum))
+        };
+        assert_eq!(parsed(3, 12, 10), Ok((10, 12)));
+        // journald writes the last number of the file before into a new one.
+        assert_eq!(parsed(0, 12, 0), Ok((0, 0)));
+        assert_eq!(parsed(0, u64::MAX, 0), Ok((0, 0)));
+        for (tail, head) in [(1 << 53, 10), (u64::MAX, 10), (9, 10), (12, 0), (0, 0)] {
+            assert!(parsed(3, tail, head).unwrap_err().contains("damaged"), "{tail} {head}");
+        }
     }
 
     #[test]

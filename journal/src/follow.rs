@@ -11,13 +11,13 @@
 //! **What is known after a restart** is a [`Mark`] for each sequence: it must be kept in the same
 //! atomic write as the entries up to it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::files::{Look, look};
-use crate::repair::{Found, Repair, Why};
+use crate::repair::{Found, Known, Repair, Why};
 use crate::seen::{Judged, Mark};
 use crate::{
     Access, ChildOptions, Cursor, Entry, EntryReader, JournalError, Missing, Seek, Seen, SeqnumId,
@@ -109,6 +109,8 @@ pub struct Follower<W: Way = FollowerOptions> {
     held: Option<Entry>,
     queue: VecDeque<Missing>,
     audit: Option<Look>,
+    /// Last numbers that headers named and no file gave, as they were told.
+    claims: BTreeMap<SeqnumId, u64>,
     /// Bad files: seen once, and told.
     suspects: BTreeSet<(u64, u64)>,
     told: BTreeSet<(u64, u64)>,
@@ -139,6 +141,7 @@ impl<W: Way> Follower<W> {
             held: None,
             queue: VecDeque::new(),
             audit: None,
+            claims: BTreeMap::new(),
             suspects: BTreeSet::new(),
             told: BTreeSet::new(),
             pulse,
@@ -240,6 +243,16 @@ impl<W: Way> Follower<W> {
         Ok(())
     }
 
+    /// Reading fails at the same place again and again: the files are looked at one by one for what
+    /// stands behind it, and the place is told as missing.
+    ///
+    /// # Errors
+    /// The files cannot be listed.
+    pub fn step_over(&mut self) -> Result<(), JournalError> {
+        self.audit()?;
+        self.at_end().map(|_found| ())
+    }
+
     /// Is it the entry's turn?
     fn judged(&mut self, entry: &mut Entry) -> Result<bool, JournalError> {
         let at = *entry.cursor();
@@ -278,7 +291,8 @@ impl<W: Way> Follower<W> {
     /// Looks for the numbers before this entry first.
     fn hold(&mut self, entry: &mut Entry, from: u64) -> Result<(), JournalError> {
         let at = *entry.cursor();
-        self.repair = Some(Repair::new(at.seqnum_id, from, at.seqnum - 1, self.look()?));
+        let missing = (from, at.seqnum - 1);
+        self.repair = Some(Repair::new(at.seqnum_id, missing, Known::Read, self.look()?));
         self.held = Some(std::mem::take(entry));
         Ok(())
     }
@@ -296,8 +310,11 @@ impl<W: Way> Follower<W> {
                 Ok(Some(Step::Entry))
             }
             Found::Missing(missing) => {
-                if let Some(to) = missing.to {
-                    self.seen.advance(missing.seqnum_id, to);
+                match missing.to {
+                    Some(to) => self.seen.advance(missing.seqnum_id, to),
+                    None => {
+                        self.claims.insert(missing.seqnum_id, repair.to());
+                    }
                 }
                 Ok(Some(Step::Missing(missing)))
             }
@@ -323,8 +340,10 @@ impl<W: Way> Follower<W> {
         for id in look.ids() {
             let Some((floor, tail)) = look.range_of(id) else { continue };
             let last = self.seen.of(id).map_or(floor.saturating_sub(1), |mark| mark.seqnum);
-            if last < tail {
-                self.repair = Some(Repair::new(id, last + 1, tail, self.look()?));
+            let claimed = self.claims.get(&id).copied().unwrap_or_default();
+            if last.max(claimed) < tail {
+                let missing = (last + 1, tail);
+                self.repair = Some(Repair::new(id, missing, Known::Claimed, self.look()?));
                 // There may be others.
                 self.audit = Some(look);
                 return Ok(true);

@@ -29,6 +29,8 @@ mod export;
 pub mod files;
 mod filter;
 mod follow;
+#[cfg(test)]
+mod follow_tests;
 mod library;
 mod repair;
 mod seen;

@@ -113,11 +113,21 @@ pub(crate) enum Found {
     Done,
 }
 
+/// How the last of the missing numbers is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// An entry behind it was read.
+    Read,
+    /// A file's header says so: it may be damaged.
+    Claimed,
+}
+
 /// A search for the numbers `next..=to`.
 pub(crate) struct Repair {
     id: SeqnumId,
     next: u64,
     to: u64,
+    known: Known,
     look: Look,
     reader: Option<Box<dyn EntryReader>>,
     /// An entry behind missing numbers that have to be told first.
@@ -128,11 +138,12 @@ pub(crate) struct Repair {
 }
 
 impl Repair {
-    pub(crate) fn new(id: SeqnumId, from: u64, to: u64, look: Look) -> Self {
+    pub(crate) fn new(id: SeqnumId, (from, to): (u64, u64), known: Known, look: Look) -> Self {
         Self {
             id,
             next: from,
             to,
+            known,
             look,
             reader: None,
             held: None,
@@ -240,9 +251,23 @@ impl Repair {
         }
     }
 
-    /// Everything that is left is missing.
+    /// The last number that is looked for.
+    pub(crate) fn to(&self) -> u64 {
+        self.to
+    }
+
+    /// Everything that is left is missing. Numbers that only a header names may never have been
+    /// given: how many are lost is not said, and nobody must take them for read.
     fn rest(&mut self) -> Found {
-        let missing = self.missing(self.next, self.to);
+        let mut missing = self.missing(self.next, self.to);
+        if self.known == Known::Claimed {
+            let trouble = std::mem::take(&mut missing.detail);
+            missing.to = None;
+            missing.detail = format!("a file's header names numbers up to {}", self.to);
+            if !trouble.is_empty() {
+                missing.detail = format!("{}; {trouble}", missing.detail);
+            }
+        }
         self.next = self.to.saturating_add(1);
         Found::Missing(missing)
     }
@@ -253,7 +278,8 @@ impl Repair {
         };
         let claimants: Vec<&Head> = self.look.good.iter().filter(claims).collect();
         // A file with as many entries as numbers must hold them all.
-        let is_whole = |head: &&&Head| head.entries > head.tail_seqnum - head.head_seqnum;
+        let is_whole =
+            |head: &&&Head| head.entries > head.tail_seqnum.saturating_sub(head.head_seqnum);
         let surely: Vec<PathBuf> =
             claimants.iter().filter(is_whole).map(|head| head.path.clone()).collect();
         let bad: Vec<PathBuf> = self.look.bad.iter().map(|bad| bad.path.clone()).collect();

@@ -45,6 +45,8 @@ const AUDIT_EVERY: Duration = Duration::from_secs(5);
 const AUDIT_SOON: Duration = Duration::from_secs(1);
 /// Between two writes of marks that no entry brings.
 const MARKS_EVERY: Duration = Duration::from_secs(5);
+/// Errors at one place before it is stepped over.
+const MAX_FAILURES: u32 = 5;
 /// The first pause after an error; doubled up to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -116,6 +118,8 @@ struct Reading<'a> {
     wrote_marks: Duration,
     audited: Duration,
     pause: Duration,
+    /// Errors since the last entry, each after the journal could be opened again.
+    failures: u32,
 }
 
 impl<'a> Reading<'a> {
@@ -145,6 +149,7 @@ impl<'a> Reading<'a> {
             wrote_marks: now,
             audited: now,
             pause: PAUSES.0,
+            failures: 0,
         }
     }
 
@@ -163,7 +168,10 @@ impl<'a> Reading<'a> {
         self.audit(&mut follower);
         loop {
             match follower.next(&mut entry) {
-                Ok(Step::Entry) => self.take(&entry, &follower)?,
+                Ok(Step::Entry) => {
+                    self.failures = 0;
+                    self.take(&entry, &follower)?;
+                }
                 Ok(Step::Missing(missing)) => self.tell(&missing, &follower)?,
                 Ok(Step::End) => self.rest(&mut follower)?,
                 Err(error) => self.recover(&error, &mut follower)?,
@@ -333,6 +341,12 @@ impl<'a> Reading<'a> {
         match follower.reopen() {
             Ok(()) => {
                 self.well();
+                self.failures += 1;
+                if self.failures >= MAX_FAILURES
+                    && let Err(error) = follower.step_over()
+                {
+                    return self.trouble(&error.to_string());
+                }
                 Ok(())
             }
             Err(error) => self.trouble(&error.to_string()),
