@@ -24,7 +24,7 @@ const GRACE_SCANS: u32 = 2;
 const LINGER_SCANS: u32 = 30;
 /// How often finished contents are checked for being gone altogether.
 const FORGET_EVERY_SCANS: u64 = 16;
-/// Finished contents remembered for one path, at most.
+/// Finished contents remembered for one path whose own files do not stand any more, at most.
 const MAX_DONE_PER_PATH: usize = 64;
 /// Finished contents remembered for one inode that lives on, at most.
 const MAX_DONE_PER_INODE: usize = 8;
@@ -311,8 +311,6 @@ impl Tailer {
         let mut kept = Vec::new();
         for done in std::mem::take(&mut self.done).into_iter().rev() {
             let inode = done.inode();
-            let of_path = per_path.entry(done.path.clone()).or_default();
-            *of_path += 1;
             let of_inode = per_inode.entry(inode).or_default();
             *of_inode += 1;
             let alive = self.by_inode.contains_key(&inode) && *of_inode <= MAX_DONE_PER_INODE;
@@ -321,6 +319,15 @@ impl Tailer {
                 stem(&done.path).to_vec(),
             );
             let near = near.entry(key).or_insert_with(|| siblings(&done.path).ok());
+            // What stands on disk would be read again: no bound makes it forgotten.
+            if *of_inode <= MAX_DONE_PER_INODE
+                && near.as_ref().is_some_and(|near| self.stands(inode, near))
+            {
+                kept.push(done);
+                continue;
+            }
+            let of_path = per_path.entry(done.path.clone()).or_default();
+            *of_path += 1;
             let exists = alive || near.as_ref().is_none_or(|near| self.exists(&done, near));
             if exists && *of_path <= MAX_DONE_PER_PATH {
                 kept.push(done);
@@ -335,17 +342,16 @@ impl Tailer {
         Ok(())
     }
 
+    /// Does the file itself stand somewhere, and nothing else is read from it?
+    fn stands(&self, inode: Inode, near: &[Sibling]) -> bool {
+        !self.by_inode.contains_key(&inode)
+            && (near.iter().any(|sibling| sibling.stat.inode == inode)
+                || self.found.files.values().any(|stat| stat.inode == inode))
+    }
+
+    /// Is there any form of it?
     fn exists(&mut self, done: &Done, near: &[Sibling]) -> bool {
-        let inode = done.inode();
-        let standing =
-            |sibling: &Sibling| sibling.stat.inode == inode && !self.by_inode.contains_key(&inode);
-        if near.iter().any(standing)
-            || self
-                .found
-                .files
-                .values()
-                .any(|stat| stat.inode == inode && !self.by_inode.contains_key(&inode))
-        {
+        if self.stands(done.inode(), near) {
             return true;
         }
         let first = done.position.identity.fingerprint;

@@ -169,6 +169,25 @@ fn a_file_deleted_while_open_is_read_to_its_end_and_forgotten() {
 }
 
 #[test]
+fn more_rotated_files_than_are_remembered_of_one_path_are_not_read_again_while_they_stand() {
+    let mut bench = Bench::new("app.log*");
+    for file in 0..80 {
+        bench.append("app.log", numbered(file * 3..file * 3 + 3));
+        bench.settle();
+        bench.rename("app.log", &format!("app.log.{file}"));
+    }
+    bench.scans(100);
+    bench.restart();
+    bench.settle();
+    bench.scans(20);
+    let (mut lines, mut all) = (bench.lines(), expected(0..240));
+    lines.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(lines, all);
+    bench.expect_no_gaps();
+}
+
+#[test]
 fn a_file_with_nothing_but_an_unfinished_line_is_not_lost_when_it_is_deleted() {
     let mut bench = Bench::new("*.log");
     bench.append("a.log", "only");
