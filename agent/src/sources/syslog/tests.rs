@@ -67,6 +67,27 @@ impl Kept {
     }
 }
 
+#[test]
+fn a_stop_takes_every_datagram_that_has_arrived_however_many() {
+    let socket = udp::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let to = socket.local_addr().unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for number in 0..4_000 {
+        sender.send_to(format!("message {number}").as_bytes(), to).unwrap();
+    }
+    let clock = Arc::new(SystemClock::new());
+    let options = options(Transport::Udp, to);
+    let source = SyslogSource::new(options, SourceIndex(0), clock, [7; 16], Arc::default());
+    let mut kept = Kept::default();
+    kept.stop.stop();
+    udp::run(&source.shared, &socket, &mut kept).unwrap();
+    let dropped = kept.items.lock().unwrap().iter().fold(0, |sum, item| match item {
+        Item::Gap(notice) => sum + usize::try_from(notice.records.unwrap()).unwrap(),
+        _ => sum,
+    });
+    assert_eq!(kept.messages().len() + dropped, 4_000, "{dropped} were dropped");
+}
+
 struct Running {
     kept: Kept,
     address: SocketAddr,
@@ -82,9 +103,8 @@ fn free_address(udp: bool) -> SocketAddr {
     }
 }
 
-fn run(transport: Transport, change: impl FnOnce(&mut Options)) -> Running {
-    let listen = free_address(matches!(transport, Transport::Udp));
-    let mut options = Options {
+fn options(transport: Transport, listen: SocketAddr) -> Options {
+    Options {
         listen,
         transport,
         max_message_bytes: 1024,
@@ -92,7 +112,12 @@ fn run(transport: Transport, change: impl FnOnce(&mut Options)) -> Running {
         max_connections_per_peer: 4,
         max_bytes_per_second: 0,
         idle_timeout: Duration::from_secs(60),
-    };
+    }
+}
+
+fn run(transport: Transport, change: impl FnOnce(&mut Options)) -> Running {
+    let listen = free_address(matches!(transport, Transport::Udp));
+    let mut options = options(transport, listen);
     change(&mut options);
     let kept = Kept::default();
     let clock = Arc::new(SystemClock::new());

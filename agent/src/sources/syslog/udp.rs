@@ -20,6 +20,8 @@ pub(super) const RECEIVE_BYTES: usize = 8 * 1024 * 1024;
 const MAX_DATAGRAM_BYTES: usize = 65_536;
 /// Addresses whose rates are remembered at once; when there are more, all begin anew.
 const MAX_PEERS: usize = 10_000;
+/// How long what has arrived is read at the end, at most.
+const LAST_READ: Duration = Duration::from_secs(1);
 /// How often losses are looked for and told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -69,36 +71,50 @@ impl Receiver<'_> {
         let mut batch = self.shared.batch();
         loop {
             let stopping = outlet.is_stopped();
+            if stopping {
+                self.read_last(&mut buffer, &mut batch, outlet)?;
+                self.shared.put(&mut batch, outlet)?;
+                return self.tell(outlet, true);
+            }
             match self.socket.recv_from(&mut buffer) {
                 Ok((len, peer)) => {
                     self.take(&buffer[..len], peer, &mut batch, outlet)?;
-                    self.drain(&mut buffer, &mut batch, outlet)?;
+                    let _more_comes_next = self.drain(&mut buffer, &mut batch, outlet)?;
                 }
                 Err(error) if would_block(&error) => {}
                 Err(error) => self.shared.trouble(Some(format!("receiving failed: {error}"))),
             }
             self.shared.put(&mut batch, outlet)?;
-            self.tell(outlet, stopping)?;
-            if stopping {
-                return Ok(());
-            }
+            self.tell(outlet, false)?;
         }
     }
 
-    /// Takes what is there without waiting for more.
-    fn drain(
+    /// Takes all that has arrived: after this the kernel throws it away without counting it.
+    fn read_last(
         &mut self,
         buffer: &mut [u8],
         batch: &mut RecordBatch,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
+        let until = self.shared.clock.monotonic() + LAST_READ;
+        while self.drain(buffer, batch, outlet)? && self.shared.clock.monotonic() < until {}
+        Ok(())
+    }
+
+    /// Takes what is there without waiting for more; true if there may be more.
+    fn drain(
+        &mut self,
+        buffer: &mut [u8],
+        batch: &mut RecordBatch,
+        outlet: &mut dyn Outlet,
+    ) -> Result<bool, Stopped> {
         for _ in 0..crate::sources::MAX_CHUNK_RECORDS {
             let received = rustix::net::recvfrom(self.socket, &mut *buffer, RecvFlags::DONTWAIT);
-            let Ok((_, len, Some(peer))) = received else { return Ok(()) };
+            let Ok((_, len, Some(peer))) = received else { return Ok(false) };
             let Ok(peer) = SocketAddr::try_from(peer) else { continue };
             self.take(&buffer[..len], peer, batch, outlet)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn take(
