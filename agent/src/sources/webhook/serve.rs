@@ -522,7 +522,9 @@ impl Endpoint {
         let Accepted { found, way, delivery, event, name, skip } = accepted;
         let file = Arc::clone(self.place.file());
         let mut batch = RecordBatch::new(self.options.index, file, shared.clock.now());
-        let delivery: Option<Arc<str>> = delivery.map(Into::into);
+        // What is not remembered may come twice into one block, and no block has an id twice.
+        let delivery: Option<Arc<str>> =
+            delivery.filter(|_| self.options.remember > 0).map(Into::into);
         let said = event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() });
         let mut memory = self.memory();
         for (number, record) in (0_u64..).zip(&found) {

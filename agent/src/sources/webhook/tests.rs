@@ -81,13 +81,17 @@ fn endpoints() -> Vec<EndpointOptions> {
 }
 
 fn start(remembered: Vec<SavedMarks>) -> Running {
+    start_with(endpoints(), remembered)
+}
+
+fn start_with(endpoints: Vec<EndpointOptions>, remembered: Vec<SavedMarks>) -> Running {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = Options {
         listen: address,
         tls: None,
         max_connections: 16,
         answer_within: Duration::from_millis(1500),
-        endpoints: endpoints(),
+        endpoints,
     };
     let played = Arc::new(Played::default());
     played.keeps_at_once.store(true, Ordering::Relaxed);
@@ -252,6 +256,24 @@ fn a_full_spool_is_503_with_a_time_to_come_again() {
     }
     assert_eq!(running.records().len(), 2, "the one that was dropped, and its repetition");
     running.end();
+}
+
+#[test]
+fn a_delivery_that_is_not_remembered_names_no_event_for_it_may_come_twice_into_a_block() {
+    let mut forgetful = endpoints();
+    forgetful.iter_mut().for_each(|endpoint| endpoint.remember = 0);
+    let running = start_with(forgetful, vec![Vec::new(), Vec::new()]);
+    let headers = format!("{TOKEN}x-id: 7\r\n");
+    for _ in 0..2 {
+        assert_eq!(status(&running.post("/token", &headers, b"{\"a\":1}")), "200");
+    }
+    let played = running.end();
+    let batches = played.batches.lock().unwrap();
+    let records: Vec<_> = batches.iter().flat_map(|batch| &batch.records).collect();
+    assert_eq!(records.len(), 2);
+    assert_ne!(records[0].offset, records[1].offset);
+    let is_named = |known: &crate::sources::Known| known.delivery.is_some();
+    assert!(!records.iter().any(|record| record.known.as_deref().is_some_and(is_named)));
 }
 
 #[test]
