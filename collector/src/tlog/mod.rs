@@ -221,7 +221,7 @@ impl Tlog {
         for entry in entries {
             state.log.append(entry)?;
         }
-        self.commit(&mut state, false, now)
+        self.commit_rest(&mut state, now)
     }
 
     /// Makes the checkpoint name everything that has been appended; a commit that failed is
@@ -231,8 +231,14 @@ impl Tlog {
         if state.log.size() == state.head.size {
             return Ok(());
         }
+        self.commit_rest(&mut state, now)
+    }
+
+    /// Commits everything that has been appended; durably if a statement is among it whose own
+    /// commit failed: when it is stated again it stands already, and is answered as durable.
+    fn commit_rest(&self, state: &mut State, now: Duration) -> Result<(), TlogError> {
         let durable = state.statements.last().is_some_and(|last| *last >= state.head.size);
-        self.commit(&mut state, durable, now)
+        self.commit(state, durable, now)
     }
 
     fn commit(&self, state: &mut State, durable: bool, now: Duration) -> Result<(), TlogError> {

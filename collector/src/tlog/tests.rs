@@ -49,15 +49,31 @@ fn blocks(count: usize) -> Vec<Block> {
         .collect()
 }
 
-fn store(log: &EvidenceLog, block: &Block) {
-    let checked = Arc::new(Checked {
+fn rotated_to(new: &AgentKey, stream: &TestStream) -> Entry {
+    let body = custody_evidence::entry::Rotated {
+        agent: stream.agent,
+        at: custody_event::Timestamp::Y2020,
+        from_seq: stream.next_seq(),
+        new: new.public(),
+        old: stream.key.id(),
+        stream: stream.stream,
+        v: 1,
+    };
+    Entry::Rotated(custody_evidence::Signed::sign(body, &stream.key).unwrap())
+}
+
+fn checked(block: &Block) -> Arc<Checked> {
+    Arc::new(Checked {
         block: block.clone(),
         bytes: block.encode().unwrap(),
         coverage: block.coverage().unwrap(),
         keys_version: 0,
         _permit: None,
-    });
-    let outcome = log.submit(&checked).unwrap().blocking_recv().unwrap();
+    })
+}
+
+fn store(log: &EvidenceLog, block: &Block) {
+    let outcome = log.submit(&checked(block)).unwrap().blocking_recv().unwrap();
     assert_eq!(outcome, Outcome::Stored { next_seq: block.header.seq.next() });
 }
 
@@ -172,16 +188,7 @@ fn a_block_of_a_replaced_key_is_refused_and_a_rotation_that_comes_twice_stands_o
     let first = stream.seal();
     store(&log, &first);
     let new = custody_evidence::AgentKey::from_secret(&[77; 32]);
-    let body = custody_evidence::entry::Rotated {
-        agent: stream.agent,
-        at: custody_event::Timestamp::Y2020,
-        from_seq: stream.next_seq(),
-        new: new.public(),
-        old: stream.key.id(),
-        stream: stream.stream,
-        v: 1,
-    };
-    let rotated = Entry::Rotated(custody_evidence::Signed::sign(body, &stream.key).unwrap());
+    let rotated = rotated_to(&new, &stream);
     let index = log.state(rotated.clone()).unwrap().blocking_recv().unwrap().unwrap();
     assert_eq!(log.state(rotated).unwrap().blocking_recv().unwrap().unwrap(), index);
     stream.own_event("two");
@@ -198,6 +205,34 @@ fn a_block_of_a_replaced_key_is_refused_and_a_rotation_that_comes_twice_stands_o
     let log = open(folder.path());
     assert_eq!(log.tlog().unwrap().head().size, 4);
     log.tlog().unwrap().check(&fresh).unwrap();
+}
+
+#[test]
+fn a_statement_whose_commit_failed_is_not_taken_for_durable_with_the_next_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut stream = stream();
+    stream.own_event("one");
+    let first = stream.seal();
+    store(&log, &first);
+    let new = custody_evidence::AgentKey::from_secret(&[77; 32]);
+    let rotated = rotated_to(&new, &stream);
+    // The checkpoint cannot be written.
+    let checkpoint = folder.path().join("tlog/checkpoint");
+    let away = folder.path().join("away");
+    std::fs::rename(&checkpoint, &away).unwrap();
+    std::fs::create_dir_all(checkpoint.join("in the way")).unwrap();
+    log.state(rotated.clone()).unwrap().blocking_recv().unwrap().unwrap_err();
+    stream.key = new;
+    stream.own_event("two");
+    let second = stream.seal();
+    let outcome = log.submit(&checked(&second)).unwrap().blocking_recv().unwrap();
+    assert!(matches!(outcome, Outcome::Unavailable { .. }), "{outcome:?}");
+    std::fs::remove_dir_all(&checkpoint).unwrap();
+    std::fs::rename(&away, &checkpoint).unwrap();
+    assert_eq!(log.state(rotated).unwrap().blocking_recv().unwrap().unwrap(), 2);
+    let saved = std::fs::read_to_string(&checkpoint).unwrap();
+    assert_eq!(saved, *log.tlog().unwrap().checkpoint(), "what was answered is on disk");
 }
 
 #[test]
