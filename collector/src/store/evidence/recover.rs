@@ -134,12 +134,16 @@ pub(super) fn begin(
         day = day.max(super::segment::day_in(&segment.path).to_owned());
         (number, prev_len, prev_crc) = (segment.number + 1, segment.len, crc);
     }
-    let path = path_of(root, &day, number);
+    // An attempt that failed half-way may have left the file, perhaps on another day.
+    let left = left_behind(root, number)?;
+    let is_new = left.is_none();
+    let path = left.unwrap_or_else(|| path_of(root, &day, number));
     let folder = path.parent().unwrap_or(root).to_owned();
     let header = SegmentHeader { number, begun: now, prev_len, prev_crc, rewritten: None };
     let made = || -> std::io::Result<()> {
         std::fs::create_dir_all(&folder)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(is_new).truncate(!is_new).open(&path)?;
         let written = file.write_all(&header.to_bytes()).and_then(|()| file.sync_all());
         if let Err(error) = written {
             // Without a header it would stand in the way of the next attempt.
@@ -151,6 +155,13 @@ pub(super) fn begin(
     };
     made().map_err(|e| io_error(&path, e))?;
     Ok(Segment { number, path, len: HEADER_BYTES })
+}
+
+/// The file of a segment that was begun and never held a frame.
+fn left_behind(root: &Path, number: u64) -> Result<Option<std::path::PathBuf>, StoreError> {
+    let found = custody_evidence::segments::list(root).map_err(|e| io_error(root, e))?;
+    let left = |segment: &Segment| segment.number == number && segment.len <= HEADER_BYTES;
+    Ok(found.into_iter().find(left).map(|segment| segment.path))
 }
 
 fn missing(root: &Path, said: LogCursor) -> StoreError {

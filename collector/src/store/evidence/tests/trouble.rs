@@ -37,6 +37,29 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_the_segment_is_left() {
 }
 
 #[test]
+fn a_segment_that_was_begun_and_never_used_does_not_stand_in_the_way_of_the_next_attempt() {
+    for day in ["2020-01-01", ""] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("evidence");
+        let blocks = stream(1, 1, 3);
+        let log = open(&root, TINY);
+        store(&log, &blocks[0]);
+        // As an attempt left it whose last step failed; on that day, or on this one.
+        let today = segment::day_in(&segments(&root)[0]).to_owned();
+        let day = if day.is_empty() { today.as_str() } else { day };
+        let left = segment::path_of(&root, day, 1);
+        std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+        std::fs::write(&left, b"half a header").unwrap();
+        store(&log, &blocks[1]);
+        store(&log, &blocks[2]);
+        drop(log);
+        let log = open(&root, TINY);
+        let found: Vec<Block> = all(&log).into_iter().map(|stored| stored.block).collect();
+        assert_eq!(found, blocks);
+    }
+}
+
+#[test]
 fn when_a_failed_sync_cannot_be_made_good_the_log_fails_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("evidence");
