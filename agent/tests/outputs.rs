@@ -122,6 +122,8 @@ struct Bench {
     state: Arc<OutputState>,
     tokens: TokenStore,
     generation: u32,
+    /// As the spool says it when the output comes back into the configuration.
+    skipped: std::ops::Range<u64>,
 }
 
 impl Bench {
@@ -148,6 +150,7 @@ impl Bench {
             state: OutputState::new("central", 0),
             tokens: TokenStore { configured: None, enroll: None, kept },
             generation: opened.generation,
+            skipped: 0..0,
             _folder: folder,
         }
     }
@@ -165,6 +168,7 @@ impl Bench {
             max_backoff: Duration::from_millis(20),
             in_flight: 3,
             seed: 7,
+            skipped: self.skipped.clone(),
         };
         let identity = Identity {
             agent: AGENT,
@@ -189,7 +193,7 @@ impl Bench {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
-            let mut run = std::pin::pin!(output.run(0, stop.clone()));
+            let mut run = std::pin::pin!(output.run(self.skipped.end, stop.clone()));
             tokio::select! {
                 ended = &mut run => return ended,
                 () = acknowledged => stop.stop(),
@@ -331,6 +335,19 @@ fn what_a_collector_ahead_of_us_claims_is_not_freed_before_the_chain_proves_it()
     }));
     assert!(matches!(bench.run(vec![url], 6), Ended::NewStream { .. }));
     assert!(bench.spool.read(0).wait().unwrap().is_some(), "a block was given away");
+}
+
+#[test]
+fn blocks_that_were_deleted_while_an_output_was_not_configured_are_not_taken_for_forgotten() {
+    for (skipped, is_forgotten) in [(1..4, false), (3..4, true)] {
+        let mut bench = Bench::new(6);
+        bench.skipped = skipped;
+        let url = serve(Box::new(|_| (409, "", "{\"expected_seq\":2}".into())));
+        let Ended::NewStream { forgotten, reason } = bench.run(vec![url], 6) else {
+            panic!("the stream goes on");
+        };
+        assert_eq!(forgotten, is_forgotten, "{reason}");
+    }
 }
 
 #[test]

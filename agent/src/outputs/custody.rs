@@ -12,6 +12,7 @@
 //! the output with [`Ended::NewStream`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +72,9 @@ pub struct CustodySettings {
     pub in_flight: usize,
     /// Any number: spreads the retries of many agents.
     pub seed: u64,
+    /// Blocks that were deleted while this output was not configured: the collector does not have
+    /// them, and has forgotten nothing.
+    pub skipped: Range<u64>,
 }
 
 /// The output.
@@ -344,6 +348,14 @@ impl CustodyOutput {
         if expected > durable_end {
             let reason = format!(
                 "the collector has {expected} blocks, this agent only {durable_end}: its state is older"
+            );
+            return self.end_stream(seq, reason, false).await;
+        }
+        if self.settings.skipped.contains(&expected) {
+            let reason = format!(
+                "blocks {expected} to {} were deleted while output {} was not configured",
+                self.settings.skipped.end - 1,
+                self.settings.id
             );
             return self.end_stream(seq, reason, false).await;
         }

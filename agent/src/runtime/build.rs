@@ -495,6 +495,7 @@ pub(super) fn output_settings(
         max_backoff: output.max_backoff.duration(),
         in_flight: usize::try_from(output.in_flight)?,
         seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        skipped: 0..0,
     })
 }
 

@@ -17,7 +17,7 @@ use crate::admin::http::Pages;
 use crate::admin::{AdminSocket, Answer};
 use crate::outputs::{CustodyOutput, Ended};
 use crate::pipeline::OwnAct;
-use crate::spool::SpoolHandle;
+use crate::spool::{OutputCursor, SpoolHandle};
 use crate::status::OutputState;
 
 /// Events about outputs that wait for the session's next look.
@@ -118,14 +118,19 @@ fn prepare(
     let mut states = Vec::new();
     for output in &config.outputs {
         let OutputConfig::Custody(custody) = output;
-        let from = cursors
-            .iter()
-            .find(|cursor| cursor.output == output.id())
-            .map_or(0, |cursor| cursor.next_seq);
+        let cursor = cursors.iter().find(|cursor| cursor.output == output.id());
+        let from = cursor.map_or(0, |cursor| cursor.next_seq);
+        let mut settings = build::output_settings(custody, shared, acts.clone())?;
+        if let Some(cursor) = cursor.filter(|cursor| cursor.skipped > 0) {
+            settings.skipped = from.saturating_sub(cursor.skipped)..from;
+            if acts.try_send(skipped_gap(cursor)).is_err() {
+                log::warn!("the gap of output {} could not be told", cursor.output);
+            }
+        }
         let state = OutputState::new(output.id(), from);
         states.push(Arc::clone(&state));
         let output = CustodyOutput::new(
-            build::output_settings(custody, shared, acts.clone())?,
+            settings,
             build::identity(config, shared),
             build::client(custody)?,
             shared.spool.clone(),
@@ -137,6 +142,22 @@ fn prepare(
         ready.push((output, from));
     }
     Ok((ready, states))
+}
+
+/// The gap for blocks that an output never gets.
+fn skipped_gap(cursor: &OutputCursor) -> OwnAct {
+    let OutputCursor { output, next_seq, skipped } = cursor;
+    OwnAct::Gap {
+        code: "output_skipped".into(),
+        text: format!(
+            "Output {output} was not configured for a while; {skipped} blocks before block {next_seq} were deleted meanwhile and never reach it."
+        ),
+        source: None,
+        path: None,
+        from: None,
+        bytes: None,
+        records: None,
+    }
 }
 
 /// How the agent is asked about itself.
@@ -190,4 +211,17 @@ async fn work(
     tasks.spawn(admin.socket.serve(answer, stop));
     tasks.close();
     tasks.wait().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gap_of_an_output_names_it_and_how_many_blocks_it_missed() {
+        let cursor = OutputCursor { output: "east".into(), next_seq: 9, skipped: 4 };
+        let OwnAct::Gap { code, text, .. } = skipped_gap(&cursor) else { panic!("a gap") };
+        assert_eq!(code, "output_skipped");
+        assert!(text.contains("east") && text.contains("4 blocks before block 9"), "{text}");
+    }
 }
