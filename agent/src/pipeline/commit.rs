@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use custody_event::block::{Accounts, Placement};
 use custody_event::{
@@ -25,6 +26,32 @@ const GATHER_BYTES: usize = 768 * 1024;
 /// The same where somebody waits for an answer: long enough that many who ask at once share a block
 /// and a sync, and no longer than a sync takes.
 const PROMISED_LINGER: Duration = Duration::from_millis(2);
+
+/// What gaps may bring a source's book to, at most: a quarter of what a block can tell.
+const MAX_COUNT: u64 = 1 << 51;
+
+/// Room for one of the agent's own events.
+const OWN_BYTES: usize = 2048;
+
+/// A block with nothing but the gap for dropped events has at most so many bytes.
+const GAP_BYTES: usize = 8 * 1024;
+
+/// Spool key of the number of events that were dropped and that no gap tells yet.
+const DROPPED_KEY: &[u8] = b"meta/dropped";
+
+/// How many events were dropped that no gap tells.
+///
+/// # Errors
+/// The spool cannot be read, or what it kept is no number.
+pub fn dropped_untold(spool: &SpoolHandle) -> anyhow::Result<u64> {
+    match spool.value(DROPPED_KEY).wait()? {
+        None => Ok(0),
+        Some(value) => std::str::from_utf8(&value)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .context("the spool's count of dropped events cannot be read"),
+    }
+}
 
 /// A batch on its way to the disk: when it is durable, its bytes go back to the gate.
 #[derive(Debug)]
@@ -55,6 +82,8 @@ pub struct CommitterParts {
     pub spool: SpoolHandle,
     /// A full spool drops the newest events, each counted in a gap, instead of waiting.
     pub drop_when_full: bool,
+    /// Events that were dropped before and that no gap in the spool tells.
+    pub dropped: u64,
     /// Sources by their numbers: ids and counters.
     pub sources: Vec<(String, Arc<SourceCounters>)>,
 }
@@ -79,6 +108,8 @@ struct Effects {
     deletes: BTreeSet<Vec<u8>>,
     sources: BTreeSet<SourceIndex>,
     bytes: usize,
+    /// Dropped events that a gap among the events tells.
+    told: u64,
 }
 
 /// A value of a batch.
@@ -141,6 +172,11 @@ impl Effects {
         self.counted.entry(source.to_owned()).or_default().add(book);
     }
 
+    /// Has another source read this file too? Its events have the same ids.
+    fn has_from_another(&self, range: &Coverage) -> bool {
+        self.coverage.iter().any(|held| held.file == range.file && held.source != range.source)
+    }
+
     /// Adds a range, or lengthens the last one of the same file.
     fn cover(&mut self, range: Coverage) {
         if range.records == 0 {
@@ -166,8 +202,10 @@ pub struct Committer {
     gathered: Gathered,
     waiting: BTreeMap<u64, Worked>,
     next_ticket: u64,
-    /// Records dropped since the last block that had room.
+    /// Events dropped that no gap tells yet.
     dropped: u64,
+    /// How many the spool knows of: so many are told after a crash.
+    dropped_kept: u64,
     underway: Sender<Underway>,
 }
 
@@ -180,13 +218,15 @@ impl Committer {
         for (id, counters) in &parts.sources {
             counters.set_book(parts.books.of(id));
         }
+        let dropped = parts.dropped;
         Ok(Self {
             parts,
             sealer: Sealer::new()?,
             gathered: Gathered::default(),
             waiting: BTreeMap::new(),
             next_ticket: 0,
-            dropped: 0,
+            dropped,
+            dropped_kept: dropped,
             underway,
         })
     }
@@ -207,12 +247,22 @@ impl Committer {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.flush()?,
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                Err(RecvTimeoutError::Disconnected) => return self.end(),
             }
             if self.linger_left() == Some(Duration::ZERO) {
                 self.flush()?;
             }
         }
+    }
+
+    /// Commits what was gathered, and the gap for what was dropped if there is room for it; else it
+    /// is told by the next committer.
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        if self.dropped > 0 && !self.parts.spool.is_full(GAP_BYTES) {
+            self.tell_dropped()?;
+        }
+        self.flush()
     }
 
     fn receive(&self, worked: &Receiver<Worked>) -> Result<Worked, RecvTimeoutError> {
@@ -291,6 +341,8 @@ impl Committer {
     }
 
     fn take_gap(&mut self, notice: Notice) -> anyhow::Result<()> {
+        // What comes after the gap must not become durable without it.
+        self.make_room(1, OWN_BYTES)?;
         let id = self.source_id(notice.source);
         let act = OwnAct::from_notice(&notice, &id);
         log::warn!(source = id.as_str(), code = notice.code; "gap: {}", notice.text);
@@ -301,7 +353,10 @@ impl Committer {
         for mark in notice.marks {
             self.gathered.effects.mark(&id, mark);
         }
-        if let Some(records) = notice.records {
+        let read = self.parts.books.of(&id).read;
+        let fits = |records: &u64| read.saturating_add(*records) <= MAX_COUNT;
+        // A number that no book could hold is a guess, and the books go on without it.
+        if let Some(records) = notice.records.filter(fits) {
             let lost = SourceBook { read: records, gap: records, ..SourceBook::default() };
             self.gathered.effects.count(&id, &lost);
         }
@@ -324,6 +379,10 @@ impl Committer {
                 self.commit(Some(sealed), effects)
             }
             Events::Text { text, count, times } => {
+                // A block must not hold an id twice.
+                if self.gathered.effects.has_from_another(&parsed.coverage) {
+                    self.flush()?;
+                }
                 self.make_room(count, text.len())?;
                 self.start_linger();
                 self.gather_text(&text, count, times);
@@ -339,7 +398,7 @@ impl Committer {
     }
 
     fn add_own(&mut self, act: &OwnAct) -> anyhow::Result<()> {
-        self.make_room(1, 2048)?;
+        self.make_room(1, OWN_BYTES)?;
         self.start_linger();
         let now = self.parts.clock.now();
         let mut text = Vec::with_capacity(1024);
@@ -394,21 +453,31 @@ impl Committer {
         let sealed = sealed.filter(|sealed| !self.drops(sealed, &mut effects));
         let has_block = sealed.is_some();
         self.append(sealed, effects)?;
+        if has_block { self.tell_dropped() } else { Ok(()) }
+    }
+
+    /// Gathers the gap for what was dropped.
+    fn tell_dropped(&mut self) -> anyhow::Result<()> {
+        if self.dropped == 0 {
+            return Ok(());
+        }
+        self.make_room(1, OWN_BYTES)?;
+        // To make room may have told it.
         match std::mem::take(&mut self.dropped) {
             0 => Ok(()),
-            records if has_block => self.add_own(&dropped_gap(records)),
             records => {
-                self.dropped = records;
-                Ok(())
+                self.gathered.effects.told += records;
+                self.add_own(&dropped_gap(records))
             }
         }
     }
 
     /// In a full spool that was told to drop, the newest events become a gap in the books.
     fn drops(&mut self, sealed: &Sealed, effects: &mut Effects) -> bool {
-        if !self.parts.drop_when_full || !self.parts.spool.would_block(sealed.packed_len()) {
+        if !self.parts.drop_when_full || !self.parts.spool.is_full(sealed.packed_len()) {
             return false;
         }
+        self.dropped += std::mem::take(&mut effects.told);
         for book in effects.counted.values_mut() {
             self.dropped += book.stored;
             book.gap += book.stored;
@@ -441,6 +510,7 @@ impl Committer {
         for (key, put) in puts {
             batch.puts.push((key, put.value()?));
         }
+        self.keep_dropped(&mut batch);
         if let Some(sealed) = sealed {
             batch.block = Some(self.place(sealed, Accounts { coverage, books })?);
             batch.puts.push((StreamState::KEY.to_vec(), serde_json::to_vec(&self.parts.state)?));
@@ -449,6 +519,17 @@ impl Committer {
         self.underway
             .send(Underway { ticket, promises, bytes })
             .map_err(|_| anyhow::anyhow!("the spool has given up; see the log"))
+    }
+
+    /// Writes how much is untold after this batch, where that changes.
+    fn keep_dropped(&mut self, batch: &mut Batch) {
+        let untold = self.dropped + self.gathered.effects.told;
+        match untold {
+            same if same == self.dropped_kept => return,
+            0 => batch.deletes.push(DROPPED_KEY.to_vec()),
+            count => batch.puts.push((DROPPED_KEY.to_vec(), count.to_string().into_bytes())),
+        }
+        self.dropped_kept = untold;
     }
 
     fn place(&mut self, sealed: Sealed, accounts: Accounts) -> anyhow::Result<SpooledBlock> {

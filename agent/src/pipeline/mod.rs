@@ -30,8 +30,11 @@ mod own;
 mod place;
 mod worker;
 
+#[cfg(test)]
+mod commit_tests;
+
 pub use books::Books;
-pub use commit::{Committer, CommitterParts, Underway};
+pub use commit::{Committer, CommitterParts, Underway, dropped_untold};
 pub use gate::Gate;
 pub use intake::{Entry, Intake, SourceOutlet};
 pub use join::Join;

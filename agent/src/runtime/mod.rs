@@ -103,7 +103,7 @@ impl Loader {
 }
 
 /// Gives the spool the agent's clock.
-struct ClockForSpool(Arc<dyn Clock>);
+pub(crate) struct ClockForSpool(pub(crate) Arc<dyn Clock>);
 
 impl SpoolClock for ClockForSpool {
     fn unix_ms(&self) -> u64 {

@@ -12,8 +12,8 @@ use custody_config::shell::StopToken;
 use super::{Shared, build};
 use crate::pipeline::{
     Books, Committer, CommitterParts, Entry, Gate, Intake, MAX_IN_FLIGHT_BYTES, OwnAct, OwnEvents,
-    SourceOutlet, StreamState, Underway, Worker, mark_prefix, position_prefix, positions_of,
-    random_secret,
+    SourceOutlet, StreamState, Underway, Worker, dropped_untold, mark_prefix, position_prefix,
+    positions_of, random_secret,
 };
 use crate::sources::file::FileSource;
 use crate::sources::journal::JournalSource;
@@ -239,6 +239,7 @@ fn parts(
         linger: config.spool.linger.duration(),
         spool: shared.spool.clone(),
         drop_when_full: config.spool.when_full == WhenFull::DropNewest,
+        dropped: dropped_untold(&shared.spool)?,
         sources: sources
             .iter()
             .map(|source| (source.id.clone(), Arc::clone(&source.counters)))

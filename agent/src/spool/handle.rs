@@ -98,6 +98,8 @@ pub(crate) struct State {
     pub(crate) waiting: u32,
     /// Why the owner appends nothing.
     pub(crate) pause: Option<String>,
+    /// It is for want of disk space.
+    pub(crate) disk_full: bool,
     pub(crate) full_since_unix_ms: Option<u64>,
     pub(crate) closed: bool,
     /// When a closing owner gives up what it cannot write.
@@ -250,7 +252,7 @@ impl SpoolHandle {
     }
 
     /// Would [`SpoolHandle::append`] of a block of `block_bytes` block now? For sources that would
-    /// rather drop (`when_full: drop_newest`) or answer 503.
+    /// rather answer 503.
     #[must_use]
     pub fn would_block(&self, block_bytes: usize) -> bool {
         let mut state = self.shared.state();
@@ -260,6 +262,21 @@ impl SpoolHandle {
             self.note_full(&mut state, block);
         }
         blocks
+    }
+
+    /// Does a block of `block_bytes` find no room, by the quota or on the disk? Not where an append
+    /// only waits a moment (a reopening, a restream, the queue). For `when_full: drop_newest`.
+    #[must_use]
+    pub fn is_full(&self, block_bytes: usize) -> bool {
+        let mut state = self.shared.state();
+        let block = u64::try_from(block_bytes).unwrap_or(u64::MAX);
+        let held = state.held_bytes + state.queued_block_bytes;
+        let over = held > 0 && held.saturating_add(block) > self.shared.options.max_bytes;
+        let full = over || state.disk_full;
+        if full {
+            self.note_full(&mut state, block);
+        }
+        full
     }
 
     fn note_full(&self, state: &mut State, block: u64) {
@@ -482,6 +499,14 @@ impl SpoolHandle {
         let mut target = None;
         let mut map = move |old, new, bytes: &[u8]| map(old, new, bytes).map(Into::into);
         self.ask(move |core| core.restream(&mut map, &puts, &mut target))
+    }
+
+    /// Ends the stream for whoever appends: waiting and further appends get
+    /// [`SpoolError::NeedsRestream`] until [`SpoolHandle::restream`]. What was queued is written.
+    pub fn end_stream(&self, reason: &str) {
+        let mut state = self.shared.state();
+        state.needs_restream.get_or_insert_with(|| reason.to_owned());
+        self.shared.room.notify_all();
     }
 
     /// What happened since the last call that the books must say.

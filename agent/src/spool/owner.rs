@@ -214,7 +214,9 @@ impl Core {
         self.retry_at = Some(self.now() + self.shared.options.retry_every);
         let text = error.to_string();
         locked(&self.shared.stats).last_error = Some(text.clone());
-        if matches!(error, StoreError::Full(_)) {
+        let disk_full = matches!(error, StoreError::Full(_));
+        self.shared.state().disk_full = disk_full;
+        if disk_full {
             self.shared.state().pause = Some(text);
             return;
         }
@@ -249,7 +251,7 @@ impl Core {
                 locked(&self.shared.stats).reopened += 1;
                 self.retry_at = None;
                 self.reopened_at = Some(self.now());
-                self.shared.state().pause = None;
+                self.unpause();
             }
             Err(text) => {
                 self.store = None;
@@ -482,7 +484,12 @@ impl Core {
 
     fn clear_pause(&mut self) {
         self.retry_at = None;
-        self.shared.state().pause = None;
+        self.unpause();
+    }
+
+    fn unpause(&self) {
+        let mut state = self.shared.state();
+        (state.pause, state.disk_full) = (None, false);
     }
 
     fn change_of(&self, pending: &Pending) -> Change {

@@ -106,7 +106,7 @@ fn a_full_spool_makes_appends_wait_until_acknowledgements_free_room() {
     for seq in 0..9 {
         spool.append(batch(seq, LEN)).unwrap().wait().unwrap();
     }
-    assert!(spool.would_block(LEN + 4));
+    assert!(spool.would_block(LEN + 4) && spool.is_full(LEN + 4));
     assert!(spool.stats().full_since_unix_ms.is_some());
     let appender = std::thread::spawn({
         let spool = spool.clone();

@@ -90,7 +90,8 @@ fn a_store_that_fails_again_and_again_is_retried_with_pauses_and_told_in_stats()
     until("the reason", || {
         spool.stats().waiting.is_some_and(|why| why.contains("no space to open"))
     });
-    assert!(spool.would_block(100));
+    // Whoever would rather drop than wait has no reason to: nothing is full.
+    assert!(spool.would_block(100) && !spool.is_full(100));
     disk.lock().unwrap().closed = None;
     ticket.wait().unwrap();
     assert_eq!(disk.lock().unwrap().opens, opens + 1);
@@ -112,7 +113,8 @@ fn a_full_disk_is_waited_out_with_reads_and_acknowledgements_going_on() {
     until("the reason", || {
         spool.stats().waiting.is_some_and(|why| why.starts_with("no disk space"))
     });
-    assert!(spool.would_block(100) && spool.stats().full_since_unix_ms.is_some());
+    assert!(spool.would_block(100) && spool.is_full(100));
+    assert!(spool.stats().full_since_unix_ms.is_some());
     assert_eq!(spool.read(1).wait().unwrap().unwrap(), block(1, 0, 100));
     assert!(spool.value(b"pos/a").wait().unwrap().is_some());
     spool.ack("a", 0, 2).unwrap();
