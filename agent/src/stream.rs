@@ -169,7 +169,7 @@ pub fn begin_anew(
         StreamState { next_seq: Seq(restreamed.next_seq), last_hash: told.last_hash, ..begun };
     let put = (StreamState::KEY.to_vec(), serde_json::to_vec(&state)?);
     spool.append(Batch { block: None, puts: vec![put], deletes: Vec::new() })?.wait()?;
-    if restreamed.next_seq == 0 {
+    if restreamed.next_seq == 0 && !reread.is_empty() {
         forget_positions(spool, reread)?;
     }
     let previous = previous.map_or_else(|| "unknown".to_owned(), |state| state.stream.to_hex());
@@ -271,8 +271,12 @@ pub fn to_reread(spool: &SpoolHandle) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// Forgets the positions of `sources` and that they were to be read again.
-fn forget_positions(spool: &SpoolHandle, sources: &[String]) -> anyhow::Result<()> {
+/// Forgets the positions of `sources` and that they were to be read again. Before it, a stream must
+/// have begun that is newer than the one in which the saved blocks were delivered.
+///
+/// # Errors
+/// The spool cannot be read or written.
+pub fn forget_positions(spool: &SpoolHandle, sources: &[String]) -> anyhow::Result<()> {
     let mut deletes = vec![REREAD_KEY.to_vec()];
     for source in sources {
         let positions = spool.scan_prefix(&position_prefix(source)).wait()?;
@@ -336,5 +340,71 @@ pub fn rollback_gap(rolled_back: &RolledBack) -> OwnAct {
         from: None,
         bytes: None,
         records: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use custody_event::block::Accounts;
+    use custody_event::{Sealer, SystemClock, Timestamp};
+
+    use super::*;
+    use crate::runtime::ClockForSpool;
+    use crate::spool::{Options, Spool, SpooledBlock};
+
+    fn opened() -> (tempfile::TempDir, SpoolHandle, Arc<AgentIdentity>, Arc<dyn Clock>) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { min_free_bytes: 1, ..Options::for_max_bytes(1 << 20) };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let spool_clock = Arc::new(ClockForSpool(Arc::clone(&clock)));
+        let (spool, _) = Spool::open(&dir.path().join("spool"), options, spool_clock).unwrap();
+        let identity = Arc::new(AgentIdentity::load_or_create(dir.path(), "web1").unwrap());
+        (dir, spool, identity, clock)
+    }
+
+    #[test]
+    fn sources_are_read_again_also_where_blocks_that_came_since_go_along() {
+        let (_dir, spool, identity, clock) = opened();
+        let times = (Timestamp::Y2020, Timestamp::Y2020);
+        let sealed = Sealer::new().unwrap().seal(b"{}\n", times, [0; 32]).unwrap();
+        let placement = Placement {
+            agent: identity.agent,
+            host: identity.host_id.clone(),
+            key: identity.key.id(),
+            stream: StreamId([1; 16]),
+            seq: Seq(0),
+            prev: Digest::ZERO,
+            sealed: Timestamp::Y2020,
+        };
+        let block = sealed.place(placement, Accounts::default()).encode().unwrap();
+        let position = ([position_prefix("a"), b"x".to_vec()].concat(), b"{}".to_vec());
+        let batch = Batch {
+            block: Some(SpooledBlock { seq: 0, bytes: block.into() }),
+            puts: vec![position],
+            deletes: Vec::new(),
+        };
+        spool.append(batch).unwrap().wait().unwrap();
+        let anew = |reread: &[String]| {
+            begin_anew(&spool, None, &identity, &clock, "a test", reread).unwrap().0
+        };
+        let reread = vec!["a".to_owned()];
+        assert_eq!(anew(&reread).next_seq, Seq(1));
+        assert_eq!(to_reread(&spool).unwrap(), reread, "the block is delivered first");
+        // Then, with what came meanwhile.
+        assert_eq!(anew(&[]).next_seq, Seq(1));
+        assert_eq!(to_reread(&spool).unwrap(), reread, "a crash here does not forget it");
+        forget_positions(&spool, &reread).unwrap();
+        assert!(to_reread(&spool).unwrap().is_empty());
+        assert!(spool.scan_prefix(&position_prefix("a")).wait().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_new_stream_of_an_empty_spool_does_not_forget_that_sources_are_to_be_read_again() {
+        let (_dir, spool, identity, clock) = opened();
+        let puts = vec![(REREAD_KEY.to_vec(), b"[\"a\"]".to_vec())];
+        let batch = Batch { block: None, puts, deletes: Vec::new() };
+        spool.append(batch).unwrap().wait().unwrap();
+        begin_anew(&spool, None, &identity, &clock, "a test", &[]).unwrap();
+        assert_eq!(to_reread(&spool).unwrap(), ["a"]);
     }
 }

@@ -511,3 +511,29 @@ fn answer(stream: &mut TcpStream, is_head: bool) -> Option<(u16, bool)> {
     }
     Some((status, closes))
 }
+
+#[test]
+fn a_reload_while_the_spool_is_full_waits_for_room_and_does_not_end_the_agent() {
+    let mut agent = Agent::new(
+        "spool: { max_bytes: 4MiB, free_space_floor: 0 }\n\
+         sources:\n  - { id: app, type: file, paths: ['{dir}/app.log'], start: beginning, packs: auto }\n",
+    );
+    let mut noise = vec![0; 6 << 20];
+    getrandom::fill(&mut noise).unwrap();
+    let mut log = File::create(agent.path("app.log")).unwrap();
+    for line in noise.chunks(4_096) {
+        let text: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(log, "{text}").unwrap();
+    }
+    agent.start();
+    let waiting = |agent: &Agent| agent.status().filter(|it| it["spool"]["waiting"].is_string());
+    until("a full spool", || waiting(&agent));
+    agent.signal(rustix::process::Signal::HUP);
+    until("the reload that waits", || {
+        waiting(&agent).filter(|status| {
+            let trouble = status["config_trouble"].as_str().unwrap_or_default();
+            trouble.contains("the spool takes nothing now")
+        })
+    });
+    agent.kill();
+}

@@ -88,13 +88,26 @@ impl Intake {
     /// # Errors
     /// There is none, or the intake was closed.
     pub fn offer(&self, item: Item) -> Result<(), NotTaken> {
-        let entry = Entry::Source(item);
+        self.try_put(Entry::Source(item)).map_err(|back| match back {
+            Some(back) => match *back {
+                Entry::Source(item) => NotTaken::Full(Box::new(item)),
+                Entry::Own(_) => NotTaken::Stopped,
+            },
+            None => NotTaken::Stopped,
+        })
+    }
+
+    /// Hands an entry on if there is room for it now.
+    ///
+    /// # Errors
+    /// The entry, if there is none; nothing, if the intake was closed.
+    pub fn try_put(&self, entry: Entry) -> Result<(), Option<Box<Entry>>> {
         let bytes = weight(&entry);
         if self.is_closed() {
-            return Err(NotTaken::Stopped);
+            return Err(None);
         }
         if !self.gate.enter(bytes, Duration::ZERO) {
-            return Err(not_taken(entry));
+            return Err(Some(Box::new(entry)));
         }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let ticket = line.next_ticket;
@@ -109,8 +122,8 @@ impl Intake {
         sent.map_err(|error| {
             self.gate.leave(bytes);
             match error {
-                TrySendError::Full(back) => not_taken(back.entry),
-                TrySendError::Disconnected(_) => NotTaken::Stopped,
+                TrySendError::Full(back) => Some(Box::new(back.entry)),
+                TrySendError::Disconnected(_) => None,
             }
         })
     }
@@ -133,13 +146,6 @@ impl Intake {
             drop(line);
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-fn not_taken(entry: Entry) -> NotTaken {
-    match entry {
-        Entry::Source(item) => NotTaken::Full(Box::new(item)),
-        Entry::Own(_) => NotTaken::Stopped,
     }
 }
 
@@ -195,5 +201,25 @@ impl Outlet for SourceOutlet {
 
     fn is_stopped_after(&self, wait: Duration) -> bool {
         self.stop.wait_timeout(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_act_that_finds_no_room_comes_back_at_once_for_its_giver_hears_the_signals() {
+        let gate = Arc::new(Gate::new(100));
+        let (intake, items) = Intake::new(Arc::clone(&gate));
+        assert!(gate.enter(100, Duration::ZERO));
+        let act = OwnAct::Stopped { reason: "asked to stop".into() };
+        let back = intake.try_put(Entry::Own(act.clone())).unwrap_err().unwrap();
+        assert!(matches!(*back, Entry::Own(same) if same == act));
+        assert!(items.is_empty());
+        gate.leave(100);
+        assert!(intake.try_put(Entry::Own(act)).is_ok());
+        intake.close();
+        assert_eq!((items.len(), gate.held_bytes()), (1, 512));
     }
 }

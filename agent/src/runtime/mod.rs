@@ -71,6 +71,11 @@ impl Reloads {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// A reload is asked for and has to wait.
+    pub(crate) fn waits(&self, why: &str) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    }
+
     pub(crate) fn refused(&self, why: &str) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
@@ -348,13 +353,17 @@ fn sessions(
     // What to go back to where a session cannot begin with what has been loaded.
     let mut before: Option<InForce> = None;
     let mut rotate = true;
+    // The blocks that were saved when others were lost are delivered.
+    let mut delivered = false;
     loop {
         let reread = stream::to_reread(&shared.spool)?;
-        if !reread.is_empty() && shared.spool.stats().blocks == 0 {
+        delivered |= shared.spool.stats().blocks == 0;
+        if std::mem::take(&mut delivered) && !reread.is_empty() {
             const WHY: &str = "files are read again, for the spool lost blocks";
             let begun;
-            (state, begun) = begin_anew(shared, Some(&state), WHY, &reread)?;
+            (state, begun) = begin_anew(shared, Some(&state), WHY, &[])?;
             acts.extend(begun);
+            stream::forget_positions(&shared.spool, &reread)?;
             continue;
         }
         let (hold, config) = (!reread.is_empty(), &now.config.value);
@@ -393,6 +402,7 @@ fn sessions(
                 before = Some(std::mem::replace(&mut now, next));
             }
             End::Rotate => rotate = true,
+            End::Reread => delivered = true,
             other => state = next_stream(other, &now.config.value, shared, state, &mut acts)?,
         }
     }

@@ -1,6 +1,7 @@
 //! The pipeline's threads: workers, committer, releaser, and one for each source.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ const WORKED_ITEMS: usize = 16;
 const UNDERWAY_BATCHES: usize = 256;
 /// How long the pipeline may take to put what was read into the spool when the agent stops.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
+/// How often a pipeline that ends looks whether the agent is to stop meanwhile.
+const STOP_CHECK: Duration = Duration::from_millis(250);
+/// Own acts that wait for room, at most.
+const MAX_OWN_WAITING: usize = 1024;
 
 /// One source of a session, as `status` shows it.
 #[derive(Debug, Clone)]
@@ -38,11 +43,24 @@ pub(crate) struct SourceView {
     pub(crate) state: Arc<SharedSourceState>,
 }
 
+/// What becomes of a pipeline that ends while the spool takes nothing.
+pub(crate) enum Patience {
+    /// The agent stops: after [`COMMIT_WITHIN`] the spool is closed.
+    Little,
+    /// Another pipeline follows on the same stream: it waits until the spool takes what was read,
+    /// or the agent is to stop.
+    Until(StopToken),
+    /// The stream ends for this reason: after [`COMMIT_WITHIN`] it is ended without what waits.
+    EndStream(String),
+}
+
 /// The running threads.
 pub(crate) struct Pipe {
     pub(crate) gate: Arc<Gate>,
     pub(crate) sources: Vec<SourceView>,
     intake: Arc<Intake>,
+    /// Own acts for which there was no room yet.
+    own: Mutex<VecDeque<OwnAct>>,
     stop: StopToken,
     source_threads: Vec<JoinHandle<anyhow::Result<()>>>,
     threads: Vec<JoinHandle<anyhow::Result<()>>>,
@@ -75,9 +93,14 @@ impl Pipe {
             let (items, done) = (items.clone(), worked_tx.clone());
             threads.push(spawn(&format!("parse-{number}"), move || worker.run(&items, &done))?);
         }
-        let committer = spawn("commit", move || {
-            let mut committer = committer;
-            committer.run(&worked).map(|()| committer)
+        let committer = spawn("commit", {
+            let intake = Arc::clone(&intake);
+            move || {
+                let mut committer = committer;
+                // Nothing gives room any more: whoever waits for it is told.
+                committer.run(&worked).inspect_err(|_| intake.close())?;
+                Ok(committer)
+            }
         })?;
         let stop = StopToken::new();
         for act in acts {
@@ -89,13 +112,39 @@ impl Pipe {
             stop: stop.clone(),
         };
         let source_threads = start_sources(rooms, shared, &sources, &outlet, hold_sources)?;
-        Ok(Self { gate, sources, intake, stop, source_threads, threads, committer })
+        let own = Mutex::default();
+        Ok(Self { gate, sources, intake, own, stop, source_threads, threads, committer })
     }
 
-    /// Puts one of the agent's own acts into the stream.
+    /// Puts one of the agent's own acts into the stream, now or as soon as there is room.
     pub(crate) fn own(&self, act: OwnAct) {
-        if self.intake.put(Entry::Own(act)).is_err() {
-            log::warn!("the pipeline has stopped: an event about the agent itself is not written");
+        let mut waiting = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < MAX_OWN_WAITING {
+            waiting.push_back(act);
+        } else {
+            log::error!("too many events about the agent itself wait for room: one is not written");
+        }
+        drop(waiting);
+        self.own_waiting();
+    }
+
+    /// Puts the own acts that wait into the stream as far as there is room. Never blocks: whoever
+    /// calls it hears the signals.
+    pub(crate) fn own_waiting(&self) {
+        let mut waiting = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(act) = waiting.pop_front() {
+            match self.intake.try_put(Entry::Own(act)) {
+                Ok(()) => {}
+                Err(Some(back)) => {
+                    if let Entry::Own(act) = *back {
+                        waiting.push_front(act);
+                    }
+                    return;
+                }
+                Err(None) => log::warn!(
+                    "the pipeline has stopped: an event about the agent itself is not written"
+                ),
+            }
         }
     }
 
@@ -112,14 +161,16 @@ impl Pipe {
         self,
         last: Option<OwnAct>,
         shared: &Shared,
+        patience: Patience,
     ) -> anyhow::Result<StreamState> {
         self.stop.stop();
-        let closer = spawn_closer(&self, shared)?;
+        let closer = spawn_closer(&self, shared, patience)?;
         let mut failed = None;
         for thread in self.source_threads {
             failed = failed.or(join(thread, "a source").err());
         }
-        if let Some(act) = last {
+        let own = self.own.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for act in own.into_iter().chain(last) {
             // The spool may be full: then the stop is not written, and the next start says so.
             let _unwritten = self.intake.put(Entry::Own(act));
         }
@@ -137,22 +188,52 @@ impl Pipe {
     }
 }
 
-/// If the spool takes nothing (full, or no space on the disk), it is closed after a while, so that
-/// stopping does not wait for ever; what is not durable is read again at the next start.
-fn spawn_closer(pipe: &Pipe, shared: &Shared) -> anyhow::Result<StopToken> {
+/// The spool may take nothing (full, or no space on the disk): after a while this does what
+/// `patience` says, so that stopping does not wait for ever. What is not durable then is read again.
+fn spawn_closer(pipe: &Pipe, shared: &Shared, patience: Patience) -> anyhow::Result<StopToken> {
     let done = StopToken::new();
     let (watched, spool, intake) = (done.clone(), shared.spool.clone(), Arc::clone(&pipe.intake));
     spawn("closer", move || {
-        if !watched.wait_timeout(COMMIT_WITHIN) {
-            log::warn!(
-                "the spool takes nothing more; what is not in it is read again at the next start"
-            );
-            intake.close();
-            let _closed = spool.close(Duration::from_secs(5));
+        if watched.wait_timeout(COMMIT_WITHIN) {
+            return Ok(());
         }
+        match patience {
+            Patience::Little => {}
+            Patience::Until(stop) => {
+                log::warn!(
+                    "the spool takes nothing: what was read waits for room, and the change with it"
+                );
+                if is_done_before(&watched, &stop) || watched.wait_timeout(COMMIT_WITHIN) {
+                    return Ok(());
+                }
+            }
+            Patience::EndStream(reason) => {
+                log::warn!("the spool takes nothing; the stream ends without what is not in it");
+                intake.close();
+                spool.end_stream(&reason);
+                return Ok(());
+            }
+        }
+        log::warn!(
+            "the spool takes nothing more; what is not in it is read again at the next start"
+        );
+        intake.close();
+        let _closed = spool.close(Duration::from_secs(5));
         Ok(())
     })?;
     Ok(done)
+}
+
+/// Waits for both; true if it is done, false if the agent is to stop.
+fn is_done_before(done: &StopToken, stop: &StopToken) -> bool {
+    loop {
+        if done.wait_timeout(STOP_CHECK) {
+            return true;
+        }
+        if stop.is_stopped() {
+            return false;
+        }
+    }
 }
 
 fn view(source: &SourceConfig) -> SourceView {

@@ -4,12 +4,14 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use custody_config::agent::WhenFull;
 use custody_config::shell::{Service, Signal, Signals};
 use custody_config::{AgentConfig, Loaded};
+use custody_event::StreamId;
 
 use super::delivery::Delivery;
 use super::difference::Facts;
-use super::pipe::{Pipe, SourceView};
+use super::pipe::{Patience, Pipe, SourceView};
 use super::{DRAIN, Loader, Shared};
 use crate::admin::Answer;
 use crate::outputs::Ended;
@@ -66,8 +68,14 @@ pub(crate) struct Session {
     spool_waits: Cell<bool>,
     /// The spool lost blocks since this session began.
     lost_blocks: Cell<bool>,
-    /// Sources wait until the blocks in the spool are delivered.
-    hold_sources: bool,
+    /// Which stream.
+    stream: StreamId,
+    /// Sources wait until the blocks before this one are delivered: those in the spool at the start.
+    hold_until: Option<u64>,
+    /// A reload was asked for that waits for room in the spool.
+    reload_waits: Cell<bool>,
+    /// A full spool makes everything wait that reads.
+    waits_when_full: bool,
     /// When it began (monotonic): the key is not older by much.
     begun: Duration,
 }
@@ -84,6 +92,7 @@ impl Session {
             log::warn!("{warning}");
         }
         let stream = state.stream;
+        let hold_until = hold_sources.then(|| state.next_seq.get());
         let pipe = Pipe::start(&config.value, shared, state, acts, hold_sources)
             .map_err(|error| NotStarted { error, state: None })?;
         let views = pipe.sources.clone();
@@ -106,11 +115,14 @@ impl Session {
                     delivery,
                     spool_waits: Cell::new(false),
                     lost_blocks: Cell::new(false),
-                    hold_sources,
+                    stream,
+                    hold_until,
+                    reload_waits: Cell::new(false),
+                    waits_when_full: config.value.spool.when_full == WhenFull::Wait,
                     begun: shared.clock.monotonic(),
                 })
             }
-            Err(error) => match pipe.finish(None, shared) {
+            Err(error) => match pipe.finish(None, shared, Patience::Little) {
                 Ok(state) => Err(NotStarted { error, state: Some(state) }),
                 Err(error) => Err(NotStarted { error, state: None }),
             },
@@ -136,7 +148,15 @@ impl Session {
         if matches!(end, End::Stop) {
             service.stopping("writing what was read");
         }
-        let state = self.pipe.finish(last, &self.shared)?;
+        let patience = match &end {
+            End::Stop => Patience::Little,
+            End::Reload(..) | End::Reread | End::Rotate => Patience::Until(signals.stop_token()),
+            End::NewIdentity { reason } | End::NewStream { reason, .. } => {
+                Patience::EndStream(reason.clone())
+            }
+        };
+        let finished = self.pipe.finish(last, &self.shared, patience);
+        let (end, state) = ended_at(end, finished, self.stream)?;
         if matches!(end, End::Stop) {
             self.delivery.drain(&self.shared.spool, DRAIN, &*self.shared.clock);
         }
@@ -148,12 +168,17 @@ impl Session {
         loop {
             match signals.wait_timeout(LOOK_EVERY) {
                 Some(Signal::Stop) => return End::Stop,
-                Some(Signal::Reload) => {
-                    service.reloading();
-                    if let Some(end) = self.reload(loader) {
+                Some(Signal::Reload) if self.waits_for_room() => self.put_off_reload(),
+                None if self.reload_waits.get() && !self.waits_for_room() => {
+                    self.reload_waits.set(false);
+                    if let Some(end) = self.reload_now(loader, service) {
                         return end;
                     }
-                    service.ready("the configuration before stays in force");
+                }
+                Some(Signal::Reload) => {
+                    if let Some(end) = self.reload_now(loader, service) {
+                        return end;
+                    }
                 }
                 None => {}
             }
@@ -163,26 +188,57 @@ impl Session {
         }
     }
 
+    /// Would the sources have to wait for the spool before they could end?
+    fn waits_for_room(&self) -> bool {
+        self.waits_when_full && self.shared.spool.stats().waiting.is_some()
+    }
+
+    /// Ending the sources now would have them wait without listening; so they go on as they are.
+    fn put_off_reload(&self) {
+        const WHY: &str = "the spool takes nothing now; the new configuration is loaded when it \
+             takes events again, or at once by a restart";
+        log::warn!("{WHY}");
+        self.shared.reloads.waits(WHY);
+        self.reload_waits.set(true);
+    }
+
+    fn reload_now(&self, loader: &Loader, service: &Service) -> Option<End> {
+        service.reloading();
+        let end = self.reload(loader);
+        if end.is_none() {
+            service.ready("the configuration before stays in force");
+        }
+        end
+    }
+
     /// Has something happened that ends the session?
     fn look(&self) -> Option<End> {
+        // In this order: a part that ended because the spool was damaged finds the spool saying so,
+        // and a spool that says so has told what befell it.
+        let broken = self.pipe.is_broken();
+        let stats = self.shared.spool.stats();
         let incidents = self.shared.spool.take_incidents();
         if incidents.iter().any(may_have_lost_blocks) {
             self.lost_blocks.set(true);
         }
         let gaps: Vec<OwnAct> = incidents.iter().map(gap_of).collect();
         let lost = self.lost_blocks.get();
-        let stats = self.shared.spool.stats();
         self.say_whether_spool_waits(stats.waiting.as_deref());
         if let Some(reason) = stats.needs_restream {
             return Some(End::NewStream { reason, gaps, lost });
         }
+        if broken {
+            log::error!("a part of the agent has ended by itself; it stops");
+            return Some(End::Stop);
+        }
+        self.pipe.own_waiting();
         for gap in gaps {
             self.pipe.own(gap);
         }
         while let Some(act) = self.delivery.act() {
             self.pipe.own(act);
         }
-        if self.hold_sources && stats.blocks == 0 {
+        if self.hold_until.is_some_and(|until| stats.first_seq >= until) {
             return Some(End::Reread);
         }
         match self.delivery.ended() {
@@ -194,14 +250,7 @@ impl Session {
             Some(Ended::Stopped) | None => {}
         }
         let key_age = self.shared.clock.monotonic().saturating_sub(self.begun);
-        if key_age >= ROTATE_EVERY {
-            return Some(End::Rotate);
-        }
-        if self.pipe.is_broken() {
-            log::error!("a part of the agent has ended by itself; it stops");
-            return Some(End::Stop);
-        }
-        None
+        (key_age >= ROTATE_EVERY && !self.waits_for_room()).then_some(End::Rotate)
     }
 
     /// Once when it begins to wait, once when it goes on.
@@ -233,6 +282,43 @@ impl Session {
                 None
             }
         }
+    }
+}
+
+/// Where the stream stands after a session. A stream that ends need not have ended in order: the
+/// next one begins all the same, and tells what was on its way.
+fn ended_at(
+    end: End,
+    finished: anyhow::Result<StreamState>,
+    stream: StreamId,
+) -> anyhow::Result<(End, StreamState)> {
+    match (end, finished) {
+        (end, Ok(state)) => Ok((end, state)),
+        (End::NewStream { reason, mut gaps, lost }, Err(error)) => {
+            log::error!("the stream did not end in order: {error:#}");
+            gaps.push(cut_off_gap(&error));
+            Ok((End::NewStream { reason, gaps, lost }, StreamState::begin(stream)))
+        }
+        (end @ End::NewIdentity { .. }, Err(error)) => {
+            log::error!("the stream did not end in order: {error:#}");
+            Ok((end, StreamState::begin(stream)))
+        }
+        (_, Err(error)) => Err(error),
+    }
+}
+
+/// The gap for what was between the sources and the spool when the stream ended.
+fn cut_off_gap(error: &anyhow::Error) -> OwnAct {
+    OwnAct::Gap {
+        code: "stream_cut_off".into(),
+        text: format!(
+            "The stream ended before everything that was read was in the spool ({error:#}). Files and the journal are read again from where they stood, webhook senders were told to come again; syslog messages on their way are lost."
+        ),
+        source: None,
+        path: None,
+        from: None,
+        bytes: None,
+        records: None,
     }
 }
 
@@ -331,5 +417,23 @@ fn source_status(view: &SourceView) -> SourceStatus {
         files: state.files,
         behind_bytes: state.behind_bytes,
         trouble: state.trouble,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_cannot_end_in_order_is_followed_by_the_next_one_all_the_same() {
+        let failed = || Err(anyhow::anyhow!("the spool needs a new stream"));
+        let end = End::NewStream { reason: "damaged".into(), gaps: Vec::new(), lost: true };
+        let (end, state) = ended_at(end, failed(), StreamId([5; 16])).unwrap();
+        assert_eq!(state.stream, StreamId([5; 16]));
+        let End::NewStream { gaps, lost: true, .. } = end else { panic!("another end") };
+        let [OwnAct::Gap { code, text, .. }] = &gaps[..] else { panic!("one gap") };
+        assert_eq!(code, "stream_cut_off");
+        assert!(text.contains("the spool needs a new stream"), "{text}");
+        assert!(ended_at(End::Stop, failed(), StreamId([5; 16])).is_err());
     }
 }

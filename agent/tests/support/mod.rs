@@ -73,10 +73,20 @@ impl Agent {
         child.wait().unwrap();
     }
 
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// What `status` says; `None` while the agent does not answer.
+    pub(crate) fn status(&self) -> Option<Value> {
+        let said = self.command(&["status", "--json"]).output().ok()?;
+        serde_json::from_slice(&said.stdout).ok()
+    }
+
     pub(crate) fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
         let mut child = self.child.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(child.wait().unwrap().success(), "{}", self.said());
     }
 
@@ -87,9 +97,7 @@ impl Agent {
 
     /// A source as `status` shows it; `None` while the agent does not answer.
     pub(crate) fn source(&self, id: &str) -> Option<Value> {
-        let said = self.command(&["status", "--json"]).output().ok()?;
-        let status: Value = serde_json::from_slice(&said.stdout).ok()?;
-        status["sources"].as_array()?.iter().find(|source| source["id"] == id).cloned()
+        self.status()?["sources"].as_array()?.iter().find(|source| source["id"] == id).cloned()
     }
 
     /// Waits for a state of a source.
