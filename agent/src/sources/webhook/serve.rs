@@ -419,6 +419,8 @@ impl Serving {
             details: vec![("peer".into(), peer.to_string())],
             ..Way::default()
         };
+        // What is not remembered may come twice into one block, and no block has an id twice.
+        let delivery = delivery.filter(|_| endpoint.options.remember > 0);
         let alone = if found.len() == 1 { found.pop() } else { None };
         if let Some(record) = alone {
             let known = Known {
@@ -522,9 +524,7 @@ impl Endpoint {
         let Accepted { found, way, delivery, event, name, skip } = accepted;
         let file = Arc::clone(self.place.file());
         let mut batch = RecordBatch::new(self.options.index, file, shared.clock.now());
-        // What is not remembered may come twice into one block, and no block has an id twice.
-        let delivery: Option<Arc<str>> =
-            delivery.filter(|_| self.options.remember > 0).map(Into::into);
+        let delivery: Option<Arc<str>> = delivery.map(Into::into);
         let said = event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() });
         let mut memory = self.memory();
         for (number, record) in (0_u64..).zip(&found) {
