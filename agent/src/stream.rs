@@ -352,59 +352,80 @@ mod tests {
     use crate::runtime::ClockForSpool;
     use crate::spool::{Options, Spool, SpooledBlock};
 
-    fn opened() -> (tempfile::TempDir, SpoolHandle, Arc<AgentIdentity>, Arc<dyn Clock>) {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { min_free_bytes: 1, ..Options::for_max_bytes(1 << 20) };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let spool_clock = Arc::new(ClockForSpool(Arc::clone(&clock)));
-        let (spool, _) = Spool::open(&dir.path().join("spool"), options, spool_clock).unwrap();
-        let identity = Arc::new(AgentIdentity::load_or_create(dir.path(), "web1").unwrap());
-        (dir, spool, identity, clock)
+    /// An empty spool and who writes into it.
+    struct Bench {
+        _dir: tempfile::TempDir,
+        spool: SpoolHandle,
+        identity: Arc<AgentIdentity>,
+        rotations: Rotations,
+        clock: Arc<dyn Clock>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { min_free_bytes: 1, ..Options::for_max_bytes(1 << 20) };
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            let spool_clock = Arc::new(ClockForSpool(Arc::clone(&clock)));
+            let (spool, _) = Spool::open(&dir.path().join("spool"), options, spool_clock).unwrap();
+            let identity = Arc::new(AgentIdentity::load_or_create(dir.path(), "web1").unwrap());
+            let rotations = Rotations::load(dir.path()).unwrap();
+            Self { _dir: dir, spool, identity, rotations, clock }
+        }
+
+        fn put(&self, block: Option<SpooledBlock>, put: (Vec<u8>, Vec<u8>)) {
+            let batch = Batch { block, puts: vec![put], deletes: Vec::new() };
+            self.spool.append(batch).unwrap().wait().unwrap();
+        }
+
+        fn block(&self, stream: StreamId) -> SpooledBlock {
+            let times = (Timestamp::Y2020, Timestamp::Y2020);
+            let sealed = Sealer::new().unwrap().seal(b"{}\n", times, [0; 32]).unwrap();
+            let placement = Placement {
+                agent: self.identity.agent,
+                host: self.identity.host_id.clone(),
+                key: self.identity.key.id(),
+                stream,
+                seq: Seq(0),
+                prev: Digest::ZERO,
+                sealed: Timestamp::Y2020,
+            };
+            let mut block = sealed.place(placement, Accounts::default());
+            self.identity.key.sign(&mut block);
+            SpooledBlock { seq: 0, bytes: block.encode().unwrap().into() }
+        }
+
+        fn anew(&self, previous: &StreamState, reread: &[String]) -> StreamState {
+            let ours = Arc::new(Ours::new(&self.identity, &self.rotations, false));
+            let Self { spool, identity, rotations, clock, .. } = self;
+            let writer = Writer { identity, ours: &ours, rotations };
+            begin_anew(spool, Some(previous), writer, clock, "a test", reread).unwrap().0
+        }
     }
 
     #[test]
     fn sources_are_read_again_also_where_blocks_that_came_since_go_along() {
-        let (_dir, spool, identity, clock) = opened();
-        let times = (Timestamp::Y2020, Timestamp::Y2020);
-        let sealed = Sealer::new().unwrap().seal(b"{}\n", times, [0; 32]).unwrap();
-        let placement = Placement {
-            agent: identity.agent,
-            host: identity.host_id.clone(),
-            key: identity.key.id(),
-            stream: StreamId([1; 16]),
-            seq: Seq(0),
-            prev: Digest::ZERO,
-            sealed: Timestamp::Y2020,
-        };
-        let block = sealed.place(placement, Accounts::default()).encode().unwrap();
+        let bench = Bench::new();
+        let first = StreamState::begin(StreamId([1; 16]));
         let position = ([position_prefix("a"), b"x".to_vec()].concat(), b"{}".to_vec());
-        let batch = Batch {
-            block: Some(SpooledBlock { seq: 0, bytes: block.into() }),
-            puts: vec![position],
-            deletes: Vec::new(),
-        };
-        spool.append(batch).unwrap().wait().unwrap();
-        let anew = |reread: &[String]| {
-            begin_anew(&spool, None, &identity, &clock, "a test", reread).unwrap().0
-        };
+        bench.put(Some(bench.block(first.stream)), position);
         let reread = vec!["a".to_owned()];
-        assert_eq!(anew(&reread).next_seq, Seq(1));
-        assert_eq!(to_reread(&spool).unwrap(), reread, "the block is delivered first");
+        let second = bench.anew(&first, &reread);
+        assert_eq!(second.next_seq, Seq(1));
+        assert_eq!(to_reread(&bench.spool).unwrap(), reread, "the block is delivered first");
         // Then, with what came meanwhile.
-        assert_eq!(anew(&[]).next_seq, Seq(1));
-        assert_eq!(to_reread(&spool).unwrap(), reread, "a crash here does not forget it");
-        forget_positions(&spool, &reread).unwrap();
-        assert!(to_reread(&spool).unwrap().is_empty());
-        assert!(spool.scan_prefix(&position_prefix("a")).wait().unwrap().is_empty());
+        assert_eq!(bench.anew(&second, &[]).next_seq, Seq(1));
+        assert_eq!(to_reread(&bench.spool).unwrap(), reread, "a crash here does not forget it");
+        forget_positions(&bench.spool, &reread).unwrap();
+        assert!(to_reread(&bench.spool).unwrap().is_empty());
+        assert!(bench.spool.scan_prefix(&position_prefix("a")).wait().unwrap().is_empty());
     }
 
     #[test]
     fn a_new_stream_of_an_empty_spool_does_not_forget_that_sources_are_to_be_read_again() {
-        let (_dir, spool, identity, clock) = opened();
-        let puts = vec![(REREAD_KEY.to_vec(), b"[\"a\"]".to_vec())];
-        let batch = Batch { block: None, puts, deletes: Vec::new() };
-        spool.append(batch).unwrap().wait().unwrap();
-        begin_anew(&spool, None, &identity, &clock, "a test", &[]).unwrap();
-        assert_eq!(to_reread(&spool).unwrap(), ["a"]);
+        let bench = Bench::new();
+        bench.put(None, (REREAD_KEY.to_vec(), b"[\"a\"]".to_vec()));
+        bench.anew(&StreamState::begin(StreamId([1; 16])), &[]);
+        assert_eq!(to_reread(&bench.spool).unwrap(), ["a"]);
     }
 }
