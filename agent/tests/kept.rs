@@ -537,3 +537,18 @@ fn a_reload_while_the_spool_is_full_waits_for_room_and_does_not_end_the_agent() 
     });
     agent.kill();
 }
+
+#[test]
+fn a_check_names_a_file_that_two_sources_read() {
+    let agent = Agent::new(
+        "sources:\n  - { id: one, type: file, paths: ['{dir}/auth.log'], packs: auto }\n  \
+         - { id: all, type: file, paths: ['{dir}/*.log'], packs: auto }\n",
+    );
+    agent.write("auth.log", "a line\n");
+    agent.write("other.log", "a line\n");
+    let said = agent.command(&["check"]).output().unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success(), "{text}");
+    assert!(text.contains("auth.log is read by the sources one and all"), "{text}");
+    assert!(!text.contains("other.log"), "{text}");
+}

@@ -32,6 +32,9 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     for warning in &config.warnings {
         writeln!(out, "warning: {warning}")?;
     }
+    for warning in crate::runtime::shared_files(&config.value) {
+        writeln!(out, "warning: {warning}")?;
+    }
     if args.print {
         write!(out, "{}", config.value.render())?;
     } else {

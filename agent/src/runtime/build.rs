@@ -1,5 +1,6 @@
 //! From configuration to parts: packs, parsers, sources, clients.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::geoip::Geoip;
 use crate::identity::AgentIdentity;
 use crate::outputs::{CustodySettings, Identity, TokenStore};
 use crate::pipeline::{Join, OwnAct, SourceContext, random_secret};
-use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule};
+use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule, look};
 use crate::sources::journal::{JournalOptions, JournalSource};
 use crate::sources::tls::server_config;
 use crate::sources::{Encoding, MAX_CHUNK_BYTES, SourceIndex};
@@ -564,4 +565,29 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+/// Says which files two sources read: what is written there is told twice, under the same ids.
+#[must_use]
+pub fn shared_files(config: &AgentConfig) -> Vec<String> {
+    let mut owners: HashMap<_, &str> = HashMap::new();
+    let mut said = Vec::new();
+    for source in &config.sources {
+        let SourceConfig::File(file) = source else { continue };
+        let patterns = [&file.paths, &file.exclude]
+            .map(|list| -> Vec<String> { list.iter().map(|value| value.get().clone()).collect() });
+        // A pattern that is none is an error elsewhere.
+        let Ok(found) = look(&patterns[0], &patterns[1]) else { continue };
+        for (path, stat) in found.files {
+            let owner = *owners.entry(stat.inode).or_insert(source.id());
+            if owner != source.id() {
+                said.push(format!(
+                    "{} is read by the sources {owner} and {}: what is written there is stored twice; narrow the paths of one of them",
+                    path.display(),
+                    source.id()
+                ));
+            }
+        }
+    }
+    said
 }

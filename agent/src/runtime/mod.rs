@@ -20,7 +20,7 @@ use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
 use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
 use custody_event::Timestamp;
 
-pub use build::{Surroundings, check, client, enroll, load_packs, parser_of};
+pub use build::{Surroundings, check, client, enroll, load_packs, parser_of, shared_files};
 use difference::Facts;
 use session::{End, NotStarted, Session};
 

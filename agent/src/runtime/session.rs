@@ -91,6 +91,9 @@ impl Session {
         for warning in &config.warnings {
             log::warn!("{warning}");
         }
+        for shared_file in super::shared_files(&config.value) {
+            log::warn!("{shared_file}");
+        }
         let stream = state.stream;
         let hold_until = hold_sources.then(|| state.next_seq.get());
         let pipe = Pipe::start(&config.value, shared, state, acts, hold_sources)
