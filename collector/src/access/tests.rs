@@ -234,7 +234,8 @@ fn a_new_secret_makes_a_principal_young() {
     let ann = access.principal("ann").unwrap();
     assert_eq!(ann.since, user.created);
     // Her token speaks for her: it is as old as she is.
-    let token = NewToken { name: "script".to_owned(), role, scope: Scope::ALL, expires: None };
+    let token =
+        NewToken { name: "script".to_owned(), role, scope: Scope::ALL, expires: None, once: false };
     access.add_token(By::Principal(&ann), token, &[2; 32]).unwrap();
     assert_eq!(access.check(&token_text(&[2; 32])).unwrap().since, ann.since);
     let password = Some(String::from("another"));
