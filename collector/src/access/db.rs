@@ -160,6 +160,22 @@ ALTER TABLE tokens ADD COLUMN used_by TEXT;
 ALTER TABLE tokens ADD COLUMN used TEXT;
 PRAGMA user_version = 6;
 ",
+    // What the second person of an erasure judges; what of an erasure was told and is gone, by
+    // segments. When a segment is due is worked out again: it tells kept from empty now.
+    "
+ALTER TABLE erasures ADD COLUMN matched INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE erasures ADD COLUMN archived INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE erasures_told (
+    erasure INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    told INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    PRIMARY KEY (erasure, segment)
+) STRICT;
+DELETE FROM segments_due;
+PRAGMA user_version = 7;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;

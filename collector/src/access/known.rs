@@ -125,6 +125,7 @@ impl Known {
             owner: Some(user.name.clone()),
             role: user.role.clone(),
             scopes: Arc::new([user.scope.clone()]),
+            since: user.created.max(user.password_set),
             ..Principal::new(user.name.clone(), self.permissions(&user.role))
         })
     }
@@ -144,11 +145,12 @@ impl Known {
             return lapsed(Lapse::Expired);
         }
         let mut permissions = self.permissions(&token.role);
-        let mut scopes = vec![token.scope.clone()];
+        let (mut scopes, mut since) = (vec![token.scope.clone()], token.created);
         if let Some(owner) = &token.owner {
             let Some(owner) = self.principal(owner) else { return lapsed(Lapse::Disabled) };
             permissions = permissions.and(owner.permissions);
             scopes.extend(owner.scopes.iter().cloned());
+            since = owner.since;
         }
         if token.role == Role::Enroll.name() {
             return Worth::Enroller(token.hash);
@@ -158,6 +160,7 @@ impl Known {
             role: token.role.clone(),
             scopes: scopes.into(),
             expires: token.expires,
+            since,
             ..Principal::new(token.name.clone(), permissions)
         })
     }

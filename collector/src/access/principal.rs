@@ -37,6 +37,9 @@ pub struct Principal {
     pub scopes: Arc<[Scope]>,
     /// When the token or session ends.
     pub expires: Option<Timestamp>,
+    /// Since when the account stands as it is: when the user was made, or the password set last;
+    /// of a token without an owner, when it was made.
+    pub since: Timestamp,
 }
 
 impl Principal {
@@ -51,6 +54,7 @@ impl Principal {
             role: String::new(),
             scopes: Arc::new([]),
             expires: None,
+            since: Timestamp::MIN,
         }
     }
 

@@ -220,3 +220,28 @@ fn tokens_that_are_over_do_not_stand_in_the_way_of_new_ones_for_ever() {
     assert!(matches!(access.judge(&token_text(&[11; 32])), Standing::Lapsed(_, Lapse::Revoked)));
     assert!(access.check(&token_text(&[1; 32])).is_some());
 }
+
+#[test]
+fn a_new_secret_makes_a_principal_young() {
+    let folder = tempfile::tempdir().unwrap();
+    let access = open(folder.path());
+    access.create_token("root", Role::Admin, &[1; 32]).unwrap();
+    let root = access.check(&token_text(&[1; 32])).unwrap();
+    assert_eq!(root.since, access.tokens(By::Machine).unwrap()[0].created);
+    let (name, role) = ("ann".to_owned(), Role::Admin.name().to_owned());
+    let new = NewUser { name, role: role.clone(), scope: Scope::ALL, password: String::new() };
+    let user = access.create_user(By::Machine, new).unwrap();
+    let ann = access.principal("ann").unwrap();
+    assert_eq!(ann.since, user.created);
+    // Her token speaks for her: it is as old as she is.
+    let token =
+        NewToken { name: "script".to_owned(), role, scope: Scope::ALL, expires: None, once: false };
+    access.add_token(By::Principal(&ann), token, &[2; 32]).unwrap();
+    assert_eq!(access.check(&token_text(&[2; 32])).unwrap().since, ann.since);
+    let password = Some(String::from("another"));
+    let change = UserChange { password, ..UserChange::default() };
+    let changed = access.change_user(By::Principal(&root), "ann", change).unwrap();
+    assert!(changed.password_set > ann.since);
+    assert_eq!(access.principal("ann").unwrap().since, changed.password_set);
+    assert_eq!(access.check(&token_text(&[2; 32])).unwrap().since, changed.password_set);
+}

@@ -48,6 +48,7 @@ impl From<RetainError> for Problem {
             RetainError::Bad { parameter, what } => Self::bad(parameter, what),
             RetainError::NotFound(what) => Self::not_found(what),
             RetainError::Conflict(what) => Self::conflict(what),
+            error @ RetainError::Held(_) => Self::conflict(error.to_string()),
             error => {
                 log::error!(error:% = error; "retention failed");
                 Self::internal(error.to_string())

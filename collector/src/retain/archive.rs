@@ -21,10 +21,14 @@ use custody_evidence::whole::{PUBLIC, write_whole};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::holds::Holds;
 use super::scan::{Going, Seen, each_event};
+use super::tries::Tries;
 use super::{Retain, RetainError, io};
 use crate::own::RetainAct;
-use crate::store::evidence::{Segment, begun_of, make_sparse};
+use crate::store::evidence::{
+    Segment, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse,
+};
 
 /// A segment in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +43,9 @@ pub struct Archived {
     pub sha256: Digest,
     /// When it was copied.
     pub archived: String,
+    /// How often the copy's segment had been written anew; manifests of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
     /// The day on which it was begun.
     #[serde(default)]
     pub day: String,
@@ -168,6 +175,7 @@ impl Retain {
             bytes,
             sha256,
             archived: self.clock.now().to_string(),
+            generation: Some(generation_of(&target)?),
             day: day.to_owned(),
             restored: false,
         });
@@ -198,17 +206,40 @@ impl Retain {
         Ok(())
     }
 
+    /// Sees to it that the archive, if there is one, has this segment before it loses events. A copy
+    /// that was made before is read: the manifest's word alone is not enough to take anything away.
+    pub(super) fn see_archived(&self, segment: &Segment) -> Result<(), RetainError> {
+        let Some(root) = self.archive_folder() else { return Ok(()) };
+        if self.archive_segment(segment)? {
+            return Ok(());
+        }
+        let folder = root.join(day_of(&segment.path));
+        for known in manifest_in(&folder)?.segments {
+            if known.segment == segment.number {
+                let copy = folder.join(&known.file);
+                let (found, _) = digest_of(&copy)?;
+                if found != known.sha256 {
+                    return Err(different(&copy, found, known.sha256));
+                }
+                check_copy(&segment.path, &copy)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies every closed segment that has the configured age.
     pub(super) fn archive_due(&self) -> Result<u64, RetainError> {
         let Some(ArchiveConfig::Dir { after, .. }) = &self.archive else { return Ok(0) };
         let after = i64::try_from(after.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
         let now = self.clock.now();
         let _one = self.work();
-        self.tidy_archive()?;
-        let mut count = 0;
+        let (mut count, mut tries) = (0, Tries::new("the archive"));
+        tries.one(self.tidy_archive())?;
         for segment in self.log.closed_segments() {
             self.go_on()?;
-            if begun_of(&segment)?.plus_micros(after) <= now && self.archive_segment(&segment)? {
+            let begun = begun_of(&segment).map_err(RetainError::from);
+            let is_old = tries.one(begun)?.is_some_and(|begun| begun.plus_micros(after) <= now);
+            if is_old && tries.one(self.archive_segment(&segment))? == Some(true) {
                 count += 1;
             }
         }
@@ -219,7 +250,7 @@ impl Retain {
             act.count("segments", count);
             self.tell(act)?;
         }
-        Ok(count)
+        tries.end().map(|()| count)
     }
 
     /// What is in the archive, by number.
@@ -301,17 +332,17 @@ impl Retain {
         Ok(count)
     }
 
-    /// Counts what is sought in the archive and not in the log any more.
+    /// Counts in the archive.
     pub(super) fn count_in_archive(
         &self,
-        is_sought: &mut dyn FnMut(&Seen<'_>) -> bool,
+        is_counted: &mut dyn FnMut(&Seen<'_>) -> bool,
     ) -> Result<u64, RetainError> {
         let mut count = 0;
         for folder in self.archive_days()? {
             for archived in manifest_in(&folder)?.segments {
                 self.go_on()?;
                 each_event(&folder.join(&archived.file), &mut |seen| {
-                    count += u64::from(is_sought(seen));
+                    count += u64::from(is_counted(seen));
                     Ok(())
                 })?;
             }
@@ -324,32 +355,69 @@ impl Retain {
         &self,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
     ) -> Result<u64, RetainError> {
-        self.tidy_archive()?;
-        let mut count = 0;
+        let (mut count, mut tries) = (0, Tries::new("an erasure in the archive"));
+        tries.one(self.tidy_archive())?;
         for folder in self.archive_days()? {
             let mut manifest = manifest_in(&folder)?;
             for at in 0..manifest.segments.len() {
                 self.go_on()?;
-                let path = folder.join(&manifest.segments[at].file);
-                let mut going = Going::default();
-                each_event(&path, &mut |seen| {
-                    if is_sought(seen) {
-                        going.put(seen);
-                    }
-                    Ok(())
-                })?;
-                if going.count > 0 {
-                    make_sparse(&path, &going.gone, &*self.on_step)?;
-                    count += going.count;
-                }
-                // Also where a crash came between the file and its manifest.
-                let (sha256, bytes) = digest_of(&path)?;
-                if going.count > 0 || sha256 != manifest.segments[at].sha256 {
-                    (manifest.segments[at].sha256, manifest.segments[at].bytes) = (sha256, bytes);
-                    write_manifest(&folder, &manifest)?;
-                }
+                let erased = self.erase_archived(&folder, &mut manifest, at, is_sought);
+                count += tries.one(erased)?.unwrap_or_default();
             }
         }
-        Ok(count)
+        tries.end().map(|()| count)
     }
+
+    fn erase_archived(
+        &self,
+        folder: &Path,
+        manifest: &mut Manifest,
+        at: usize,
+        is_sought: &dyn Fn(&Seen<'_>) -> bool,
+    ) -> Result<u64, RetainError> {
+        let _deciding = self.deciding.take();
+        let path = folder.join(&manifest.segments[at].file);
+        settle(folder, manifest, at)?;
+        let holds = Holds::of(&self.table.holds()?)?;
+        let mut going = Going::default();
+        each_event(&path, &mut |seen| {
+            if is_sought(seen) {
+                holds.refuse(seen.event)?;
+                going.put(seen);
+            }
+            Ok(())
+        })?;
+        if going.count > 0 {
+            make_sparse(&path, &going.gone, &*self.hooks.on_step)?;
+            note(folder, manifest, at, digest_of(&path)?)?;
+        }
+        Ok(going.count)
+    }
+}
+
+/// The copy must be what the manifest says, or what was written anew of it when a crash came before the manifest.
+fn settle(folder: &Path, manifest: &mut Manifest, at: usize) -> Result<(), RetainError> {
+    let known = &manifest.segments[at];
+    let path = folder.join(&known.file);
+    let found = digest_of(&path)?;
+    if found.0 == known.sha256 {
+        return Ok(());
+    }
+    if !is_rewritten_whole(&path, known.generation.map(|before| before + 1))? {
+        return Err(different(&path, found.0, known.sha256));
+    }
+    note(folder, manifest, at, found)
+}
+
+/// Writes down what the copy is now.
+fn note(
+    folder: &Path,
+    manifest: &mut Manifest,
+    at: usize,
+    (sha256, bytes): (Digest, u64),
+) -> Result<(), RetainError> {
+    let known = &mut manifest.segments[at];
+    known.generation = Some(generation_of(&folder.join(&known.file))?);
+    (known.sha256, known.bytes) = (sha256, bytes);
+    write_manifest(folder, manifest)
 }

@@ -4,20 +4,21 @@
 //! Asked (what is sought, why; a look at what would go) → approved by another principal → done on
 //! the worker's thread: segments, archive, index, exports → what was sought is forgotten, and the
 //! receipt is an event. A crash goes on at the next start. An event that an active hold keeps
-//! makes the whole erasure refused, naming the hold.
+//! makes the whole erasure refused, naming the hold; a hold that comes while it is done ends it
+//! there. Until it is approved, what is sought is shown to those who may approve it.
 //!
 //! # Why whole events
 //! The leaf is the hash of the whole event: a single field cannot go without it. So the event
 //! becomes a bare leaf, and a tombstone in the collector's own stream keeps what was not personal in
-//! it: action, category, time, host. It is written before the event goes: after a crash in between
-//! there may be two of one event, never none; both name the event's id.
+//! it: action, category, time, host. It is written before the event goes, and noted then: after a crash in
+//! between there may be two of one event, never none; both name the event's id.
 //!
 //! # What it does not reach
 //! Spools of agents and the sources themselves, backups, bundles and exports that were fetched,
 //! and the medium below the file system. Of the collector's own events only searches are erased:
 //! nobody takes back what was done here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use custody_event::{EventView, Timestamp};
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::holds::{Holds, filter, holds};
 use super::scan::{Going, Seen, each_event};
 use super::table::{ErasureRow, Status};
+use super::tries::Tries;
 use super::{Retain, RetainError, check_text, io};
 use crate::access::{Permission, Principal, random_secret};
 use crate::index::terms::{Tag, folded_value};
@@ -36,6 +38,8 @@ use crate::store::evidence::Segment;
 
 /// Events shown of what would go, at most.
 const SAMPLE: usize = 10;
+/// Tombstones that are told before it is noted that they are.
+const AT_ONCE: usize = 400;
 
 /// An erasure that is asked for: by subject or by search line.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -126,7 +130,7 @@ impl What {
     fn filter(&self, asked: Timestamp) -> Result<Filter, RetainError> {
         if let Some(q) = &self.q {
             let filter = filter(q, None, None, asked)?;
-            if filter.expr == Expr::default() {
+            if asks_nothing(&filter.expr) {
                 let what = "it names no one: give more than a time range".to_owned();
                 return Err(RetainError::Bad { parameter: "q", what });
             }
@@ -139,6 +143,15 @@ impl What {
     }
 }
 
+/// Does every event meet it, because a part of it has nothing to look for?
+fn asks_nothing(expr: &Expr) -> bool {
+    match expr {
+        Expr::All(all) => all.iter().all(asks_nothing),
+        Expr::Any(any) => any.iter().any(asks_nothing),
+        _ => false,
+    }
+}
+
 fn person(key: &str, value: &str) -> Result<Expr, RetainError> {
     if folded_value(value).is_empty() {
         let what = format!("the value of {key:?} is empty");
@@ -148,8 +161,18 @@ fn person(key: &str, value: &str) -> Result<Expr, RetainError> {
     Ok(match key {
         "actor.id" => exact(ACTOR_ID),
         "actor.name" => exact(ACTOR_NAME),
-        // As an actor, as a target, and wherever the text says it.
-        "email" | "any" => Expr::Any(vec![exact(PERSON), Expr::phrase(value)]),
+        "email" | "any" => {
+            let said = Expr::phrase(value);
+            if asks_nothing(&said) {
+                let what = format!(
+                    "{value:?} has no letters or digits, so that every text would have it; name \
+                     actor.id or actor.name"
+                );
+                return Err(RetainError::Bad { parameter: "subject", what });
+            }
+            // As an actor, as a target, and wherever the text says it.
+            Expr::Any(vec![exact(PERSON), said])
+        }
         _ => {
             let what = format!("{key:?} is none of actor.id, actor.name, email, any");
             return Err(RetainError::Bad { parameter: "subject", what });
@@ -192,7 +215,7 @@ impl Retain {
     pub fn ask(&self, new: &NewErasure, by: &str) -> Result<(ErasureRow, Preview), RetainError> {
         let preview = self.preview(new)?;
         if !preview.held_by.is_empty() {
-            return Err(RetainError::Conflict(held(&preview.held_by)));
+            return Err(RetainError::Held(preview.held_by.join(", ")));
         }
         let text = serde_json::to_string(&What::of(new)?)
             .map_err(|error| RetainError::Bad { parameter: "subject", what: error.to_string() })?;
@@ -202,7 +225,10 @@ impl Retain {
             id: 0,
             status: Status::Asked,
             what_sha256: custody_event::Digest::of(format!("{salt}{text}").as_bytes()).to_hex(),
+            judged: serde_json::from_str(&text).ok(),
             what: Some(text),
+            matched: i64::try_from(preview.matched).unwrap_or(i64::MAX),
+            archived: i64::try_from(preview.archived).unwrap_or(i64::MAX),
             salt,
             reason: new.reason.clone(),
             asked_by: by.to_owned(),
@@ -223,7 +249,7 @@ impl Retain {
     /// The second person's word. The worker does it.
     ///
     /// # Errors
-    /// The same person, not waited for, or the database.
+    /// The same person, or one who was made after it was asked for; not waited for, or the database.
     pub fn approve(&self, id: i64, who: &Principal) -> Result<ErasureRow, RetainError> {
         let row = self.erasure(id)?;
         let by = who.accountable();
@@ -231,9 +257,17 @@ impl Retain {
             let what = format!("{by} asked for it: another person must approve it");
             return Err(RetainError::Conflict(what));
         }
-        if !self.table.approve(id, by, self.clock.now())? {
-            let what = format!("erasure {id} does not wait for approval; `erase list` shows all");
+        // Whoever asked might have made them for it.
+        if !Timestamp::parse(&row.asked).is_ok_and(|asked| who.since < asked) {
+            let what = format!(
+                "{by} was made, or got a new password, at {}, after it was asked for: somebody \
+                 who was there before must approve it",
+                who.since
+            );
             return Err(RetainError::Conflict(what));
+        }
+        if !self.table.approve(id, by, self.clock.now())? {
+            return Err(does_not_wait(id));
         }
         let row = self.erasure(id)?;
         let message = format!("{by} approved the erasure that {} asked for.", row.asked_by);
@@ -247,25 +281,28 @@ impl Retain {
     /// It does not wait, or the database.
     pub fn withdraw(&self, id: i64, by: &str) -> Result<(), RetainError> {
         let row = self.erasure(id)?;
-        if row.status != Status::Asked {
-            return Err(RetainError::Conflict(format!("erasure {id} does not wait for approval")));
+        if !self.table.withdraw(id, &format!("taken back by {by}"), self.clock.now())? {
+            return Err(does_not_wait(id));
         }
-        self.table.trouble(id, &format!("taken back by {by}"))?;
-        self.table.end(id, Status::Refused, self.clock.now())?;
         self.tell(self.act_of(&row, "erasure.withdraw", format!("{by} took it back."), by))
     }
 
-    /// Does every erasure that is approved; one that fails is tried again with the next.
+    /// Does every erasure that is approved; one that fails is tried again, and keeps no other.
     pub(super) fn erase_approved(&self) -> Result<(), RetainError> {
+        let mut tries = Tries::new("erasures");
         for row in self.table.erasures()? {
-            if row.status == Status::Approved
-                && let Err(error) = self.erase(&row)
-            {
-                self.table.trouble(row.id, &error.to_string())?;
-                return Err(error);
+            if row.status != Status::Approved {
+                continue;
             }
+            let done = self.erase(&row);
+            if let Err(error) = &done
+                && !matches!(error, RetainError::Stopping)
+            {
+                tries.one(self.table.trouble(row.id, &error.to_string()))?;
+            }
+            tries.one(done)?;
         }
-        Ok(())
+        tries.end()
     }
 
     fn erase(&self, row: &ErasureRow) -> Result<(), RetainError> {
@@ -275,27 +312,37 @@ impl Retain {
         let filter = what.filter(asked)?;
         let _one = self.work();
         self.clean()?;
-        let found = self.look(&filter)?;
-        if !found.preview.held_by.is_empty() {
-            let why = held(&found.preview.held_by);
-            self.table.trouble(row.id, &why)?;
-            let mut act =
-                self.act_of(row, "erasure.refuse", format!("Nothing was erased: {why}."), "");
-            act.outcome = "denied";
-            self.tell(act)?;
-            return self.table.end(row.id, Status::Refused, self.clock.now());
+        match self.erase_everywhere(row, &filter) {
+            Ok(archived) => self.complete(row.id, archived),
+            Err(error @ RetainError::Held(_)) => self.refuse(row.id, &error.to_string()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Takes what is sought out of the log and the archive; gives how many copies went there.
+    fn erase_everywhere(&self, row: &ErasureRow, filter: &Filter) -> Result<u64, RetainError> {
+        let found = self.look(filter)?;
+        let still: Vec<u64> = found.segments.iter().map(|segment| segment.number).collect();
+        self.table.set_gone_but(row.id, &still)?;
+        if !found.preview.held_by.is_empty() {
+            return Err(RetainError::Held(found.preview.held_by.join(", ")));
+        }
+        let mut tries = Tries::new("an erasure");
         for segment in &found.segments {
             self.go_on()?;
-            self.erase_in(row, &filter, segment)?;
+            tries.one(self.erase_in(row, filter, segment))?;
         }
-        self.clean()?;
-        let archived = self.erase_in_archive(&|seen| self.is_sought(&filter, seen))?;
+        tries.one(self.clean())?;
+        tries.end()?;
+        self.erase_in_archive(&|seen| self.is_sought(filter, seen))
+    }
+
+    fn complete(&self, id: i64, archived: u64) -> Result<(), RetainError> {
         let exports = self.remove_exports()?;
         if !self.table.empty_journal()? {
             log::warn!("the journal of collector.db is in use; it is emptied later");
         }
-        let row = self.erasure(row.id)?;
+        let row = self.erasure(id)?;
         let message = format!("{} events were erased: {}", row.erased, row.reason);
         let mut act = self.act_of(&row, "erasure.complete", message, "");
         act.count("erased", u64::try_from(row.erased).unwrap_or_default());
@@ -306,15 +353,37 @@ impl Retain {
         self.table.end(row.id, Status::Done, self.clock.now())
     }
 
+    /// A hold keeps what is left of it.
+    fn refuse(&self, id: i64, why: &str) -> Result<(), RetainError> {
+        self.clean()?;
+        let row = self.erasure(id)?;
+        let gone = u64::try_from(row.erased).unwrap_or_default();
+        let message = if gone == 0 {
+            format!("Nothing was erased: {why}.")
+        } else {
+            self.remove_exports()?;
+            format!("{gone} events had been erased when a hold came, no other was: {why}.")
+        };
+        self.table.trouble(id, &message)?;
+        let mut act = self.act_of(&row, "erasure.refuse", message, "");
+        act.outcome = "denied";
+        act.count("erased", gone);
+        self.tell(act)?;
+        self.table.end(id, Status::Refused, self.clock.now())
+    }
+
     fn erase_in(
         &self,
         row: &ErasureRow,
         filter: &Filter,
         segment: &Segment,
     ) -> Result<(), RetainError> {
+        let _deciding = self.deciding.take();
+        let holds = Holds::of(&self.table.holds()?)?;
         let (mut going, mut tombstones) = (Going::default(), Vec::new());
         each_event(&segment.path, &mut |seen| {
             if self.is_sought(filter, seen) {
+                holds.refuse(seen.event)?;
                 going.put(seen);
                 if !seen.held {
                     tombstones.push(tombstone(row, seen));
@@ -325,9 +394,32 @@ impl Retain {
         if going.count == 0 {
             return Ok(());
         }
-        self.tell_all(tombstones)?;
+        self.see_room(segment)?;
+        self.tell_erased(row.id, segment.number, going.count, tombstones)?;
         self.take_out(segment, &going.gone)?;
-        self.table.erased(row.id, i64::try_from(going.count).unwrap_or(i64::MAX))
+        self.table.set_gone(row.id, segment.number)
+    }
+
+    /// Tells the tombstones of a segment that were not told when it was tried before.
+    fn tell_erased(
+        &self,
+        id: i64,
+        segment: u64,
+        count: u64,
+        mut tombstones: Vec<RetainAct>,
+    ) -> Result<(), RetainError> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let mut told = self.table.to_erase(id, segment, count)?;
+        let before = usize::try_from(told).unwrap_or_default().min(tombstones.len());
+        tombstones.drain(..before);
+        while !tombstones.is_empty() {
+            let later = tombstones.split_off(tombstones.len().min(AT_ONCE));
+            told += i64::try_from(tombstones.len()).unwrap_or(i64::MAX);
+            self.tell_all(tombstones)?;
+            self.table.set_told(id, segment, told)?;
+            tombstones = later;
+        }
+        Ok(())
     }
 
     /// Of the collector's own events only searches: see the module.
@@ -343,29 +435,31 @@ impl Retain {
         // So that what came a moment ago is found, and can be written anew.
         self.log.close_segment()?;
         let holds = Holds::of(&self.table.holds()?)?;
-        let mut found = Found::default();
+        let (mut found, mut live) = (Found::default(), HashMap::new());
         for segment in self.log.closed_segments() {
             self.go_on()?;
-            let before = found.preview.matched;
+            let mut here = Going::default();
             each_event(&segment.path, &mut |seen| {
                 if self.is_sought(filter, seen) {
-                    found.preview.matched += 1;
+                    here.put(seen);
                     found.preview.take(seen, &holds);
                 }
                 Ok(())
             })?;
-            if found.preview.matched > before {
+            if here.count > 0 {
+                found.preview.matched += here.count;
+                live.insert(segment.number, here);
                 found.segments.push(segment);
             }
         }
-        let in_archive = self.count_in_archive(&mut |seen| {
-            let sought = self.is_sought(filter, seen);
-            if sought {
+        found.preview.archived = self.count_in_archive(&mut |seen| {
+            let is_live = live.get(&seen.at.segment).is_some_and(|going| going.has(seen));
+            let counts = !is_live && self.is_sought(filter, seen);
+            if counts {
                 found.preview.take(seen, &holds);
             }
-            sought
+            counts
         })?;
-        found.preview.archived = in_archive;
         Ok(found)
     }
 
@@ -438,8 +532,10 @@ impl Preview {
     }
 }
 
-fn held(names: &[String]) -> String {
-    format!("on hold by {}; let the hold go first", names.join(", "))
+fn does_not_wait(id: i64) -> RetainError {
+    RetainError::Conflict(format!(
+        "erasure {id} does not wait for approval; `erase list` shows all"
+    ))
 }
 
 fn tombstone(row: &ErasureRow, seen: &Seen<'_>) -> RetainAct {

@@ -54,6 +54,14 @@ impl Holds {
     }
 }
 
+impl Holds {
+    /// # Errors
+    /// A hold holds this event.
+    pub(super) fn refuse(&self, event: &[u8]) -> Result<(), RetainError> {
+        self.holding(event).map_or(Ok(()), |name| Err(RetainError::Held(name.to_owned())))
+    }
+}
+
 /// Is the event what the filter seeks?
 pub(super) fn holds(filter: &Filter, view: &EventView<'_>, findable: &Findable) -> bool {
     filter.from.is_none_or(|from| view.time >= from)
@@ -113,7 +121,11 @@ impl Retain {
             released: None,
             released_by: None,
         };
-        row.id = self.table.add_hold(&row)?;
+        // A segment that is losing events is waited for: what is answered holds.
+        row.id = {
+            let _deciding = self.deciding.take();
+            self.table.add_hold(&row)?
+        };
         let message = format!("{by} put events on hold: {}.", row.name);
         let mut act = RetainAct::new("hold.create", "create", message).by(by);
         act.target = ("hold", row.id.to_string());
@@ -127,7 +139,11 @@ impl Retain {
     /// # Errors
     /// There is none of this number that holds, or the database.
     pub fn release(&self, id: i64, by: &str, reason: &str) -> Result<(), RetainError> {
-        if !self.table.release(id, by, self.clock.now())? {
+        let held = {
+            let _deciding = self.deciding.take();
+            self.table.release(id, by, self.clock.now())?
+        };
+        if !held {
             return Err(RetainError::NotFound("there is no active hold of this number"));
         }
         let message = format!("{by} let hold {id} go.");

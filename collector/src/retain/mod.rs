@@ -14,8 +14,13 @@
 //! the next start goes on with the dirty ones.
 //!
 //! # Holds win
-//! Holds are read before each segment; what an active hold matches stays, and an erasure that
-//! would touch it is refused whole.
+//! What an active hold matches stays, and an erasure that would touch it is refused. From reading the
+//! holds until a segment has lost its events nobody can make a hold or let one go: a hold that was
+//! answered holds, at the latest from the next segment on. An erasure that is under way then ends there, and its
+//! receipt says how many events had gone before.
+//!
+//! # Failures
+//! What fails with one segment or one erasure is logged and tried again in a minute; the others go on.
 
 mod api;
 mod archive;
@@ -29,6 +34,8 @@ mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tries;
+mod turn;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +60,7 @@ use crate::own::{Act, Acts, RetainAct};
 use crate::store::StoreError;
 use crate::store::evidence::{EvidenceLog, Segment, Step};
 use table::Table;
+use turn::Turn;
 
 /// A reason or a name is one sentence.
 const MAX_TEXT_BYTES: usize = 1_000;
@@ -77,6 +85,20 @@ pub struct Given<'a> {
 
 /// Stops a rewriting at a step, in tests.
 type OnStep = Arc<dyn Fn(Step) -> std::io::Result<()> + Send + Sync>;
+/// How many bytes are free where a file stands.
+type Free = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
+
+/// What tests put something else in the place of.
+struct Hooks {
+    on_step: OnStep,
+    free: Free,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { on_step: Arc::new(|_| Ok(())), free: Arc::new(space::free_at) }
+    }
+}
 
 /// See the module.
 pub struct Retain {
@@ -92,8 +114,11 @@ pub struct Retain {
     table: Table,
     /// One thing after the other.
     working: Mutex<()>,
+    /// Had from reading the holds until a segment has lost what they do not keep, and while a hold
+    /// is made or let go. Whoever has both locks took `working` first.
+    deciding: Turn,
     stopping: AtomicBool,
-    on_step: OnStep,
+    hooks: Hooks,
 }
 
 impl std::fmt::Debug for Retain {
@@ -141,6 +166,9 @@ pub enum RetainError {
     /// It cannot be done as things stand.
     #[error("{0}")]
     Conflict(String),
+    /// A hold keeps some of the events.
+    #[error("on hold by {0}; let the hold go first")]
+    Held(String),
     /// A copy is not what was written.
     #[error("{path}: its SHA-256 is {found}, the manifest says {expected}; it is not used")]
     Checksum {
@@ -151,6 +179,12 @@ pub enum RetainError {
         /// As it was.
         expected: String,
     },
+    /// What was done did not become an event.
+    #[error(
+        "the collector's own stream did not take the record of what was done (its queue is full, or it \
+         cannot be written)"
+    )]
+    NotTold,
     /// The collector is stopping; it goes on at the next start.
     #[error("the collector is stopping; this goes on at its next start")]
     Stopping,
@@ -175,10 +209,10 @@ impl Retain {
     /// # Errors
     /// The database cannot be opened.
     pub fn open(given: Given<'_>) -> Result<Arc<Self>, RetainError> {
-        Self::open_with(given, Arc::new(|_| Ok(()))).map(Arc::new)
+        Self::open_with(given, Hooks::default()).map(Arc::new)
     }
 
-    fn open_with(given: Given<'_>, on_step: OnStep) -> Result<Self, RetainError> {
+    fn open_with(given: Given<'_>, hooks: Hooks) -> Result<Self, RetainError> {
         Ok(Self {
             data_dir: given.data_dir.to_owned(),
             log: given.log,
@@ -191,8 +225,9 @@ impl Retain {
             space: given.config.space,
             table: Table::open(given.data_dir)?,
             working: Mutex::new(()),
+            deciding: Turn::default(),
             stopping: AtomicBool::new(false),
-            on_step,
+            hooks,
         })
     }
 
@@ -225,7 +260,9 @@ impl Retain {
                 .map(|act| own.record_durably(Act::Retained(Box::new(act))))
                 .collect();
             for durable in told {
-                durable.blocking_recv().map_err(|_| RetainError::Stopping)?;
+                // A sender that is gone has dropped the act.
+                let dropped = |_| self.go_on().err().unwrap_or(RetainError::NotTold);
+                durable.blocking_recv().map_err(dropped)?;
             }
         }
         Ok(())
@@ -239,7 +276,7 @@ impl Retain {
         gone: &crate::store::evidence::Gone,
     ) -> Result<(), RetainError> {
         self.table.set_dirty(segment.number)?;
-        Ok(self.log.make_sparse(segment, gone, &*self.on_step)?)
+        Ok(self.log.make_sparse(segment, gone, &*self.hooks.on_step)?)
     }
 
     /// Makes anew what is derived from segments that have lost events.

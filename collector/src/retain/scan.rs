@@ -64,6 +64,10 @@ pub(super) struct Going {
 }
 
 impl Going {
+    pub(super) fn has(&self, seen: &Seen<'_>) -> bool {
+        self.gone.get(&seen.at.offset).is_some_and(|indices| indices.contains(&seen.index))
+    }
+
     pub(super) fn put(&mut self, seen: &Seen<'_>) {
         self.count += 1;
         let gone: &mut BTreeMap<_, std::collections::BTreeSet<u32>> = &mut self.gone;

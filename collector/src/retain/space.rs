@@ -4,27 +4,57 @@
 //! the archive leaves the log until there is room again: archived earlier rather than stopped.
 //! Events on hold stay. Below `space.stop_below` blocks of agents are refused with 503 and
 //! Retry-After, and kept by the agents: the last bytes are for the database, the log's tiles and
-//! segments that are written anew.
+//! segments that are written anew. That look waits for nothing: neither for segments that are being
+//! written nor for an archive that cannot be had.
+
+use std::path::Path;
 
 use custody_config::ByteSize;
 
 use super::holds::Holds;
 use super::scan::{Going, each_event};
+use super::table::EMPTY;
+use super::tries::Tries;
 use super::{Retain, RetainError, io};
 use crate::own::RetainAct;
+use crate::store::evidence::Segment;
+
+/// Bytes that are free where this stands.
+pub(super) fn free_at(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
 
 impl Retain {
     fn free(&self) -> Result<ByteSize, RetainError> {
-        let stat = rustix::fs::statvfs(&self.data_dir)
-            .map_err(|error| io(&self.data_dir)(error.into()))?;
-        Ok(ByteSize::from_bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        let free = (self.hooks.free)(&self.data_dir).map_err(io(&self.data_dir))?;
+        Ok(ByteSize::from_bytes(free))
+    }
+
+    /// Is there room to write this segment anew beside itself?
+    pub(super) fn see_room(&self, segment: &Segment) -> Result<(), RetainError> {
+        let (free, needed) = (self.free()?, ByteSize::from_bytes(segment.len));
+        if free >= needed {
+            return Ok(());
+        }
+        let what = format!("{needed} are needed to write it anew, {free} are free; make room");
+        let error = std::io::Error::new(std::io::ErrorKind::StorageFull, what);
+        Err(io(&segment.path)(error))
     }
 
     /// Looks at the free space and does what it asks for.
     pub(super) fn look_at_space(&self) -> Result<(), RetainError> {
-        if self.free()? < self.space.archive_below && self.archive.is_some() {
-            self.offload()?;
+        self.hold_back_if_full()?;
+        if self.archive.is_none() || self.free()? >= self.space.archive_below {
+            return Ok(());
         }
+        let offloaded = self.offload();
+        self.hold_back_if_full()?;
+        offloaded
+    }
+
+    /// Refuses blocks while the disk is nearly full. Waits for nothing.
+    pub(super) fn hold_back_if_full(&self) -> Result<(), RetainError> {
         let free = self.free()?;
         let reason = (free < self.space.stop_below).then(|| {
             format!(
@@ -40,34 +70,48 @@ impl Retain {
     fn offload(&self) -> Result<(), RetainError> {
         let _one = self.work();
         let (policy, restored) = (self.policy.digest(), self.table.restored()?);
+        let mut tries = Tries::new("the free space");
         let (mut segments, mut events) = (0, 0);
         for segment in self.log.closed_segments() {
             self.go_on()?;
             if self.free()? >= self.space.archive_below {
                 break;
             }
-            let empty = self.table.due(segment.number, &policy)? == Some(i64::MAX);
+            let empty = self.table.due(segment.number, &policy)? == Some(EMPTY);
             if empty || restored.contains(&segment.number) {
                 continue;
             }
-            self.archive_segment(&segment)?;
-            let holds = Holds::of(&self.table.holds()?)?;
-            let mut going = Going::default();
-            each_event(&segment.path, &mut |seen| {
-                if holds.holding(seen.event).is_none() {
-                    going.put(seen);
-                }
-                Ok(())
-            })?;
-            if going.count > 0 {
-                self.take_out(&segment, &going.gone)?;
-                segments += 1;
-                events += going.count;
-            }
-            self.table.set_due(segment.number, &policy, i64::MAX)?;
+            let went = tries.one(self.offload_segment(&segment, &policy))?.unwrap_or_default();
+            segments += u64::from(went > 0);
+            events += went;
             // The index of these days is the larger part of what becomes free.
-            self.clean()?;
+            tries.one(self.clean())?;
         }
+        self.tell_offloaded(segments, events)?;
+        tries.end()
+    }
+
+    /// Takes everything out of the segment that no hold keeps; gives how many events.
+    fn offload_segment(&self, segment: &Segment, policy: &str) -> Result<u64, RetainError> {
+        let _deciding = self.deciding.take();
+        self.see_archived(segment)?;
+        let holds = Holds::of(&self.table.holds()?)?;
+        let mut going = Going::default();
+        each_event(&segment.path, &mut |seen| {
+            if holds.holding(seen.event).is_none() {
+                going.put(seen);
+            }
+            Ok(())
+        })?;
+        if going.count > 0 {
+            self.take_out(segment, &going.gone)?;
+        }
+        // A hold that is let go clears this.
+        self.table.set_due(segment.number, policy, EMPTY)?;
+        Ok(going.count)
+    }
+
+    fn tell_offloaded(&self, segments: u64, events: u64) -> Result<(), RetainError> {
         if segments == 0 {
             return Ok(());
         }

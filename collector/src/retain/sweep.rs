@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::holds::Holds;
 use super::scan::{Going, each_event};
+use super::table::{EMPTY, KEPT};
+use super::tries::Tries;
 use super::{Retain, RetainError};
 use crate::own::RetainAct;
 use crate::store::evidence::Segment;
@@ -38,9 +40,10 @@ impl Retain {
     /// A segment, the index or the database; what was done until then stays done.
     pub fn sweep(&self, dry_run: bool) -> Result<Swept, RetainError> {
         let _one = self.work();
+        let mut tries = Tries::new("retention");
         if !dry_run {
-            self.clean()?;
-            self.close_old()?;
+            tries.one(self.clean())?;
+            tries.one(self.close_old())?;
         }
         let (now, policy) = (self.clock.now(), self.policy.digest());
         let restored = self.table.restored()?;
@@ -52,15 +55,15 @@ impl Retain {
             if restored.contains(&segment.number) || due.is_some_and(|due| due > now.micros()) {
                 continue;
             }
-            self.sweep_segment(&segment, now, &mut swept)?;
+            tries.one(self.sweep_segment(&segment, now, &mut swept))?;
         }
         if !dry_run {
-            self.clean()?;
+            tries.one(self.clean())?;
             if swept.expired > 0 {
                 self.tell(told(&swept))?;
             }
         }
-        Ok(swept)
+        tries.end().map(|()| swept)
     }
 
     fn sweep_segment(
@@ -70,38 +73,41 @@ impl Retain {
         swept: &mut Swept,
     ) -> Result<(), RetainError> {
         swept.read += 1;
+        let _deciding = self.deciding.take();
         let holds = Holds::of(&self.table.holds()?)?;
         let (going, due, held) = self.expired(segment, now, &holds)?;
         swept.held += held;
+        if going.count > 0 && !swept.dry_run {
+            self.see_archived(segment)?;
+            self.take_out(segment, &going.gone)?;
+            swept.rewritten += 1;
+        }
         swept.expired += going.count;
         if swept.dry_run {
             return Ok(());
         }
-        if going.count > 0 {
-            self.archive_segment(segment)?;
-            self.take_out(segment, &going.gone)?;
-            swept.rewritten += 1;
-        }
         self.table.set_due(segment.number, &self.policy.digest(), due)
     }
 
-    /// What of the segment goes now, when the next goes, and how much a hold keeps.
+    /// What of the segment goes now, when the next goes ([`KEPT`] where there is something, but no
+    /// age takes it), and how much a hold keeps.
     fn expired(
         &self,
         segment: &Segment,
         now: Timestamp,
         holds: &Holds,
     ) -> Result<(Going, i64, u64), RetainError> {
-        let (mut going, mut due, mut held) = (Going::default(), i64::MAX, 0);
+        let (mut going, mut due, mut held) = (Going::default(), EMPTY, 0);
         each_event(&segment.path, &mut |seen| {
-            let Some(until) = self.policy.until(seen.received, seen.event) else { return Ok(()) };
-            if until > now {
-                due = due.min(until.micros());
-            } else if holds.holding(seen.event).is_some() {
-                held += 1;
-                // A hold that is let go clears what was worked out.
-            } else {
-                going.put(seen);
+            match self.policy.until(seen.received, seen.event) {
+                None => due = due.min(KEPT),
+                Some(until) if until > now => due = due.min(until.micros()),
+                Some(_) if holds.holding(seen.event).is_some() => {
+                    held += 1;
+                    // A hold that is let go clears what was worked out.
+                    due = due.min(KEPT);
+                }
+                Some(_) => going.put(seen),
             }
             Ok(())
         })?;

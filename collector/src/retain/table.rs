@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::RetainError;
 use crate::access;
 
+/// When something of a segment expires next, where nothing is left in it that could go.
+pub(super) const EMPTY: i64 = i64::MAX;
+/// The same where there is something, but no age takes it: it is kept for ever, or on hold.
+pub(super) const KEPT: i64 = i64::MAX - 1;
+
 /// A hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HoldRow {
@@ -83,6 +88,13 @@ pub struct ErasureRow {
     /// What is sought, as JSON; gone when it is done.
     #[serde(skip)]
     pub what: Option<String>,
+    /// The same, for the second person to judge: while that is waited for.
+    #[serde(rename = "what", skip_serializing_if = "Option::is_none")]
+    pub judged: Option<serde_json::Value>,
+    /// Events in the log that it sought when it was asked for. None of them was on hold then.
+    pub matched: i64,
+    /// Events that were in the archive only then.
+    pub archived: i64,
     /// SHA-256 over the salt and what was sought: whoever knows both can see that it was this.
     pub what_sha256: String,
     /// The salt, 32 hex digits.
@@ -184,8 +196,8 @@ impl Table {
     pub(super) fn add_erasure(&self, row: &ErasureRow) -> Result<i64, RetainError> {
         self.with(|db| {
             db.execute(
-                "INSERT INTO erasures (status, what, what_sha256, salt, reason, asked_by, asked)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO erasures (status, what, what_sha256, salt, reason, asked_by, asked,
+                 matched, archived) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     row.status.name(),
                     row.what,
@@ -193,7 +205,9 @@ impl Table {
                     row.salt,
                     row.reason,
                     row.asked_by,
-                    row.asked
+                    row.asked,
+                    row.matched,
+                    row.archived
                 ],
             )?;
             Ok(db.last_insert_rowid())
@@ -212,12 +226,73 @@ impl Table {
         })
     }
 
-    /// Counts events that are gone from one more segment.
-    pub(super) fn erased(&self, id: i64, more: i64) -> Result<(), RetainError> {
+    /// Takes an erasure back; says whether it waited for the second person.
+    pub(super) fn withdraw(&self, id: i64, why: &str, now: Timestamp) -> Result<bool, RetainError> {
         self.with(|db| {
-            db.execute("UPDATE erasures SET erased = erased + ?2 WHERE id = ?1", [id, more])
-                .map(|_| ())
+            let changed = db.execute(
+                "UPDATE erasures SET status = 'refused', what = NULL, done = ?3, trouble = ?2
+                 WHERE id = ?1 AND status = 'asked'",
+                params![id, why, now.to_string()],
+            )?;
+            empty_journal(db).map(|_| changed > 0)
         })
+    }
+
+    /// So many events of a segment are to be erased; gives how many of them have been told already,
+    /// in their order. Where another number stood there, the segment is not what it was.
+    pub(super) fn to_erase(&self, id: i64, segment: u64, count: i64) -> Result<i64, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "INSERT INTO erasures_told (erasure, segment, count, told, gone)
+                 VALUES (?1, ?2, ?3, 0, 0)
+                 ON CONFLICT (erasure, segment) DO UPDATE SET gone = 0, count = excluded.count,
+                 told = CASE WHEN count = excluded.count THEN told ELSE 0 END",
+                params![id, number(segment), count],
+            )?;
+            db.query_row(
+                "SELECT told FROM erasures_told WHERE erasure = ?1 AND segment = ?2",
+                [id, number(segment)],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    pub(super) fn set_told(&self, id: i64, segment: u64, told: i64) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE erasures_told SET told = ?3 WHERE erasure = ?1 AND segment = ?2",
+                [id, number(segment), told],
+            )
+            .map(|_| ())
+        })
+    }
+
+    /// What of the erasure was to go from this segment is gone.
+    pub(super) fn set_gone(&self, id: i64, segment: u64) -> Result<(), RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE erasures_told SET gone = 1 WHERE erasure = ?1 AND segment = ?2",
+                [id, number(segment)],
+            )
+            .map(|_| ())
+        })
+    }
+
+    /// What was to go is gone from all segments but these, which still have it: a crash may have
+    /// come between the segment and the word of it.
+    pub(super) fn set_gone_but(&self, id: i64, still: &[u64]) -> Result<(), RetainError> {
+        let open: Vec<i64> = self.with(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT segment FROM erasures_told WHERE erasure = ?1 AND gone = 0",
+            )?;
+            select.query_map([id], |row| row.get(0))?.collect()
+        })?;
+        for segment in open.into_iter().filter_map(|segment| u64::try_from(segment).ok()) {
+            if !still.contains(&segment) {
+                self.set_gone(id, segment)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn trouble(&self, id: i64, what: &str) -> Result<(), RetainError> {
@@ -235,8 +310,7 @@ impl Table {
                  trouble = CASE WHEN ?2 = 'done' THEN NULL ELSE trouble END WHERE id = ?1",
                 params![id, status.name(), now.to_string()],
             )?;
-            // The words must not stay in the write-ahead log either.
-            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            empty_journal(db).map(drop)
         })
     }
 
@@ -259,11 +333,7 @@ impl Table {
     /// Moves what was written into the database and empties its journal: what was overwritten must
     /// not stay there. `false` where somebody reads just then; what comes next empties it.
     pub(super) fn empty_journal(&self) -> Result<bool, RetainError> {
-        self.with(|db| {
-            let busy: i64 =
-                db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-            Ok(busy == 0)
-        })
+        self.with(empty_journal)
     }
 
     /// When something of the segment expires next, if that was worked out by this policy.
@@ -343,8 +413,16 @@ impl Table {
     }
 }
 
+/// What was erased before it was counted by segments stands in the row itself.
 const ERASURES: &str = "SELECT id, status, what, what_sha256, salt, reason, asked_by, asked,
-    approved_by, approved, done, erased, trouble FROM erasures";
+    approved_by, approved, done, erased + (SELECT coalesce(sum(count), 0) FROM erasures_told
+    WHERE erasure = id AND gone = 1), trouble, matched, archived FROM erasures";
+
+/// The words must not stay in the write-ahead log either.
+fn empty_journal(db: &Connection) -> rusqlite::Result<bool> {
+    let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(busy == 0)
+}
 
 fn number(segment: u64) -> i64 {
     i64::try_from(segment).unwrap_or(i64::MAX)
@@ -371,10 +449,13 @@ fn erasure_of(row: &Row<'_>) -> rusqlite::Result<ErasureRow> {
         let what = format!("the status of an erasure is {status:?}");
         rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, what.into())
     })?;
+    let what: Option<String> = row.get(2)?;
+    let judged = what.as_deref().filter(|_| status == Status::Asked);
     Ok(ErasureRow {
         id: row.get(0)?,
         status,
-        what: row.get(2)?,
+        judged: judged.and_then(|text| serde_json::from_str(text).ok()),
+        what,
         what_sha256: row.get(3)?,
         salt: row.get(4)?,
         reason: row.get(5)?,
@@ -385,5 +466,7 @@ fn erasure_of(row: &Row<'_>) -> rusqlite::Result<ErasureRow> {
         done: row.get(10)?,
         erased: row.get(11)?,
         trouble: row.get(12)?,
+        matched: row.get(13)?,
+        archived: row.get(14)?,
     })
 }

@@ -1,7 +1,9 @@
 //! What must go is gone from the disk, what must stay stays, and everything verifies: over classes,
 //! holds, erasures, archives, backups, and a stop at every step.
 
+mod failures;
 mod hazards;
+mod people;
 mod world;
 
 use std::collections::BTreeMap;

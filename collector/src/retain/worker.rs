@@ -1,5 +1,6 @@
 //! The thread on which everything runs that changes segments: at start, then daily; erasures as soon
-//! as they are approved; a look at the free space every few seconds.
+//! as they are approved; room is made as soon as it is needed. A second thread looks at the free
+//! space every few seconds, whatever the first one is at, and has blocks refused in time.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,7 +21,9 @@ const AGAIN: Duration = Duration::from_secs(60);
 pub struct Worker {
     retain: Arc<Retain>,
     wake: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped, it ends the look at the free space.
+    watching: Option<Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -41,20 +44,23 @@ impl Wake {
 }
 
 impl Worker {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     /// No thread can be had.
     pub fn start(retain: Arc<Retain>) -> std::io::Result<(Self, Wake)> {
         let (wake, told) = bounded(1);
-        let shared = Arc::clone(&retain);
-        let thread = std::thread::Builder::new()
-            .name("retain".to_owned())
-            .spawn(move || run(&shared, &told))?;
-        Ok((Self { retain, wake: Some(wake.clone()), thread: Some(thread) }, Wake(wake)))
+        let (watching, ended) = bounded(1);
+        let (shared, watched) = (Arc::clone(&retain), Arc::clone(&retain));
+        let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        // Without the other one it ends by itself: nobody has its sender.
+        let watcher = named("retain-space").spawn(move || watch(&watched, &ended))?;
+        let runner = named("retain").spawn(move || run(&shared, &told))?;
+        let (watching, threads) = (Some(watching), vec![runner, watcher]);
+        Ok((Self { retain, wake: Some(wake.clone()), watching, threads }, Wake(wake)))
     }
 
-    /// Ends the thread. Blocks.
+    /// Ends the threads. Blocks.
     pub fn stop(mut self) {
         self.end();
     }
@@ -64,10 +70,11 @@ impl Worker {
         if let Some(wake) = self.wake.take() {
             let _told = wake.try_send(());
         }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the thread of retention ended with a panic");
+        drop(self.watching.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of retention ended with a panic");
+            }
         }
     }
 }
@@ -78,9 +85,18 @@ impl Drop for Worker {
     }
 }
 
+/// Looks at the free space until the sender is gone.
+fn watch(retain: &Retain, ended: &Receiver<()>) {
+    let mut wait = Duration::ZERO;
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
+        said("the free space", retain.hold_back_if_full());
+        wait = LOOK_EVERY;
+    }
+}
+
 fn run(retain: &Retain, told: &Receiver<()>) {
     let mut next_sweep = retain.clock.monotonic();
-    let mut next_erasures = next_sweep;
+    let (mut next_erasures, mut next_room) = (next_sweep, next_sweep);
     let mut wait = Duration::ZERO;
     loop {
         let woken = match told.recv_timeout(wait) {
@@ -93,14 +109,16 @@ fn run(retain: &Retain, told: &Receiver<()>) {
         }
         wait = LOOK_EVERY;
         let now = retain.clock.monotonic();
-        said("the free space", retain.look_at_space());
+        if now >= next_room && !said("room on the disk", retain.look_at_space()) {
+            next_room = now + AGAIN;
+        }
         if woken || now >= next_erasures {
             let good = said("erasures", retain.erase_approved());
             next_erasures = now + if good { SWEEP_EVERY } else { AGAIN };
         }
         if now >= next_sweep {
-            let good =
-                said("the archive", retain.archive_due()) && said("retention", retain.sweep(false));
+            let archived = said("the archive", retain.archive_due());
+            let good = said("retention", retain.sweep(false)) && archived;
             next_sweep = now + if good { SWEEP_EVERY } else { AGAIN };
         }
     }

@@ -13,7 +13,7 @@ use custody_evidence::bundle::{BundleWriter, Manifest, Place, Scope};
 use custody_evidence::tlog::{FileTiles, Kind, Prover, TILE_WIDTH, Tile, TileRead, bundle_entries};
 use tempfile::TempDir;
 
-use super::super::{Given, NewErasure, OnStep, Retain};
+use super::super::{Given, Hooks, NewErasure, OnStep, Retain};
 use crate::access::Access;
 use crate::index::{
     EmbeddedStore, EventStore, Hit, IndexOptions, Indexer, RunnerHandle, SearchRequest,
@@ -99,6 +99,15 @@ pub(super) fn subject(key: &str, value: &str) -> NewErasure {
     }
 }
 
+/// Waits until this holds.
+pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
+    let clock = SystemClock::new();
+    while !holds() {
+        assert!(clock.monotonic() < Duration::from_secs(120), "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// See the module.
 pub(super) struct World {
     dir: TempDir,
@@ -153,6 +162,10 @@ impl World {
 
     pub(super) fn open_with(&self, on_step: OnStep) -> Open {
         open_in(self.path(), &self.yaml, &self.clock, on_step)
+    }
+
+    pub(super) fn open_hooked(&self, hooks: Hooks) -> Open {
+        open_hooked_in(self.path(), &self.yaml, &self.clock, hooks)
     }
 
     /// A part of the index that was set aside, as after damage.
@@ -212,6 +225,10 @@ fn in_segment(path: &Path, word: &str) -> bool {
 }
 
 pub(super) fn open_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, on_step: OnStep) -> Open {
+    open_hooked_in(dir, yaml, clock, Hooks { on_step, ..Hooks::default() })
+}
+
+fn open_hooked_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, hooks: Hooks) -> Open {
     let clock: Arc<dyn Clock> = Arc::<Moved>::clone(clock);
     let overrides = CollectorOverrides::default();
     let config = CollectorConfig::from_text(Path::new("c.yaml"), yaml, &overrides, &Env::default());
@@ -251,7 +268,7 @@ pub(super) fn open_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, on_step: OnSte
         acts: Some(acts.clone()),
         own: agent,
     };
-    let retain = Arc::new(Retain::open_with(given, on_step).unwrap());
+    let retain = Arc::new(Retain::open_with(given, hooks).unwrap());
     let runner = Some(indexer.start().unwrap());
     Open { retain, log, store, stream, acts, own: Some(own), runner }
 }
@@ -361,11 +378,39 @@ impl Open {
         (out.finish().unwrap(), note)
     }
 
+    /// Ends the collector's own stream, if it has not ended yet.
+    pub(super) fn end_own(&mut self) {
+        if let Some(own) = self.own.take() {
+            own.close();
+        }
+    }
+
+    /// Two closed segments of a thousand events each.
+    pub(super) fn store_two_segments(&mut self) {
+        for first in [0, 1_000] {
+            self.store((first..first + 1_000).map(event));
+            self.log.close_segment().unwrap();
+        }
+        self.wait_indexed();
+    }
+
+    /// An erasure of the victim's events that two people have agreed on; gives its number.
+    pub(super) fn agree_to_erase(&self) -> i64 {
+        let new = subject("actor.name", &format!("{VICTIM}@example.org"));
+        let (row, _) = self.retain.ask(&new, "anna").unwrap();
+        self.retain.approve(row.id, &super::person("bert")).unwrap();
+        row.id
+    }
+
+    /// Events of the victim that can be found.
+    pub(super) fn victims(&self) -> u64 {
+        self.count(&format!("action:contact.view actor:{VICTIM}@example.org"))
+    }
+
     /// Ends everything in order.
     pub(super) fn close(mut self) {
-        let own = self.own.take().unwrap();
+        self.end_own();
         drop(self.acts);
-        own.close();
         self.runner.take().unwrap().stop();
         self.log.close();
     }

@@ -51,7 +51,9 @@ pub(crate) use held::DecideError;
 pub(crate) use ledger::{Ledger, Standing, StreamName};
 
 pub use recover::Cut;
-pub(crate) use rewrite::{Gone, Step, begun_of, make_sparse, read_segment};
+pub(crate) use rewrite::{
+    Gone, Step, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, read_segment,
+};
 pub(crate) use submit::{Checked, Outcome};
 
 use super::{BlockSource, LogCursor, StoreError, StoredBlock};

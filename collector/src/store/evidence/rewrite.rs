@@ -87,15 +87,9 @@ pub(crate) fn make_sparse(
 /// # Errors
 /// It is no copy of this segment, or a file cannot be read or written.
 pub(super) fn put_back(path: &Path, copy: &Path) -> Result<(), StoreError> {
+    check_copy(path, copy)?;
     let live = Old::open(path)?;
-    let header = read_header(copy, &File::open(copy).map_err(|e| io_error(copy, e))?)?;
     let len = std::fs::metadata(copy).map_err(|e| io_error(copy, e))?.len();
-    let copied = Segment { number: live.segment.number, path: copy.to_owned(), len };
-    if header.map(|header| header.number) != Some(live.segment.number)
-        || end_of(&copied)? != live.end
-    {
-        return Err(damaged(copy, 0, "it is no copy of this segment; nothing has been changed"));
-    }
     let temporary = path.with_extension("seg.new");
     let failed = |e| io_error(&temporary, e);
     std::fs::copy(copy, &temporary).map_err(failed)?;
@@ -112,11 +106,62 @@ pub(super) fn put_back(path: &Path, copy: &Path) -> Result<(), StoreError> {
 
 /// When the segment was begun.
 pub(crate) fn begun_of(segment: &Segment) -> Result<Timestamp, StoreError> {
-    let path = &segment.path;
+    header_of(&segment.path).map(|(header, _)| header.begun)
+}
+
+/// How often the segment at `path` was written anew.
+pub(crate) fn generation_of(path: &Path) -> Result<u32, StoreError> {
+    let (header, _) = header_of(path)?;
+    Ok(header.rewritten.map_or(0, |rewritten| rewritten.generation))
+}
+
+/// Is `copy` a copy of the closed segment at `path`, of whatever time?
+///
+/// # Errors
+/// It is not, or a file cannot be read.
+pub(crate) fn check_copy(path: &Path, copy: &Path) -> Result<(), StoreError> {
+    let closed = |path: &Path| -> Result<_, StoreError> {
+        let (header, len) = header_of(path)?;
+        let segment = Segment { number: header.number, path: path.to_owned(), len };
+        Ok((header.number, end_of(&segment)?))
+    };
+    if closed(path)? == closed(copy)? {
+        return Ok(());
+    }
+    Err(damaged(copy, 0, "it is no copy of this segment; nothing has been changed"))
+}
+
+/// Was the segment at `path` written anew, to its end, for the time of this number (`None`: for any
+/// time), and does every block of it verify?
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn is_rewritten_whole(path: &Path, generation: Option<u32>) -> Result<bool, StoreError> {
+    let whole = || -> Result<bool, StoreError> {
+        let (header, len) = header_of(path)?;
+        let Some(rewritten) = header.rewritten else { return Ok(false) };
+        if rewritten.len != len || generation.is_some_and(|wanted| wanted != rewritten.generation) {
+            return Ok(false);
+        }
+        let mut whole = true;
+        read_segment(path, &mut |stored| {
+            whole = stored.block.open().is_ok();
+            Ok(whole)
+        })?;
+        Ok(whole)
+    };
+    match whole() {
+        Err(StoreError::Damaged { .. }) => Ok(false),
+        answer => answer,
+    }
+}
+
+/// The header of the segment at `path`, and its length.
+fn header_of(path: &Path) -> Result<(SegmentHeader, u64), StoreError> {
     let file = File::open(path).map_err(|e| io_error(path, e))?;
-    read_header(path, &file)?
-        .map(|header| header.begun)
-        .ok_or_else(|| damaged(path, 0, "the segment has no header"))
+    let len = file.metadata().map_err(|e| io_error(path, e))?.len();
+    let header = read_header(path, &file)?;
+    Ok((header.ok_or_else(|| damaged(path, 0, "the segment has no header"))?, len))
 }
 
 /// Gives every block of a closed segment's file, also of one outside the log; `false` ends it.
