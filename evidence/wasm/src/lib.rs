@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(judge(&changed, b"").0, 1);
         assert_eq!(judge(b"something else", b"").0, 2);
         assert_eq!(judge(BUNDLE, b"no key").0, 64);
-        let other = "00".repeat(31) + "01";
+        let other = custody_evidence::AgentKey::from_secret(&[1; 32]).public().to_hex();
         assert_ne!(
             judge(BUNDLE, b"PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW").0,
             0

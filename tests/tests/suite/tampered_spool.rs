@@ -74,7 +74,8 @@ fn a_changed_block_is_refused_set_aside_and_told_and_every_line_still_comes_once
     let _idle = agent.wait_idle();
     query::wait_for_line(&collector, log.written() - 1, world.patience());
     let tally = collector.tally();
-    tally.expect_exactly_once(&log);
+    // What was saved is delivered before the file is read again.
+    tally.expect_once_in_any_order(&log);
     let told = tally.own("gap.record");
     let named = format!("Block {seq} in the spool is not what this agent had signed");
     let gap = told.iter().find(|gap| gap.code == "block_not_ours");

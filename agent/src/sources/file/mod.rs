@@ -84,7 +84,7 @@ const SCAN_SPACING: Duration = Duration::from_millis(10);
 const IDLE_SCAN_SHARE: u32 = 200;
 /// Time between two scans that only make sure, at most: of so many files that one takes longer than 0.3 s.
 const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two times that the source's state is shown, at least, while it only reads.
+/// Between two times that the source's state is shown, at least, while it only reads many files.
 const SHOW_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request to stop may go unnoticed while nothing happens.
 const STOP_CHECK: Duration = Duration::from_millis(200);
@@ -309,7 +309,9 @@ fn follow(
         shown.is_stale |= progress != Progress::default();
         if shown.is_stale && now >= shown.at {
             publish(tailer, watch, state);
-            shown = Shown { at: now.saturating_add(SHOW_PAUSE), is_stale: false };
+            // A reader that then waits for room stays as it was shown: of few files, as they are.
+            let pause = if tailer.is_small() { Duration::ZERO } else { SHOW_PAUSE };
+            shown = Shown { at: now.saturating_add(pause), is_stale: false };
         }
         if progress.rescan {
             scans.hurry();

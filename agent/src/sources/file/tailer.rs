@@ -21,6 +21,8 @@ use crate::sources::{
     Stopped, TAIL_BYTES,
 };
 
+/// So few files that their state is shown after every round.
+const FEW_FILES: usize = 64;
 /// Scans that look for a vanished content before it is given up.
 pub(crate) const SEARCH_SCANS: u32 = 3;
 /// Scans that wait for a compressed copy that is not whole yet.
@@ -247,6 +249,11 @@ impl Tailer {
             trouble: self.troubles.values().next().cloned(),
             sizes: self.readers.values().filter_map(Reader::seen_size).collect(),
         }
+    }
+
+    /// Are the files so few that their state can be shown after every round?
+    pub(crate) fn is_small(&self) -> bool {
+        self.readers.len() <= FEW_FILES
     }
 
     /// Directories to be watched, as the last scan found them.
