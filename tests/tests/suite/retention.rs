@@ -2,7 +2,7 @@
 //! the end they are gone from the disk, everything else is there once, and it all verifies. Then a
 //! backup of the running collector is restored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use custody_evidence::verify::{Trust, verify_dir};
 use custody_tests::evidence::is_on_disk;
@@ -82,6 +82,16 @@ fn erased_lines_are_gone_and_no_other_though_the_collector_is_killed_meanwhile()
         (receipts.len() >= asked.len()).then_some(())
     });
 
+    // A backup is of the moment of the log's checkpoint, which follows what is durable within a second.
+    let checkpoint = collector.data_dir.join("tlog/checkpoint");
+    let mut last = (Vec::new(), Instant::now());
+    until("the checkpoint names everything", world.patience(), || {
+        let now = std::fs::read(&checkpoint).unwrap();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_millis(2_500)).then_some(())
+    });
     // A backup of the running collector, and what is made of it.
     let backup = world.path("backup");
     let data_dir = collector.data_dir.to_str().unwrap().to_owned();
