@@ -377,7 +377,7 @@ impl Matcher {
             which: usize::from(bytes.len() != view.facts.record.len()),
             many: view.packs.len() > FEW,
         };
-        self.mark(&view.facts, work);
+        self.mark(&view.facts, list.count, work);
         for (at, word) in list.bits.iter().enumerate() {
             let mut left = word & work.marks[at];
             while left != 0 {
@@ -392,13 +392,16 @@ impl Matcher {
         None
     }
 
-    /// Marks the entries that need no field, and those whose rarest field is there.
-    fn mark(&self, facts: &Facts<'_>, work: &mut Work) {
+    /// Marks the entries that need no field, and those whose rarest field is there; all of them, where they are fewer than
+    /// the fields and asking each is less to do.
+    fn mark(&self, facts: &Facts<'_>, entries: usize, work: &mut Work) {
         work.marks.clear();
-        work.marks.extend_from_slice(&self.free);
-        if self.keyed.entries.is_empty() {
+        let filled = facts.json.map_or(0, |(tape, _)| tape.filled().len());
+        if self.keyed.entries.is_empty() || entries <= filled {
+            work.marks.resize(self.free.len(), u64::MAX);
             return;
         }
+        work.marks.extend_from_slice(&self.free);
         let Some((tape, _)) = facts.json else { return };
         for slot in tape.filled() {
             for number in self.keyed.entries(*slot) {

@@ -13,8 +13,8 @@
 //! - `power-cut`: cuts the power under the spool and the evidence log, many times.
 //!
 //! The programs are driven from outside, as their users drive them: command lines, HTTP, the
-//! admin socket. Nothing here links the agent or the collector but `papers` (a feature, for `dist`
-//! alone); `score-corpus` links the parsers, `bench journal` the reader of journals.
+//! admin socket. Nothing here links the agent or the collector but the example `papers`, which
+//! `dist` runs; `score-corpus` links the parsers, `bench journal` the reader of journals.
 
 mod agent;
 mod bench;
@@ -59,9 +59,6 @@ enum Command {
     Ci(ci::Args),
     /// Make the packages, the archive, the bill of materials and the checksums.
     Dist(dist::Args),
-    /// Make manual pages and completions (`dist` does).
-    #[cfg(feature = "papers")]
-    Papers(dist::papers::Args),
     /// Make packages and try them on a booted system: install, kill, hang, reload, reboot, upgrade, purge (Linux, root).
     Booted(booted::Args),
     /// Thousands of requests made from the OpenAPI description, by schemathesis (Python).
@@ -86,8 +83,6 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
-        #[cfg(feature = "papers")]
-        Command::Papers(args) => dist::papers::run(&args),
         Command::Booted(args) => booted::run(&args),
         Command::FuzzApi(args) => fuzz_api::run(&args),
         Command::Bench(command) => bench::run(&command),

@@ -46,21 +46,45 @@ pub(crate) fn cargo() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// A folder with programs that were built before: they are used instead of building any.
-const BUILT: &str = "CUSTODY_PROGRAMS";
+/// A folder with programs that were built before (examples in its folder `examples`): they are used instead of
+/// building any.
+pub(crate) fn built_before() -> Option<PathBuf> {
+    std::env::var_os("CUSTODY_PROGRAMS").map(PathBuf::from)
+}
 
 /// Builds both programs and copies them into `folder`.
 pub(crate) fn build(profile: Profile, folder: &Path) -> anyhow::Result<Programs> {
-    if let Some(built) = std::env::var_os(BUILT) {
-        let copied = |name: &str| copy(&Path::new(&built).join(name), &folder.join(name));
+    if let Some(built) = built_before() {
+        let copied = |name: &str| copy(&built.join(name), &folder.join(name));
         return Ok(Programs {
             agent: copied("custody-agent")?,
             collector: copied("custody-collector")?,
         });
     }
+    let text = built(profile, &["-p", "custody-agent", "-p", "custody-collector", "--bins"])?;
+    Ok(Programs {
+        agent: take(&text, "custody-agent", folder)?,
+        collector: take(&text, "custody-collector", folder)?,
+    })
+}
+
+/// Builds an example of a package and copies it into `folder`.
+pub(crate) fn build_example(
+    profile: Profile,
+    package: &str,
+    name: &str,
+    folder: &Path,
+) -> anyhow::Result<PathBuf> {
+    if let Some(built) = built_before().filter(|_| profile == Profile::Dev) {
+        return copy(&built.join("examples").join(name), &folder.join(name));
+    }
+    take(&built(profile, &["-p", package, "--example", name])?, name, folder)
+}
+
+/// Builds what the words name; gives cargo's messages.
+fn built(profile: Profile, what: &[&str]) -> anyhow::Result<String> {
     let mut command = cargo()?;
-    command.args(["build", "--message-format=json-render-diagnostics"]);
-    command.args(["-p", "custody-agent", "-p", "custody-collector", "--bins"]);
+    command.args(["build", "--message-format=json-render-diagnostics"]).args(what);
     if profile == Profile::Release {
         command.arg("--release");
     }
@@ -68,11 +92,7 @@ pub(crate) fn build(profile: Profile, folder: &Path) -> anyhow::Result<Programs>
     if !output.status.success() {
         bail!("cargo build failed");
     }
-    let text = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    Ok(Programs {
-        agent: take(&text, "custody-agent", folder)?,
-        collector: take(&text, "custody-collector", folder)?,
-    })
+    String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")
 }
 
 pub(crate) fn take(messages: &str, name: &str, folder: &Path) -> anyhow::Result<PathBuf> {

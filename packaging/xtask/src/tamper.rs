@@ -38,13 +38,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut tried: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for (package, test, filter) in [
-        ("custody-evidence", ["--test", "it"].as_slice(), &["tamper", "wire"][..]),
-        ("custody-collector", &["--lib"], &["no_changed_block_is_taken"]),
-        ("custody-agent", &["--test", "tamper"], &[]),
+    for (what, test, filter) in [
+        ("bundles, directories, spools", ["--test", "it"].as_slice(), &["tamper", "wire"][..]),
+        ("blocks that a collector is sent", &["--lib"], &["no_changed_block_is_taken"]),
+        ("answers that an agent is given", &["--test", "tamper"], &[]),
     ] {
-        say(&format!("{package} …"));
-        for (at, count) in tests(args, package, test, filter)? {
+        say(&format!("{what} …"));
+        for (at, count) in tests(args, test, filter)? {
             *tried.entry(at).or_default() += count;
         }
     }
@@ -98,9 +98,10 @@ fn row(
 
 type Counted = Vec<((String, String), u64)>;
 
-fn tests(args: &Args, package: &str, test: &[&str], filter: &[&str]) -> anyhow::Result<Counted> {
+fn tests(args: &Args, test: &[&str], filter: &[&str]) -> anyhow::Result<Counted> {
     let mut command = shell::cargo()?;
-    command.args(["test", "-p", package]).args(test).args(["--", "--nocapture"]).args(filter);
+    // The whole workspace, as all tests are built: for one package alone cargo would build the libraries once more.
+    command.args(["test", "--workspace"]).args(test).args(["--", "--nocapture"]).args(filter);
     if !args.short {
         command.env("CUSTODY_LONG", "1");
     }
@@ -111,7 +112,7 @@ fn tests(args: &Args, package: &str, test: &[&str], filter: &[&str]) -> anyhow::
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
     said.push_str(&String::from_utf8_lossy(&output.stderr));
     if !output.status.success() {
-        bail!("the tests of {package} failed:\n{said}");
+        bail!("a test failed:\n{said}");
     }
     let mut counted = Vec::new();
     for line in said.lines() {

@@ -6,7 +6,8 @@
 //! ```
 //! - `speed ROUNDS`: a row of JSON for each kind of line and way of reading it: nanoseconds of processor time a line, the
 //!   best of the rounds. Yardsticks take their turn with the parser, so that a busy machine is as hard on them.
-//! - `count FILE`: for callgrind: [`counted`] is what is to be counted. The file names packs and gives records.
+//! - `count FILE`: for callgrind, which `cargo xtask bench packs` runs it under: [`counted`] is what it counts. The file
+//!   names packs and gives records.
 //! - `loop KIND one|all masked|open LINES`: one way by itself, for a profiler.
 //!
 //! The parser keeps the raw line and writes canonical JSON, as an agent does, on one thread.

@@ -10,6 +10,7 @@ mod journal;
 mod latency;
 pub(crate) mod load;
 mod packs;
+mod parse;
 mod queries;
 mod sheet;
 mod webhook;
@@ -33,9 +34,8 @@ pub(crate) enum Command {
     Export(export::Args),
     /// Instructions per record of rule packs (valgrind).
     Packs(packs::Args),
-    /// What `packs` counts.
-    #[command(hide = true)]
-    PackReading(packs::Reading),
+    /// Lines parsed and written as events, on one thread, beside what others need.
+    Parse(parse::Args),
     /// Thousands of files tailed at once, few of them written to.
     Files(files::Args),
     /// A journal of a million entries, over rotation, a vacuum, a kill and a damaged file.
@@ -77,7 +77,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
         Command::Evidence(args) => evidence::run(args),
         Command::Export(args) => export::run(args),
         Command::Packs(args) => packs::run(args),
-        Command::PackReading(args) => packs::read(args),
+        Command::Parse(args) => parse::run(args),
         Command::Files(args) => files::run(args),
         Command::Journal(args) => journal::run(args),
         Command::Webhook(args) => webhook::run(args),

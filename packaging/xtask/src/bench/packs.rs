@@ -1,130 +1,183 @@
 //! `cargo xtask bench packs`: instructions per record of each pack, counted by callgrind.
 //!
 //! Instructions do not depend on what else the machine does, so one run is enough and 5 % mean something. A pack
-//! reads the records of its own tests, over and over; a second run reads them more often, and the difference is the
-//! cost of reading alone, without loading the pack. Figures of the same build profile are compared with those in
-//! `packs.json`; `--save` writes them there. Where valgrind is not installed, nothing is measured, and that is said.
+//! reads the records of its own tests, after it has read them twice: what is made when it is first needed is not counted,
+//! nor is SHA-256's inner loop, which processors do themselves and valgrind's does not. One run of the example `measure` of
+//! `parsers` reads them all; the instrument writes a file for each.
+//!
+//! The figures are compared with those in `packs.json` that are of the same build (`dev` as tests are built, or `release`)
+//! and the same kind of processor; `--save` writes them there. Without valgrind nothing is measured, and that is said.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use custody_event::{Offset, Timestamp};
-use custody_parsers::{Envelope, PackSet, Scratch, Select, Settings, builtin};
-use serde_json::Value;
+use custody_parsers::builtin;
+use serde_json::{Value, json};
 
+use crate::numbers::len;
 use crate::out;
+use crate::shell::{self, Profile};
 
-/// How often the records are read in the shorter run, and how much more often in the longer one.
-const FEW: u32 = 2;
-const MORE: u32 = 10;
 /// So many hundredths more are too many.
 const WORSE: u64 = 5;
-/// Those that are measured where none is named: one of each kind of decoder, and all packs at once.
-const USUAL: &[&str] = &[
-    "sshd",
-    "nginx-access",
-    "auditd",
-    "postgresql",
-    "aws-cloudtrail",
-    "generic-json",
-    "generic-logfmt",
-    "generic-text",
-    "generic-json+auto",
-    "sshd+auto",
-];
+/// What reads a pack's records with all packs at hand.
+const AUTO: &str = "+auto";
+/// Those that are read with all packs too, where none is named: one of each kind of record.
+const WITH_ALL: &[&str] = &["sshd", "nginx-access", "auditd", "aws-cloudtrail", "generic-json"];
 
 /// Arguments of `bench packs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Packs; `NAME+auto` reads the pack's records with all packs (default: one of each kind).
+    /// Packs; `NAME+auto` reads the pack's records with all packs (default: all by themselves, and some with all).
     #[arg(value_name = "PACK")]
     packs: Vec<String>,
+    /// Measure the optimised build that packages have.
+    #[arg(long)]
+    release: bool,
     /// Keep the figures as those to compare with.
     #[arg(long)]
     save: bool,
 }
 
-/// Arguments of the run that is counted.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Reading {
-    pack: String,
-    times: u32,
-}
+/// Figures of one kind of build, by pack.
+type Figures = BTreeMap<String, u64>;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
+    if !shell::installed("valgrind") {
         out::say("skipped: valgrind is not installed");
         return Ok(());
     }
-    let wanted: Vec<&str> = match args.packs.as_slice() {
-        [] => USUAL.to_vec(),
-        packs => packs.iter().map(String::as_str).collect(),
+    let wanted = match args.packs.as_slice() {
+        [] => usual(),
+        packs => packs.to_vec(),
     };
-    let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
+    let profile = if args.release { Profile::Release } else { Profile::Dev };
+    let counted = count(profile, &wanted)?;
     let mut kept = kept()?;
-    let figures = kept.entry(profile.to_owned()).or_default();
-    let mut rows = vec![
-        ["pack", "records", "instructions a record", "before", "change"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    let mut worse = Vec::new();
-    for name in wanted {
-        let records = records(name.trim_end_matches("+auto"))?.len();
-        let (few, many) = (count(name, FEW)?, count(name, FEW + MORE)?);
-        let read = u64::from(MORE) * u64::try_from(records)?.max(1);
-        let now = many.saturating_sub(few) / read;
-        let before = figures.get(name).copied();
-        if before.is_some_and(|before| now * 100 > before * (100 + WORSE)) {
-            worse.push(name.to_owned());
-        }
-        let change = before.filter(|before| *before > 0).map(|before| {
-            let hundredths = i64::try_from(now * 100 / before).unwrap_or(i64::MAX) - 100;
-            format!("{hundredths:+} %")
-        });
-        let shown = before.map_or_else(|| "-".to_owned(), |before| before.to_string());
-        let change = change.unwrap_or_else(|| "-".to_owned());
-        rows.push(vec![name.to_owned(), records.to_string(), now.to_string(), shown, change]);
-        if args.save || before.is_none() {
-            figures.insert(name.to_owned(), now);
-        }
-    }
-    out::table(&rows);
+    let build = kind_of_build(profile);
+    let before = kept.entry(build.clone()).or_default();
+    let worse = compare(&counted, before);
     if args.save {
+        before.extend(counted.iter().map(|one| (one.name.clone(), one.each())));
         let text = serde_json::to_string_pretty(&kept)? + "\n";
         std::fs::write(file(), text).context("packs.json")?;
-    }
-    if !worse.is_empty() && !args.save {
-        bail!("more than {WORSE} % worse than packs.json: {}", worse.join(", "));
+    } else if before.is_empty() {
+        out::say(&format!("skipped: packs.json has no figures of `{build}` to compare with"));
+    } else if !worse.is_empty() {
+        bail!(
+            "more than {WORSE} % worse than packs.json: {} (where that is meant: `cargo xtask bench packs --save`)",
+            worse.join(", ")
+        );
     }
     Ok(())
+}
+
+fn usual() -> Vec<String> {
+    let alone = builtin().iter().map(|(name, _)| (*name).to_owned());
+    alone.chain(WITH_ALL.iter().map(|name| format!("{name}{AUTO}"))).collect()
+}
+
+/// What the figures depend on, beside the code: how it was built, and which instructions the processor has.
+fn kind_of_build(profile: Profile) -> String {
+    let build = if profile == Profile::Release { "release" } else { "dev" };
+    #[cfg(target_arch = "x86_64")]
+    let wide = if std::arch::is_x86_feature_detected!("avx2") { "+avx2" } else { "" };
+    #[cfg(not(target_arch = "x86_64"))]
+    let wide = "";
+    format!("{build}, {}{wide}", std::env::consts::ARCH)
+}
+
+/// The instructions of all records of a pack.
+struct Counted {
+    name: String,
+    records: u64,
+    instructions: u64,
+}
+
+impl Counted {
+    fn each(&self) -> u64 {
+        self.instructions / self.records.max(1)
+    }
+}
+
+/// Prints the table; gives the names of those that are worse.
+fn compare(counted: &[Counted], before: &Figures) -> Vec<String> {
+    let head = ["pack", "records", "instructions a record", "before", "change"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut worse = Vec::new();
+    for one in counted {
+        let now = one.each();
+        let last = before.get(&one.name).copied().filter(|last| *last > 0);
+        if last.is_some_and(|last| now * 100 > last * (100 + WORSE)) {
+            worse.push(one.name.clone());
+        }
+        let change = last.map(|last| {
+            let hundredths = i64::try_from(now * 100 / last).unwrap_or(i64::MAX) - 100;
+            format!("{hundredths:+} %")
+        });
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let last = or_none(last.map(|last| last.to_string()));
+        let (records, now) = (one.records.to_string(), now.to_string());
+        rows.push(vec![one.name.clone(), records, now, last, or_none(change)]);
+    }
+    out::table(&rows);
+    worse
 }
 
 fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench/packs.json")
 }
 
-/// Figures by build profile and pack.
-fn kept() -> anyhow::Result<BTreeMap<String, BTreeMap<String, u64>>> {
+/// Figures by kind of build.
+fn kept() -> anyhow::Result<BTreeMap<String, Figures>> {
     let text = std::fs::read_to_string(file()).context("packs.json")?;
     serde_json::from_str(&text).context("packs.json")
 }
 
-/// Instructions of one run of this program.
-fn count(name: &str, times: u32) -> anyhow::Result<u64> {
-    let own = std::env::current_exe()?;
+/// Runs the example under callgrind.
+fn count(profile: Profile, wanted: &[String]) -> anyhow::Result<Vec<Counted>> {
+    let folder = shell::scratch(None)?;
+    let example = shell::build_example(profile, "custody-parsers", "measure", folder.path())?;
+    let mut list = Vec::new();
+    let mut counted = Vec::new();
+    for name in wanted {
+        let pack = name.trim_end_matches(AUTO);
+        let records = records(pack)?;
+        counted.push(Counted { name: name.clone(), records: len(records.len()), instructions: 0 });
+        let packs = if pack == name { json!([pack]) } else { Value::Null };
+        list.push(json!({ "name": name, "packs": packs, "records": records }));
+    }
+    let input = folder.path().join("records.json");
+    std::fs::write(&input, serde_json::to_vec(&list)?).context("the records")?;
+    let output = folder.path().join("counted");
     let done = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(own)
-        .args(["bench", "pack-reading", name, &times.to_string()])
+        .args(["--tool=callgrind", "--dump-line=no", "--dump-after=measure::counted*"])
+        // Collecting begins where `counted` is entered, and pauses in what is called within it.
+        .args(["--toggle-collect=measure::counted*", "--toggle-collect=sha2::*::compress256*"])
+        .arg(format!("--callgrind-out-file={}", output.display()))
+        .arg(example)
+        .arg("count")
+        .arg(&input)
         .output()
         .context("valgrind")?;
-    let said = String::from_utf8_lossy(&done.stderr);
-    let collected = said.lines().find_map(|line| line.split_once("Collected :"));
-    let number = collected.and_then(|(_, number)| number.trim().parse().ok());
-    number.with_context(|| format!("callgrind counted nothing: {said}"))
+    if !done.status.success() {
+        bail!("valgrind ended with {}: {}", done.status, String::from_utf8_lossy(&done.stderr));
+    }
+    for (number, one) in counted.iter_mut().enumerate() {
+        let dump = output.with_extension((number + 1).to_string());
+        one.instructions = total(&dump)?;
+    }
+    Ok(counted)
+}
+
+/// The sum of a file of callgrind's.
+fn total(dump: &Path) -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(dump).with_context(|| dump.display().to_string())?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    let number = total.and_then(|total| total.trim().parse().ok()).filter(|number| *number > 0);
+    number.with_context(|| format!("callgrind counted nothing: {}", dump.display()))
 }
 
 /// The records of a pack's tests.
@@ -135,27 +188,4 @@ fn records(pack: &str) -> anyhow::Result<Vec<String>> {
     let rules = pack["rules"].as_array().into_iter().flatten();
     let tests = rules.flat_map(|rule| rule["tests"].as_array().into_iter().flatten());
     Ok(tests.filter_map(|test| test["record"].as_str().map(str::to_owned)).collect())
-}
-
-/// Reads the records so often: what is counted.
-pub(crate) fn read(args: &Reading) -> anyhow::Result<()> {
-    let name = args.pack.trim_end_matches("+auto");
-    let select = match args.pack.ends_with("+auto") {
-        true => Select::Auto,
-        false => Select::Names(vec![name.to_owned()]),
-    };
-    let parser = PackSet::with_builtin(&[])?.select(&select, Settings::default())?;
-    let observed = Timestamp::parse("2024-03-01T12:00:00.000000Z").context("the clock")?;
-    let envelope = Envelope { path: Some("/var/log/all.log"), ..Envelope::bare(observed) };
-    let records = records(name)?;
-    let mut scratch = Scratch::new();
-    let mut out = Vec::new();
-    for _ in 0..args.times {
-        let mut run = parser.run(&mut scratch, &envelope);
-        for record in &records {
-            out.clear();
-            run.parse(record.as_bytes(), Offset(0), None, &mut out);
-        }
-    }
-    Ok(())
 }

@@ -10,15 +10,13 @@
 //!
 //! # Steps
 //! Programs are built once, stripped into a stage that looks like a target folder, and joined there by manual pages and
-//! completions ([`papers`], made from the programs' own command definitions). The package tools only put together what
+//! completions (the example `papers`, from the programs' own command definitions). The package tools only put together what
 //! lies in the stage: no package contains anything that another does not.
 //!
 //! # The same bytes again
 //! Times in archives are the commit's (`SOURCE_DATE_EPOCH`), names are sorted, owners are root, and a release build does
 //! not know where it was built. The same toolchain on the same commit gives the same programs.
 
-#[cfg(feature = "papers")]
-pub(crate) mod papers;
 mod sbom;
 mod tarball;
 
@@ -132,47 +130,39 @@ fn fresh(path: &Path) -> anyhow::Result<PathBuf> {
 
 /// Programs, stripped, and papers.
 fn build(profile: &str, target: &Path, stage: &Path, epoch: &str) -> anyhow::Result<()> {
-    say(&format!("building the programs ({profile} profile) …"));
-    let mut command = shell::cargo()?;
-    command.args(["build", "--locked", "--bins", "--profile", profile]);
-    for product in PRODUCTS {
-        command.args(["--package", product.krate]);
-    }
-    if profile == "release" {
-        command.env("CARGO_ENCODED_RUSTFLAGS", unplaced()?);
-    } else {
-        // In the same breath, so that the libraries are built once.
-        command.args(["--package", "xtask", "--features", "xtask/papers"]);
-    }
-    done(command, "cargo build")?;
+    let built = match shell::built_before().filter(|_| profile == "dev") {
+        Some(built) => built,
+        None => {
+            say(&format!("building the programs ({profile} profile) …"));
+            compile(profile)?;
+            target.join(if profile == "dev" { "debug" } else { profile })
+        }
+    };
     std::fs::create_dir_all(stage)?;
-    let built = target.join(if profile == "dev" { "debug" } else { profile });
     for product in PRODUCTS {
         let (from, to) = (built.join(product.program), stage.join(product.program));
         std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
         shell::run("strip", &["--strip-unneeded", &to.display().to_string()])?;
     }
     say("manual pages and completions …");
-    let mut command = if profile == "release" {
-        let mut cargo = shell::cargo()?;
-        cargo.args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "xtask",
-            "--features",
-            "papers",
-            "--",
-        ]);
-        cargo
-    } else {
-        Command::new(built.join("xtask"))
-    };
-    command.args(["papers", "--out"]).arg(stage.join("papers"));
-    command.arg("--programs").arg(stage).env("SOURCE_DATE_EPOCH", epoch);
-    done(command, "cargo xtask papers")?;
+    let mut command = Command::new(built.join("examples/papers"));
+    command.arg(stage).arg(stage.join("papers")).env("SOURCE_DATE_EPOCH", epoch);
+    done(command, "papers")?;
     pressed(&stage.join("papers"))
+}
+
+/// Builds the programs, and in the same breath what makes their papers: the libraries are built once.
+fn compile(profile: &str) -> anyhow::Result<()> {
+    let mut command = shell::cargo()?;
+    command.args(["build", "--locked", "--bins", "--profile", profile]);
+    for product in PRODUCTS {
+        command.args(["--package", product.krate]);
+    }
+    command.args(["--package", "xtask", "--example", "papers"]);
+    if profile == "release" {
+        command.env("CARGO_ENCODED_RUSTFLAGS", unplaced()?);
+    }
+    done(command, "cargo build")
 }
 
 /// Packages carry manual pages pressed, without a name and a time inside.

@@ -1,36 +1,33 @@
-//! Manual pages (`man/*.1`) and completions (`bash/`, `zsh/`, `fish/`) from the programs' own command definitions.
+//! Makes the papers of packages, for `cargo xtask dist`: manual pages (`man/*.1`) and completions (`bash/`, `zsh/`, `fish/`) from the programs' own command definitions.
 //!
 //! `custody-verify` takes its few arguments without a library; its definition is read from what its `--help` prints.
+//!
+//! An example, because examples may link what the developer commands themselves do not: the agent and the collector.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::{Generator, Shell, generate};
 
-use crate::shell;
-
-/// Arguments of `papers`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Where they go.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Where `custody-verify` has been built.
-    #[arg(long, value_name = "DIR")]
-    programs: PathBuf,
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let verify = args.programs.join("custody-verify").display().to_string();
-    let help = shell::run(&verify, &["--help"])?;
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(programs), Some(out), None) = (words.next(), words.next(), words.next()) else {
+        bail!("usage: papers FOLDER_WITH_CUSTODY_VERIFY OUT");
+    };
+    let verify = programs.join("custody-verify");
+    let help = std::process::Command::new(&verify)
+        .arg("--help")
+        .output()
+        .with_context(|| verify.display().to_string())?;
+    let help = String::from_utf8(help.stdout).context("what custody-verify says")?;
     for command in [custody_agent::cli::command(), custody_collector::cli::command(), parsed(&help)]
     {
-        pages(&command, &args.out.join("man"))?;
-        complete(&command, Shell::Bash, &args.out.join("bash"), command.get_name())?;
-        complete(&command, Shell::Zsh, &args.out.join("zsh"), &format!("_{}", command.get_name()))?;
+        pages(&command, &out.join("man"))?;
+        complete(&command, Shell::Bash, &out.join("bash"), command.get_name())?;
+        complete(&command, Shell::Zsh, &out.join("zsh"), &format!("_{}", command.get_name()))?;
         let fish = format!("{}.fish", command.get_name());
-        complete(&command, Shell::Fish, &args.out.join("fish"), &fish)?;
+        complete(&command, Shell::Fish, &out.join("fish"), &fish)?;
     }
     Ok(())
 }
