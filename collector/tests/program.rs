@@ -1,5 +1,7 @@
 //! The program itself, from outside: what it says where it is called wrongly.
 
+#![allow(clippy::unwrap_used, reason = "this is test code throughout")]
+
 use std::process::{Command, Output};
 
 fn called(words: &[&str]) -> Output {

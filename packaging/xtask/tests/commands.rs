@@ -1,6 +1,8 @@
 //! Every command says what it does. That this is asked of the program, and not of its parts, also has the program built
 //! with the tests: continuous integration runs it afterwards.
 
+#![allow(clippy::unwrap_used, reason = "this is test code throughout")]
+
 use std::process::Command;
 
 #[test]
