@@ -17,7 +17,7 @@ fn what_is_not_understood_is_named_and_ends_with_a_code_of_its_own() {
     ] {
         let output = called(words);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        assert_eq!(output.status.code(), Some(64), "{words:?}: {said}");
         assert!(said.contains(named), "{words:?}: {said}");
         assert!(output.stdout.is_empty());
     }
