@@ -10,8 +10,10 @@
 use std::io::{self, Read};
 
 /// A head and its check.
+#[cfg_attr(not(feature = "fs"), expect(unreachable_pub, reason = "`segments` shows it"))]
 pub const HEAD_BYTES: usize = 16;
 /// The checksum at the end.
+#[cfg_attr(not(feature = "fs"), expect(unreachable_pub, reason = "`segments` shows it"))]
 pub const TAIL_BYTES: usize = 4;
 /// A block (1.5 MiB), what stands before it, and room.
 pub(crate) const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;

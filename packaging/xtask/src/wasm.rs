@@ -67,6 +67,8 @@ fn build() -> anyhow::Result<PathBuf> {
     let mut command = shell::cargo()?;
     command.args(["build", "--release", "-p", "custody-verify-wasm", "--target", TARGET]);
     command.args(["--message-format=json-render-diagnostics"]);
+    // Half of it would be names and lines for debuggers.
+    command.env("CARGO_PROFILE_RELEASE_STRIP", "true");
     let output = command.stderr(std::process::Stdio::inherit()).output().context("cargo")?;
     if !output.status.success() {
         bail!("cargo build failed; is the target there? rustup target add {TARGET}");
