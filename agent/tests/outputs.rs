@@ -8,7 +8,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
 use custody_agent::outputs::{CustodyOutput, CustodySettings, Ended, Identity, TokenStore};
+use custody_agent::pipeline::{OwnAct, Undelivered};
 use custody_agent::spool::{Batch, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
 use custody_agent::status::OutputState;
 use custody_config::shell::StopToken;
@@ -119,7 +121,8 @@ fn blocks(count: u64) -> Vec<Block> {
 struct Bench {
     _folder: tempfile::TempDir,
     spool: SpoolHandle,
-    state: Arc<OutputState>,
+    outputs: Vec<&'static str>,
+    acts: (Sender<OwnAct>, Receiver<OwnAct>),
     tokens: TokenStore,
     generation: u32,
     /// As the spool says it when the output comes back into the configuration.
@@ -147,7 +150,8 @@ impl Bench {
         std::fs::write(&kept, "good\n").unwrap();
         Self {
             spool,
-            state: OutputState::new("central", 0),
+            outputs: vec!["central"],
+            acts: crossbeam_channel::bounded(16),
             tokens: TokenStore { configured: None, enroll: None, kept },
             generation: opened.generation,
             skipped: 0..0,
@@ -157,18 +161,27 @@ impl Bench {
 
     /// Runs the output until all blocks are acknowledged, it ends by itself, or 20 s are over.
     fn run(&self, endpoints: Vec<String>, until_seq: u64) -> Ended {
+        self.run_as("central", endpoints, until_seq)
+    }
+
+    /// The same for an output of this name.
+    fn run_as(&self, id: &str, endpoints: Vec<String>, until_seq: u64) -> Ended {
+        let outputs = self.spool.register_outputs(&self.outputs).wait().unwrap();
+        let cursor = outputs.into_iter().find(|cursor| cursor.output == id).unwrap();
+        let state = OutputState::new(id, 0);
         let settings = CustodySettings {
-            id: "central".into(),
+            id: id.into(),
             endpoints,
             tokens: self.tokens.clone(),
-            witness: self._folder.path().join("log-central"),
+            witness: self._folder.path().join(format!("log-{id}")),
             cosigner: Arc::new(custody_evidence::AgentKey::from_secret(&[3; 32]).witness(&AGENT)),
             keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
-            acts: crossbeam_channel::bounded(16).0,
+            acts: self.acts.0.clone(),
             max_backoff: Duration::from_millis(20),
             in_flight: 3,
             seed: 7,
             skipped: self.skipped.clone(),
+            refused: cursor.refused.into_iter().collect(),
         };
         let identity = Identity {
             agent: AGENT,
@@ -184,10 +197,17 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = reqwest::Client::builder().build().unwrap();
-            let state = Arc::clone(&self.state);
-            let output =
-                CustodyOutput::new(settings, identity, client, self.spool.clone(), place, clock, state).unwrap();
-            let state = Arc::clone(&self.state);
+            let spool = self.spool.clone();
+            let output = CustodyOutput::new(
+                settings,
+                identity,
+                client,
+                spool,
+                place,
+                clock,
+                Arc::clone(&state),
+            )
+            .unwrap();
             let acknowledged = async move {
                 while state.snapshot(0).next_seq < until_seq {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -293,27 +313,73 @@ fn secret_file(path: &std::path::Path) -> custody_config::SecretFile {
     output.enroll_token_file.clone().unwrap()
 }
 
-#[test]
-fn a_body_that_is_refused_for_ever_is_set_aside_and_the_stream_stays_whole() {
-    let bench = Bench::new(6);
-    let sparse = Arc::new(Mutex::new(BTreeMap::new()));
-    let (seen, mut honest) = (Arc::clone(&sparse), Honest::default());
-    let url = serve(Box::new(move |asked| {
+/// A collector that never takes the events of block 3; notes which blocks came without theirs.
+fn never_takes_3(seen: &Arc<Mutex<BTreeMap<u64, bool>>>, status: u16) -> String {
+    let (seen, mut honest) = (Arc::clone(seen), Honest::default());
+    serve(Box::new(move |asked| {
         let block = Block::decode(&asked.body).unwrap();
         if seq_of(&asked) == 3 && !block.is_sparse() {
-            return (422, "", "{\"detail\":\"event 0 is not canonical\"}".into());
+            return (status, "", "{\"detail\":\"event 0 is not canonical\"}".into());
         }
         seen.lock().unwrap().insert(seq_of(&asked), block.is_sparse());
         honest.take(asked)
+    }))
+}
+
+#[test]
+fn what_one_output_refuses_goes_without_events_there_whole_elsewhere_and_is_a_gap() {
+    for status in [413, 422] {
+        let mut bench = Bench::new(6);
+        bench.outputs.push("other");
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let url = never_takes_3(&seen, status);
+        assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 6);
+        assert!(seen.iter().all(|(seq, is_sparse)| *is_sparse == (*seq == 3)));
+        let dead = bench.spool.dead_letters().wait().unwrap();
+        assert_eq!(dead.len(), 1);
+        assert!(dead[0].reason.starts_with(&format!("central: {status}")), "{}", dead[0].reason);
+        let kept = bench.spool.read_dead_letter(dead[0].id).wait().unwrap().unwrap();
+        assert_eq!(Block::decode(&kept).unwrap().open().unwrap().events().count(), 1);
+
+        // The gap says whose, which, how much and why; it is kept until the chain tells it.
+        let told: Vec<OwnAct> = bench.acts.1.try_iter().collect();
+        let [OwnAct::Undelivered(gap)] = &told[..] else { panic!("one gap: {told:?}") };
+        assert_eq!((gap.output.as_str(), gap.block, gap.records), ("central", 3, 1));
+        assert_eq!(gap.stream, STREAM.to_hex());
+        assert!(gap.reason.contains("not canonical"), "{}", gap.reason);
+        assert_eq!(Undelivered::untold(&bench.spool).unwrap(), [gap.clone()]);
+
+        // The other output gets every byte that was signed.
+        let kept = Arc::new(Mutex::new(Honest::default()));
+        let collector = Arc::clone(&kept);
+        let url = serve(Box::new(move |asked| collector.lock().unwrap().take(asked)));
+        assert_eq!(bench.run_as("other", vec![url], 6), Ended::Stopped);
+        let expected: Vec<Vec<u8>> = blocks(6).iter().map(|b| b.encode().unwrap()).collect();
+        assert_eq!(kept.lock().unwrap().kept, expected);
+        assert_eq!(bench.acts.1.try_iter().count(), 0);
+    }
+}
+
+#[test]
+fn after_a_restart_a_refused_block_goes_without_its_events_at_once() {
+    let bench = Bench::new(6);
+    bench.spool.set_aside("central", 3, "413", Vec::new()).wait().unwrap();
+    let whole = Arc::new(Mutex::new(Vec::new()));
+    let (seen, mut honest) = (Arc::clone(&whole), Honest::default());
+    let url = serve(Box::new(move |asked| {
+        if !Block::decode(&asked.body).unwrap().is_sparse() {
+            seen.lock().unwrap().push(seq_of(&asked));
+        }
+        honest.take(asked)
     }));
     assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
-    let sparse = sparse.lock().unwrap();
-    assert_eq!(sparse.len(), 6);
-    assert!(sparse.iter().all(|(seq, is_sparse)| *is_sparse == (*seq == 3)));
-    let dead = bench.spool.dead_letters().wait().unwrap();
-    assert_eq!(dead.len(), 1);
-    let kept = bench.spool.read_dead_letter(dead[0].id).wait().unwrap().unwrap();
-    assert_eq!(Block::decode(&kept).unwrap().open().unwrap().events().count(), 1);
+    let mut whole = whole.lock().unwrap().clone();
+    whole.sort_unstable();
+    whole.dedup();
+    assert_eq!(whole, [0, 1, 2, 4, 5]);
+    assert_eq!(bench.spool.dead_letters().wait().unwrap().len(), 1);
 }
 
 #[test]
