@@ -52,7 +52,8 @@ pub(crate) use ledger::{Ledger, Standing, StreamName};
 
 pub use recover::Cut;
 pub(crate) use rewrite::{
-    Gone, Step, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, read_segment,
+    Gone, Step, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, mend_sidecar,
+    read_segment,
 };
 pub(crate) use submit::{Checked, Outcome};
 
