@@ -16,6 +16,9 @@ use custody_agent::status::OutputState;
 use custody_config::shell::StopToken;
 use custody_event::block::{Accounts, Placement, Sealer};
 use custody_event::{AgentId, Block, Clock, Digest, KeyId, Seq, StreamId, SystemClock, Timestamp};
+use custody_evidence::note::{KeyType, NoteKey};
+use custody_evidence::tlog::{Log, MemoryTiles, Prover};
+use custody_evidence::{AgentKey, Checkpoint, Entry, LogReceipt};
 
 const STREAM: StreamId = StreamId([2; 16]);
 const AGENT: AgentId = AgentId([1; 16]);
@@ -94,6 +97,10 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     Some(Asked { path, token, body })
 }
 
+fn key() -> AgentKey {
+    AgentKey::from_secret(&[3; 32])
+}
+
 fn blocks(count: u64) -> Vec<Block> {
     let mut prev = Digest::ZERO;
     let mut sealer = Sealer::new().unwrap();
@@ -111,7 +118,8 @@ fn blocks(count: u64) -> Vec<Block> {
                 sealed: Timestamp::Y2020,
             };
             let sealed = sealer.seal(text.as_bytes(), times, [0; 32]).unwrap();
-            let block = sealed.place(placement, Accounts::default());
+            let mut block = sealed.place(placement, Accounts::default());
+            key().sign(&mut block);
             prev = block.hash();
             block
         })
@@ -122,6 +130,8 @@ struct Bench {
     _folder: tempfile::TempDir,
     spool: SpoolHandle,
     outputs: Vec<&'static str>,
+    in_flight: usize,
+    clock: Arc<dyn Clock>,
     acts: (Sender<OwnAct>, Receiver<OwnAct>),
     tokens: TokenStore,
     generation: u32,
@@ -151,6 +161,8 @@ impl Bench {
         Self {
             spool,
             outputs: vec!["central"],
+            in_flight: 3,
+            clock: Arc::new(SystemClock::new()),
             acts: crossbeam_channel::bounded(16),
             tokens: TokenStore { configured: None, enroll: None, kept },
             generation: opened.generation,
@@ -174,11 +186,11 @@ impl Bench {
             endpoints,
             tokens: self.tokens.clone(),
             witness: self._folder.path().join(format!("log-{id}")),
-            cosigner: Arc::new(custody_evidence::AgentKey::from_secret(&[3; 32]).witness(&AGENT)),
+            cosigner: Arc::new(key().witness(&AGENT)),
             keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
             acts: self.acts.0.clone(),
             max_backoff: Duration::from_millis(20),
-            in_flight: 3,
+            in_flight: self.in_flight,
             seed: 7,
             skipped: self.skipped.clone(),
             refused: cursor.refused.into_iter().collect(),
@@ -190,7 +202,7 @@ impl Bench {
             public_key: String::new(),
         };
         let stop = StopToken::new();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = Arc::clone(&self.clock);
         let place = (STREAM, self.generation);
         // Another test of this process may have been first.
         let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -349,7 +361,7 @@ fn what_one_output_refuses_goes_without_events_there_whole_elsewhere_and_is_a_ga
         assert_eq!((gap.output.as_str(), gap.block, gap.records), ("central", 3, 1));
         assert_eq!(gap.stream, STREAM.to_hex());
         assert!(gap.reason.contains("not canonical"), "{}", gap.reason);
-        assert_eq!(Undelivered::untold(&bench.spool).unwrap(), [gap.clone()]);
+        assert_eq!(Undelivered::untold(&bench.spool).unwrap(), std::slice::from_ref(gap));
 
         // The other output gets every byte that was signed.
         let kept = Arc::new(Mutex::new(Honest::default()));
@@ -429,4 +441,96 @@ fn a_collector_with_another_past_ends_the_stream() {
         assert!(matches!(stopped_by_itself, Ended::NewStream { .. }), "{body}");
         assert_eq!(bench.spool.stats().blocks, 3);
     }
+}
+
+/// A collector with a log; moves the agent's clock to the next of these times with each block.
+struct WithLog {
+    log: Log<MemoryTiles>,
+    key: NoteKey,
+    clock: Arc<SetClock>,
+    times_ms: Vec<u64>,
+    /// What the agent has on disk.
+    remembered: std::path::PathBuf,
+    /// Sizes: what was cosigned, and what was on disk then.
+    cosigned: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+/// A monotonic clock that is set.
+#[derive(Default)]
+struct SetClock(std::sync::atomic::AtomicU64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::Y2020
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+impl WithLog {
+    fn note(&self) -> String {
+        Checkpoint::new(self.key.name(), self.log.head()).sign(&self.key)
+    }
+
+    fn size_in(&self, note: &str) -> u64 {
+        Checkpoint::open(note, &self.key.verifier(KeyType::Ed25519)).unwrap().head.size
+    }
+
+    fn answer(&mut self, asked: &Asked) -> Said {
+        if asked.path.starts_with("/v1/log?") {
+            let vkey = self.key.verifier(KeyType::Ed25519).to_string();
+            let shown = serde_json::json!({
+                "vkey": vkey, "checkpoint": self.note(), "proofs": [], "forks": [],
+            });
+            return (200, "", shown.to_string());
+        }
+        if asked.path == "/v1/log/witness" {
+            let said: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+            let on_disk = std::fs::read_to_string(&self.remembered).unwrap();
+            let (_, on_disk) = on_disk.split_once('\n').unwrap();
+            let sizes = (self.size_in(said["checkpoint"].as_str().unwrap()), self.size_in(on_disk));
+            self.cosigned.lock().unwrap().push(sizes);
+            return (200, "", "{\"continued\":true}".into());
+        }
+        let from = self.log.size();
+        let entry = Entry::of_encoded_block(&asked.body).unwrap().unwrap();
+        let index = self.log.append(&entry.encode()).unwrap();
+        self.log.commit(true).unwrap();
+        let mut prover = Prover::new(&self.log, self.log.size());
+        let receipt = LogReceipt {
+            checkpoint: self.note(),
+            consistency: prover.consistency(from).unwrap(),
+            from,
+            inclusion: prover.inclusion(index).unwrap(),
+            index,
+        };
+        let time_ms = self.times_ms[usize::try_from(index).unwrap()];
+        self.clock.0.store(time_ms, std::sync::atomic::Ordering::Relaxed);
+        let next_seq = seq_of(asked) + 1;
+        (200, "", serde_json::json!({ "next_seq": next_seq, "receipt": receipt }).to_string())
+    }
+}
+
+#[test]
+fn nothing_is_cosigned_that_a_kill_would_make_the_agent_forget() {
+    let mut bench = Bench::new(4);
+    bench.in_flight = 1;
+    let clock = Arc::new(SetClock::default());
+    bench.clock = Arc::<SetClock>::clone(&clock);
+    let cosigned = Arc::new(Mutex::new(Vec::new()));
+    let mut collector = WithLog {
+        log: Log::open(MemoryTiles::default(), 0).unwrap(),
+        key: NoteKey::new("test/log", &[8; 32]).unwrap(),
+        clock,
+        // The second is written to disk in the common course, the third comes too soon after it
+        // for that, and is due for a cosignature.
+        times_ms: vec![0, 59_900, 60_100, 60_200],
+        remembered: bench._folder.path().join("log-central"),
+        cosigned: Arc::clone(&cosigned),
+    };
+    let url = serve(Box::new(move |asked| collector.answer(&asked)));
+    assert_eq!(bench.run(vec![url], 4), Ended::Stopped);
+    assert_eq!(*cosigned.lock().unwrap(), [(1, 1), (3, 3)]);
 }

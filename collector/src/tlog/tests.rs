@@ -118,6 +118,11 @@ fn every_block_gets_a_receipt_that_a_witness_accepts_over_restarts_and_tile_bord
     assert!(report.problems.is_empty(), "{}", report.to_text());
 }
 
+fn copy(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
 #[test]
 fn a_killed_collector_makes_the_same_log_again_whatever_its_last_second_left_on_disk() {
     let folder = tempfile::tempdir().unwrap();
@@ -128,10 +133,6 @@ fn a_killed_collector_makes_the_same_log_again_whatever_its_last_second_left_on_
     store(&log, &blocks[0]);
     witnessed(&log, &blocks[0], &mut witness).unwrap();
     // The tlog as it was on disk then; the segments go on.
-    let copy = |from: &Path, to: &Path| {
-        let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-        assert!(done.success());
-    };
     copy(&folder.path().join("tlog"), &saved.path().join("tlog"));
     for block in &blocks[1..] {
         store(&log, block);
@@ -269,4 +270,27 @@ fn the_newest_cosignature_of_an_agent_is_kept_and_no_other_hands() {
     drop(log);
     let report = custody_evidence::verify::verify_dir(folder.path(), &trust).unwrap();
     assert!(report.to_text().contains("1 agents have cosigned"), "{}", report.to_text());
+}
+
+#[test]
+fn a_kill_right_after_a_cosignature_does_not_look_like_a_log_that_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let blocks = blocks(12);
+    let log = open(folder.path());
+    let tlog = log.tlog().unwrap();
+    let agent = blocks[0].header.agent;
+    for (number, block) in blocks.iter().enumerate() {
+        store(&log, block);
+        let note = tlog.checkpoint();
+        let line = cosign(&note, &stream().key.witness(&agent), 1_790_000_000).unwrap();
+        tlog.keep_cosigned(&agent, &format!("{note}{line}")).unwrap();
+        // The files as a kill at this instant leaves them.
+        let killed = elsewhere.path().join(number.to_string());
+        copy(folder.path(), &killed);
+        let trust = custody_evidence::verify::Trust::default();
+        let report = custody_evidence::verify::verify_dir(&killed, &trust).unwrap();
+        assert!(report.problems.is_empty(), "block {number}: {}", report.to_text());
+        assert!(report.to_text().contains("1 agents have cosigned"), "{}", report.to_text());
+    }
 }
