@@ -360,31 +360,30 @@ impl Retain {
         Ok(count)
     }
 
-    /// Takes what is sought out of the archive.
+    /// Takes what erasure `id` seeks out of the archive.
     pub(super) fn erase_in_archive(
         &self,
+        id: i64,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<u64, RetainError> {
-        let (mut count, mut tries) = (0, Tries::new("an erasure in the archive"));
+    ) -> Result<(), RetainError> {
+        let mut tries = Tries::new("an erasure in the archive");
         tries.one(self.tidy_archive())?;
         for folder in self.archive_days()? {
             let mut manifest = manifest_in(&folder)?;
             for at in 0..manifest.segments.len() {
                 self.go_on()?;
-                let erased = self.erase_archived(&folder, &mut manifest, at, is_sought);
-                count += tries.one(erased)?.unwrap_or_default();
+                tries.one(self.erase_archived(id, (&folder, &mut manifest, at), is_sought))?;
             }
         }
-        tries.end().map(|()| count)
+        tries.end()
     }
 
     fn erase_archived(
         &self,
-        folder: &Path,
-        manifest: &mut Manifest,
-        at: usize,
+        id: i64,
+        (folder, manifest, at): (&Path, &mut Manifest, usize),
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<u64, RetainError> {
+    ) -> Result<(), RetainError> {
         let _deciding = self.deciding.take();
         let path = checked(folder, &manifest.segments[at])?;
         let holds = Holds::of(&self.table.holds()?)?;
@@ -396,11 +395,14 @@ impl Retain {
             }
             Ok(())
         })?;
+        let segment = manifest.segments[at].segment;
+        self.table.erases_archived(id, segment, going.count)?;
         if going.count > 0 {
             make_sparse(&path, &going.gone, &*self.hooks.on_step)?;
             note(folder, manifest, at, digest_of(&path)?)?;
+            self.table.erases_archived(id, segment, 0)?;
         }
-        Ok(going.count)
+        Ok(())
     }
 }
 

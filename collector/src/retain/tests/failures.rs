@@ -252,6 +252,27 @@ fn is_whole(copy: &std::path::Path) -> bool {
 }
 
 #[test]
+fn the_receipt_counts_what_went_from_the_archive_in_all_tries() {
+    // Twice in the log, then in the archive: before its first copy, between, and behind a crash.
+    for (step, nth) in [(Step::Writing, 3), (Step::Writing, 4), (Step::Renamed, 4)] {
+        let (world, _elsewhere, _) = with_archive("");
+        let mut open = world.open_with(failing_at(step, nth));
+        archived(&world, &mut open);
+        let id = open.agree_to_erase();
+        open.retain.erase_approved().unwrap_err();
+        open.close();
+        let open = world.open();
+        open.retain.erase_approved().unwrap();
+        let row = open.retain.erasure(id).unwrap();
+        assert_eq!((row.status, row.erased), (Status::Done, 20));
+        let receipts = open.events("action:erasure.complete");
+        let receipt = String::from_utf8(receipts[0].event.to_vec()).unwrap();
+        assert!(receipt.contains("\"erased_in_archive\":20"), "{step:?} {nth}: {receipt}");
+        open.close();
+    }
+}
+
+#[test]
 fn what_is_not_told_is_an_error_unless_the_collector_stops() {
     let world = World::new(&class("api", 90));
     let mut open = world.open();
