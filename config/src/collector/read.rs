@@ -145,7 +145,7 @@ fn search(mut section: Section<'_>) -> SearchConfig {
 fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
     kind(&mut section, &[("local", ())], &["s3"]);
     // A segment is the unit that is verified, archived and dropped: neither a crumb nor a loaf.
-    let segment_bytes = section.size("segment_bytes", ByteSize::mib(1)..=ByteSize::mib(4096));
+    let segment_bytes = section.size("segment_bytes", ByteSize::mib(1)..=ByteSize::mib(2048));
     section.finish();
     segment_bytes.map(|segment_bytes| BlocksConfig::Local { segment_bytes })
 }
