@@ -369,6 +369,22 @@ impl Table {
         })
     }
 
+    /// The file of a finished export goes; says whether it may: one that is being made has its own end.
+    pub(super) fn give_up_export(&self, id: &str) -> Result<bool, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE exports SET status = 'expired' WHERE id = ?1 AND status = 'completed'",
+                [id],
+            )?;
+            db.query_row(
+                "SELECT count(*) FROM exports WHERE id = ?1 AND status IN ('queued', 'running')",
+                [id],
+                |row| row.get::<_, i64>(0),
+            )
+            .map(|under_way| under_way == 0)
+        })
+    }
+
     /// Moves what was written into the database and empties its journal: what was overwritten must
     /// not stay there. `false` where somebody reads just then; what comes next empties it.
     pub(super) fn empty_journal(&self) -> Result<bool, RetainError> {

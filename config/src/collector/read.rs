@@ -252,6 +252,9 @@ fn exports(mut section: Section<'_>) -> ExportsConfig {
         max_bytes: section
             .size("max_bytes", ByteSize::mib(1)..=ByteSize::mib(4_000_000))
             .unwrap_or(base.max_bytes),
+        max_total_bytes: section
+            .size("max_total_bytes", ByteSize::mib(1)..=ByteSize::mib(4_000_000))
+            .unwrap_or(base.max_total_bytes),
         max_range: section.period("max_range", range()),
         max_age: section.period("max_age", range()),
         // Each reads the whole index: more at once would take from searches.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::access::database_in;
 use crate::store::evidence::{Step, read_segment};
@@ -76,6 +77,68 @@ fn a_disk_that_fills_up_while_the_worker_is_busy_has_blocks_refused() {
     drop(busy);
     worker.stop();
     open.close();
+}
+
+#[test]
+fn exports_go_before_evidence_leaves_the_log_or_is_refused() {
+    for yaml in
+        ["space: { archive_below: 1GiB, stop_below: 2MiB }\n", "space: { stop_below: 1TiB }\n"]
+    {
+        let (mut world, _elsewhere, _) = with_archive("");
+        if yaml.contains("1TiB") {
+            world = World::new("");
+        }
+        world.add_yaml(yaml);
+        let folder = world.path().join("exports");
+        std::fs::create_dir_all(&folder).unwrap();
+        // Room comes back with the two oldest files.
+        let watched = folder.clone();
+        let free = move |_: &std::path::Path| {
+            let gone = ["a.csv", "b.custody"].iter().all(|name| !watched.join(name).is_file());
+            Ok(if gone { u64::MAX } else { 0 })
+        };
+        let mut open = world.open_hooked(Hooks { free: Arc::new(free), ..Hooks::default() });
+        open.store_two_segments();
+        let db = rusqlite::Connection::open(database_in(world.path())).unwrap();
+        for (age, (name, status)) in [
+            ("c.csv", "completed"),
+            ("b.custody", "completed"),
+            ("a.csv", "completed"),
+            ("r.csv.part", "running"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let file = std::fs::File::create(folder.join(name)).unwrap();
+            let age = Duration::from_secs(3_600 * u64::try_from(age).unwrap());
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000) - age)
+                .unwrap();
+            let id = name.split('.').next().unwrap();
+            db.execute(
+                "INSERT INTO exports (id, created, created_by, status, spec, told)
+                 VALUES (?1, 0, 'ann', ?2, '{}', '{}')",
+                [id, status],
+            )
+            .unwrap();
+        }
+        open.retain.look_at_space().unwrap();
+        assert_eq!(open.log.held_back(), None, "{yaml}");
+        assert_eq!(open.count("action:contact.view"), 2_000, "{yaml}: all of it is still here");
+        let mut left: Vec<String> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["c.csv", "r.csv.part"], "{yaml}");
+        let status = |id: &str| -> String {
+            let text = "SELECT status FROM exports WHERE id = ?1";
+            db.query_row(text, [id], |row| row.get(0)).unwrap()
+        };
+        let found = ["a", "b", "c", "r"].map(status);
+        assert_eq!(found, ["expired", "expired", "completed", "running"], "{yaml}");
+        assert_eq!(open.count("action:export.expire"), 1, "{yaml}");
+        open.close();
+    }
 }
 
 #[test]
