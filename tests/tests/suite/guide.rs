@@ -13,6 +13,7 @@ use custody_config::{AgentConfig, AgentOverrides, CollectorConfig, CollectorOver
 /// Commands of others, and what they are for.
 const OTHERS: &[(&str, &str)] = &[
     ("apt", "installs the packages: tried on a booted system (`booted`)"),
+    ("base64", "a key as text"),
     ("cargo", "builds and tests this very workspace"),
     ("chown", "gives files to the service's user"),
     ("curl", "asks an address that `service` asks"),
@@ -21,6 +22,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("journalctl", "shows a unit's log"),
     ("mv", "puts a folder out of the way"),
     ("openssl", "judges a time-stamp; as in the tests of anchors"),
+    ("ssh", "brings a token from another host"),
     ("systemctl", "starts, stops and reloads the units: tried on a booted system (`booted`)"),
 ];
 
@@ -85,32 +87,44 @@ fn boxes() -> Vec<Boxed> {
     boxes
 }
 
-/// The words of a command as a shell splits them; a comment, or prose behind a wide space, ends it.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote, mut spaces) = (Vec::new(), None::<String>, None, 0);
+/// The commands of a line, in words as a shell splits them; a comment, or prose behind a wide space,
+/// ends it.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let (mut commands, mut word, mut quote, mut spaces) = (vec![Vec::new()], None, None, 0);
+    let end = |word: &mut Option<String>, commands: &mut Vec<Vec<String>>| {
+        commands.last_mut().unwrap().extend(word.take());
+    };
     for c in line.trim().chars() {
         spaces = if c == ' ' { spaces + 1 } else { 0 };
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
-            (Some(_), c) => word.get_or_insert_default().push(c),
+            (Some(_), c) => word.get_or_insert_with(String::new).push(c),
             (None, '\'' | '"') => {
                 quote = Some(c);
-                word.get_or_insert_default();
+                word.get_or_insert_with(String::new);
             }
             (None, ' ') if spaces == 3 => break,
-            (None, ' ') => words.extend(word.take()),
+            (None, ' ') => end(&mut word, &mut commands),
+            (None, '|') => {
+                end(&mut word, &mut commands);
+                commands.push(Vec::new());
+            }
             (None, '#') if word.is_none() => break,
-            (None, c) => word.get_or_insert_default().push(c),
+            (None, c) => word.get_or_insert_with(String::new).push(c),
         }
     }
-    words.extend(word);
-    words
+    end(&mut word, &mut commands);
+    commands.retain(|words| !words.is_empty());
+    commands
 }
 
-/// What is wrong with a command, if it is ours or unknown.
-fn command_problem(line: &str) -> Option<String> {
-    let words = words(line);
-    let mut rest = words.as_slice();
+/// What is wrong with the commands of a line, if one is wrong or unknown.
+fn line_problem(line: &str) -> Option<String> {
+    commands(line).iter().find_map(|words| command_problem(words))
+}
+
+fn command_problem(words: &[String]) -> Option<String> {
+    let mut rest = words;
     // As another user, and with another environment, it is the same command.
     while let Some((first, others)) = rest.split_first() {
         rest = match first.as_str() {
@@ -125,8 +139,7 @@ fn command_problem(line: &str) -> Option<String> {
             _ => break,
         };
     }
-    let program = rest.first()?;
-    let command = match program.as_str() {
+    let command = match rest.first()?.as_str() {
         "custody-agent" => custody_agent::cli::command(),
         "custody-collector" => custody_collector::cli::command(),
         "custody-verify" => return None,
@@ -140,7 +153,11 @@ fn command_problem(line: &str) -> Option<String> {
 
 /// What is wrong with a piece of configuration, if it is one of neither program.
 fn config_problem(text: &str) -> Option<String> {
-    let env = Env { hostname: "web1".to_owned(), credentials_dir: Some("/run/credentials".into()) };
+    // What a drop-in of the guide passes to the unit.
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("collector.key"), "").unwrap();
+    let credentials_dir = Some(credentials.path().to_owned());
+    let env = Env { hostname: "web1".to_owned(), credentials_dir };
     let agent = |text: &str| {
         let has = |key: &str| text.lines().any(|line| line.starts_with(key));
         let mut whole = text.to_owned();
@@ -219,7 +236,7 @@ fn every_command_of_the_guide_is_one_that_the_programs_know() {
         };
         for (number, line) in lines {
             ours += usize::from(line.contains("custody-"));
-            if let Some(problem) = command_problem(&line) {
+            if let Some(problem) = line_problem(&line) {
                 broken.push(format!("{}:{number}: {line}\n{problem}", boxed.page));
             }
         }
@@ -227,10 +244,11 @@ fn every_command_of_the_guide_is_one_that_the_programs_know() {
     assert!(ours > 60, "{ours} commands were found");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     // The measure itself.
-    assert!(command_problem("custody-agent check --confg agent.yaml").is_some());
-    assert!(command_problem("sudo -u custody-agent custody-agent spool lss").is_some());
-    assert!(command_problem("custody-collector search   prose that is no argument").is_none());
-    assert!(command_problem("wget https://example.org/").is_some());
+    assert!(line_problem("custody-agent check --confg agent.yaml").is_some());
+    assert!(line_problem("sudo -u custody-agent custody-agent spool lss").is_some());
+    assert!(line_problem("custody-collector search   prose that is no argument").is_none());
+    assert!(line_problem("head -c 32 /dev/urandom | custody-agent enrol").is_some());
+    assert!(line_problem("wget https://example.org/").is_some());
 }
 
 #[test]
@@ -262,10 +280,12 @@ fn every_box_of_the_guide_is_tried_by_somebody() {
         used.extend(other.map(|(other, ..)| *other));
         let is_of_commands = kind != "yaml" && other.is_none() && !boxed.is_drawing();
         let lines = boxed.lines.iter().filter(|_| is_of_commands);
-        used.extend(lines.filter_map(|(_, line)| {
-            let first = words(line).into_iter().next()?;
-            OTHERS.iter().map(|(name, _)| *name).find(|name| *name == first)
-        }));
+        let firsts = lines.flat_map(|(_, line)| commands(line)).map(|words| words[0].clone());
+        used.extend(
+            firsts.filter_map(|first| {
+                OTHERS.iter().map(|(name, _)| *name).find(|name| *name == first)
+            }),
+        );
     }
     let listed = KINDS.iter().map(|(kind, ..)| *kind).chain(OTHERS.iter().map(|(name, _)| *name));
     // A reason for nothing is a slip of the pen.
