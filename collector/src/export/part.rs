@@ -132,6 +132,8 @@ impl Part {
         }
         if self.len.saturating_sub(self.looked) >= LOOK_EVERY_BYTES {
             self.looked = self.len;
+            // What is still in memory counts too.
+            self.out.flush().map_err(ExportError::io(&self.path))?;
             self.room.check(self.path.parent().unwrap_or(Path::new(".")))?;
         }
         self.out.write_all(bytes).map_err(ExportError::io(&self.path))?;
