@@ -97,7 +97,7 @@ fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Resul
         clock: Arc::clone(&given.clock),
         acts: given.acts.clone(),
     };
-    Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
+    Ok(Exports::start(given.data_dir, source, export::Options::from(given.config))?)
 }
 
 /// Starts what keeps events for as long as is said, and gives its routes.

@@ -4,7 +4,9 @@
 //! `<path>/<day>/0000000007.seg` and `.idx`, as in the evidence log, and for each day a
 //! `manifest.json` that names each segment with its length and SHA-256. A copy is synced, read back
 //! and compared before the manifest names it. What a crash left without a name in the manifest, or
-//! half written, is removed before the next copy and before an erasure, which must reach it too.
+//! half written, is removed before the next copy and before an erasure, which must reach it too. A
+//! copy that an erasure had written anew when a crash came gets its place in the manifest and its
+//! sidecar at the next start, and in any case before it is used.
 //!
 //! # What it holds
 //! A segment is copied before it loses anything, so the copy has all that the log ever had of it,
@@ -12,7 +14,7 @@
 //! that have expired, are found by searches, and do not expire again until they are released.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use custody_config::collector::ArchiveConfig;
@@ -26,8 +28,9 @@ use super::scan::{Going, Seen, each_event};
 use super::tries::Tries;
 use super::{Retain, RetainError, io};
 use crate::own::RetainAct;
+use crate::store::StoreError;
 use crate::store::evidence::{
-    Segment, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse,
+    Segment, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, mend_sidecar,
 };
 
 /// A segment in the archive.
@@ -203,7 +206,24 @@ impl Retain {
                 }
             }
         }
-        Ok(())
+        self.mend_archive()
+    }
+
+    /// Ends what a crash broke off while copies were written anew.
+    fn mend_archive(&self) -> Result<(), RetainError> {
+        let live = self.log.closed_segments();
+        let mut tries = Tries::new("mending the archive");
+        for folder in self.archive_days()? {
+            let mut manifest = manifest_in(&folder)?;
+            for at in 0..manifest.segments.len() {
+                self.go_on()?;
+                let number = manifest.segments[at].segment;
+                if let Some(segment) = live.iter().find(|segment| segment.number == number) {
+                    tries.one(mend(&folder, &mut manifest, at, segment))?;
+                }
+            }
+        }
+        tries.end()
     }
 
     /// Sees to it that the archive, if there is one, has this segment before it loses events. A copy
@@ -214,17 +234,10 @@ impl Retain {
             return Ok(());
         }
         let folder = root.join(day_of(&segment.path));
-        for known in manifest_in(&folder)?.segments {
-            if known.segment == segment.number {
-                let copy = folder.join(&known.file);
-                let (found, _) = digest_of(&copy)?;
-                if found != known.sha256 {
-                    return Err(different(&copy, found, known.sha256));
-                }
-                check_copy(&segment.path, &copy)?;
-            }
+        match copy_of(&folder, segment)? {
+            Some(copy) => Ok(check_copy(&segment.path, &copy)?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Copies every closed segment that has the configured age.
@@ -300,11 +313,8 @@ impl Retain {
             let Some(segment) = live.iter().find(|one| one.number == archived.segment) else {
                 continue;
             };
-            let copy = root.join(&archived.day).join(&archived.file);
-            let (found, _) = digest_of(&copy)?;
-            if found != archived.sha256 {
-                return Err(different(&copy, found, archived.sha256));
-            }
+            let copy = copy_of(&root.join(&archived.day), segment)?;
+            let Some(copy) = copy else { continue };
             self.table.set_restored(segment.number, self.clock.now())?;
             self.table.set_dirty(segment.number)?;
             self.log.put_back(segment, &copy)?;
@@ -350,34 +360,32 @@ impl Retain {
         Ok(count)
     }
 
-    /// Takes what is sought out of the archive.
+    /// Takes what erasure `id` seeks out of the archive.
     pub(super) fn erase_in_archive(
         &self,
+        id: i64,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<u64, RetainError> {
-        let (mut count, mut tries) = (0, Tries::new("an erasure in the archive"));
+    ) -> Result<(), RetainError> {
+        let mut tries = Tries::new("an erasure in the archive");
         tries.one(self.tidy_archive())?;
         for folder in self.archive_days()? {
             let mut manifest = manifest_in(&folder)?;
             for at in 0..manifest.segments.len() {
                 self.go_on()?;
-                let erased = self.erase_archived(&folder, &mut manifest, at, is_sought);
-                count += tries.one(erased)?.unwrap_or_default();
+                tries.one(self.erase_archived(id, (&folder, &mut manifest, at), is_sought))?;
             }
         }
-        tries.end().map(|()| count)
+        tries.end()
     }
 
     fn erase_archived(
         &self,
-        folder: &Path,
-        manifest: &mut Manifest,
-        at: usize,
+        id: i64,
+        (folder, manifest, at): (&Path, &mut Manifest, usize),
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<u64, RetainError> {
+    ) -> Result<(), RetainError> {
         let _deciding = self.deciding.take();
-        let path = folder.join(&manifest.segments[at].file);
-        settle(folder, manifest, at)?;
+        let path = checked(folder, &manifest.segments[at])?;
         let holds = Holds::of(&self.table.holds()?)?;
         let mut going = Going::default();
         each_event(&path, &mut |seen| {
@@ -387,26 +395,65 @@ impl Retain {
             }
             Ok(())
         })?;
+        let segment = manifest.segments[at].segment;
+        self.table.erases_archived(id, segment, going.count)?;
         if going.count > 0 {
             make_sparse(&path, &going.gone, &*self.hooks.on_step)?;
             note(folder, manifest, at, digest_of(&path)?)?;
+            self.table.erases_archived(id, segment, 0)?;
         }
-        Ok(going.count)
+        Ok(())
     }
 }
 
-/// The copy must be what the manifest says, or what was written anew of it when a crash came before the manifest.
-fn settle(folder: &Path, manifest: &mut Manifest, at: usize) -> Result<(), RetainError> {
+/// Ends what a crash broke off in writing this copy of the segment anew: the manifest's word of it,
+/// and its sidecar. A copy that is damaged, or not there, is for whoever uses it to refuse.
+fn mend(
+    folder: &Path,
+    manifest: &mut Manifest,
+    at: usize,
+    segment: &Segment,
+) -> Result<(), RetainError> {
     let known = &manifest.segments[at];
     let path = folder.join(&known.file);
-    let found = digest_of(&path)?;
-    if found.0 == known.sha256 {
-        return Ok(());
+    let generation = match generation_of(&path) {
+        Ok(generation) => generation,
+        Err(StoreError::Damaged { .. }) => return Ok(()),
+        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_next = match known.generation {
+        Some(before) => generation == before + 1,
+        None => generation > 0 && digest_of(&path)?.0 != known.sha256,
+    };
+    if is_next && is_rewritten_whole(&path, Some(generation))? {
+        let found = digest_of(&path)?;
+        note(folder, manifest, at, found)?;
+        log::warn!(path:% = path.display(); "a copy in the archive that a crash had caught is in the manifest now");
     }
-    if !is_rewritten_whole(&path, known.generation.map(|before| before + 1))? {
-        return Err(different(&path, found.0, known.sha256));
+    let known = &manifest.segments[at];
+    let is_whole = known.generation == Some(generation)
+        && std::fs::metadata(&path).map_err(io(&path))?.len() == known.bytes;
+    if is_whole && mend_sidecar(&segment.path, &path)? {
+        log::warn!(path:% = path.display(); "the sidecar of a copy in the archive was made again");
     }
-    note(folder, manifest, at, found)
+    Ok(())
+}
+
+/// The path of the segment's copy, after what a crash broke off was ended; none where there is none.
+fn copy_of(folder: &Path, segment: &Segment) -> Result<Option<PathBuf>, RetainError> {
+    let mut manifest = manifest_in(folder)?;
+    let at = manifest.segments.iter().position(|known| known.segment == segment.number);
+    let Some(at) = at else { return Ok(None) };
+    mend(folder, &mut manifest, at, segment)?;
+    checked(folder, &manifest.segments[at]).map(Some)
+}
+
+/// The path of a copy that is what the manifest says.
+fn checked(folder: &Path, known: &Archived) -> Result<PathBuf, RetainError> {
+    let path = folder.join(&known.file);
+    let (found, _) = digest_of(&path)?;
+    if found == known.sha256 { Ok(path) } else { Err(different(&path, found, known.sha256)) }
 }
 
 /// Writes down what the copy is now.
