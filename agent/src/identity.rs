@@ -52,7 +52,7 @@ fn renewal(data_dir: &Path) -> PathBuf {
 }
 
 /// Makes a new identity, or goes on with one that a crash has left half taken on: id and key are
-/// new, tokens and statements about the old keys are gone. Ends with [`renewed`].
+/// new, tokens, certificates and statements about the old keys are gone. Ends with [`renewed`].
 ///
 /// # Errors
 /// A file cannot be read or written.
@@ -67,7 +67,11 @@ pub fn renew(data_dir: &Path) -> anyhow::Result<()> {
         let entry = entry.with_context(|| data_dir.display().to_string())?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("token-") || name == "rotations" || name == "agent.key.next" {
+        if name.starts_with("token-")
+            || name.starts_with("tls-")
+            || name == "rotations"
+            || name == "agent.key.next"
+        {
             fs::remove_file(entry.path()).with_context(|| entry.path().display().to_string())?;
         }
     }

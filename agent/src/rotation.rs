@@ -111,6 +111,15 @@ impl Rotations {
         self.kept().pending(output).map(|one| one.old.clone())
     }
 
+    /// Every statement that the output's collector has not taken, the oldest first.
+    #[must_use]
+    pub fn all_pending(&self, output: &str) -> Vec<Vec<u8>> {
+        let kept = self.kept();
+        let from = kept.taken.get(output).copied().unwrap_or_default();
+        let pending = kept.list.iter().filter(|one| one.number >= from);
+        pending.filter_map(|one| base64::decode(&one.entry)).collect()
+    }
+
     /// All keys that the statements name, the oldest first.
     #[must_use]
     pub fn keys(&self) -> Vec<PublicKey> {

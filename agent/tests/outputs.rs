@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use custody_agent::identity::AgentIdentity;
 use custody_agent::outputs::{CustodyOutput, CustodySettings, Ended, Identity, TokenStore};
 use custody_agent::pipeline::{OwnAct, Undelivered};
 use custody_agent::spool::{Batch, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
@@ -185,6 +186,7 @@ impl Bench {
             id: id.into(),
             endpoints,
             tokens: self.tokens.clone(),
+            certificates: None,
             witness: self._folder.path().join(format!("log-{id}")),
             cosigner: Arc::new(key().witness(&AGENT)),
             keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
@@ -195,12 +197,12 @@ impl Bench {
             skipped: self.skipped.clone(),
             refused: cursor.refused.into_iter().collect(),
         };
-        let identity = Identity {
+        let who = AgentIdentity {
             agent: AGENT,
+            key: custody_evidence::AgentKey::from_secret(&[3; 32]),
             host_id: "h".into(),
-            hostname: "web1".into(),
-            public_key: String::new(),
         };
+        let identity = Identity { who: Arc::new(who), hostname: "web1".into() };
         let stop = StopToken::new();
         let clock = Arc::clone(&self.clock);
         let place = (STREAM, self.generation);
@@ -208,7 +210,7 @@ impl Bench {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let client = reqwest::Client::builder().build().unwrap();
+            let client = (reqwest::Client::builder().build().unwrap(), None);
             let spool = self.spool.clone();
             let output = CustodyOutput::new(
                 settings,

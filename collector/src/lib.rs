@@ -7,7 +7,7 @@
 //! - [`own`]: the collector's own acts, as events.
 //! - [`retain`]: how long events stay, and how they go.
 //! - [`access`]: enrolled agents and tokens.
-//! - [`serve`]: HTTP and TLS.
+//! - [`authority`]: agents' certificates. [`serve`]: HTTP and TLS.
 //! - [`index`]: finds events; derived from the evidence log. [`query`]: the API over it;
 //!   [`web`]: the search page.
 //! - [`export`]: what a search finds as files, made in the background.
@@ -15,6 +15,7 @@
 
 pub mod access;
 mod anchor;
+pub mod authority;
 pub mod cli;
 pub mod command;
 pub mod export;

@@ -30,7 +30,7 @@ pub struct CollectorConfig {
     pub listen: Located<SocketAddr>,
     /// How it shows itself; plain HTTP where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ServerTls>,
+    pub tls: Option<CollectorTls>,
     /// The identity provider that users of the page may log in with; none where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcConfig>,
@@ -71,16 +71,51 @@ pub struct CollectorOverrides {
     pub log_level: Option<LogLevel>,
 }
 
-/// TLS as the collector speaks it.
+/// TLS of whatever listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServerTls {
-    /// The collector's certificate chain (PEM).
+    /// The listener's certificate chain (PEM).
     pub cert_file: Located<PathBuf>,
     /// Its key (PEM).
     pub key_file: SecretFile,
-    /// Certificates (PEM) that an agent's certificate must lead to.
+    /// Certificates (PEM) that a sender's certificate must lead to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<Located<PathBuf>>,
+}
+
+/// TLS as the collector speaks it, and how agents show themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CollectorTls {
+    /// Certificate, key, and the authority of agents where it is not the collector's own.
+    #[serde(flatten)]
+    pub server: ServerTls,
+    /// The key (PEM) of the first certificate of `client_ca_file`: with it the collector signs agents' certificates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca_key_file: Option<SecretFile>,
+    /// Are agents asked for a certificate?
+    pub client_certificates: ClientCertificates,
+    /// How long a certificate is good that the collector signs.
+    pub client_certificate_life: Period,
+}
+
+impl CollectorTls {
+    /// Are agents' certificates signed here? Not where their authority is somebody else's, whose key is not here.
+    pub fn signs(&self) -> bool {
+        self.client_certificates != ClientCertificates::Off
+            && (self.server.client_ca_file.is_none() || self.client_ca_key_file.is_some())
+    }
+}
+
+/// Are agents asked for a certificate, beside their token?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificates {
+    /// No.
+    Off,
+    /// One that is shown must be good, and that agent's.
+    Optional,
+    /// Without one no block is taken.
+    Required,
 }
 
 /// The search index.

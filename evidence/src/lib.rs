@@ -3,6 +3,7 @@
 //!
 //! - [`keys`]: an agent's Ed25519 key, made on the host and kept there; verifying keys by id.
 //! - [`chain`]: the continuity of one stream, block by block.
+//! - [`claim`]: how an agent shows that it holds its key.
 //! - [`entry`], [`keyring`]: what stands in the log, and which key may sign what.
 //! - [`tlog`]: the log itself, in C2SP tlog-tiles form; proofs and their verification.
 //! - [`note`]: signed notes, checkpoints, cosignatures.
@@ -18,6 +19,7 @@
 pub mod base64;
 pub mod bundle;
 pub mod chain;
+pub mod claim;
 pub mod entry;
 pub mod keyring;
 pub mod keys;

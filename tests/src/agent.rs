@@ -169,6 +169,15 @@ impl Agent {
         self.daemon = Some(Daemon::start(self.command(), "agent", &self.stderr));
     }
 
+    /// The same by another command line, or in another environment.
+    ///
+    /// # Panics
+    /// It runs already.
+    pub fn start_as(&mut self, command: Command) {
+        assert!(self.daemon.is_none(), "the agent runs already");
+        self.daemon = Some(Daemon::start(command, "agent", &self.stderr));
+    }
+
     /// Waits until its socket answers.
     ///
     /// # Panics

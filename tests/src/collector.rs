@@ -93,6 +93,15 @@ impl Collector {
         self.daemon = Some(Daemon::start(self.command(), "collector", &self.stderr));
     }
 
+    /// The same by another command line, or in another environment.
+    ///
+    /// # Panics
+    /// It runs already.
+    pub fn start_as(&mut self, command: Command) {
+        assert!(self.daemon.is_none(), "the collector runs already");
+        self.daemon = Some(Daemon::start(command, "collector", &self.stderr));
+    }
+
     /// Waits until it says that it is ready.
     ///
     /// # Panics

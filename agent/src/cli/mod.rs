@@ -19,6 +19,7 @@ mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use custody_config::shell::{Exit, finish};
@@ -127,7 +128,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    finish("custody-agent", dispatch(cli.command))
+    finish("custody-agent", dispatch(cli.command, clock))
 }
 
 /// clap's own exit code for a wrong command line is 2; ours is 64 (EX_USAGE).
@@ -139,9 +140,9 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<Exit> {
+fn dispatch(command: Command, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     match command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args, clock),
         Command::Check(args) => check::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Coverage(args) => coverage::run(&args),
@@ -149,7 +150,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Preview(args) => preview::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, clock),
         Command::Enroll(args) => enroll::run(&args),
         Command::AcceptFork(args) => fork::run(&args),
         Command::Spool(args) => spool::run(&args),

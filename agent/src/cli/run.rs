@@ -7,7 +7,7 @@ use custody_event::Clock;
 
 use super::ConfigArgs;
 
-pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let loader = args.loader();
     let config = loader.load().map_err(Failure::from)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

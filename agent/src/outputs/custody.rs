@@ -19,15 +19,18 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
-use custody_event::{AgentId, Clock, StreamId};
+use custody_config::shell::x509::Dates;
+use custody_event::{Clock, StreamId};
 use custody_evidence::NoteKey;
 use reqwest::Client;
 
-use super::enroll::TokenStore;
+use super::certificate::{CertificateStore, Standing};
+use super::enroll::{Bringing, NotEnrolled, TokenStore};
 use super::memory::{Memory, Trouble};
 use super::request::{Answer, Post, post_key};
 use super::window::Window;
 use super::{Backoff, Ended};
+use crate::identity::AgentIdentity;
 use crate::pipeline::OwnAct;
 use crate::rotation::Rotations;
 use crate::spool::SpoolHandle;
@@ -39,14 +42,10 @@ const DENIED_WAIT: Duration = Duration::from_secs(30);
 /// Who the agent is, for enrolment.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The agent.
-    pub agent: AgentId,
-    /// The host's durable id.
-    pub host_id: String,
+    /// Its id, its key, and the host's durable id.
+    pub who: Arc<AgentIdentity>,
     /// The host's name.
     pub hostname: String,
-    /// The public key, hex.
-    pub public_key: String,
 }
 
 /// What a custody output needs.
@@ -58,6 +57,8 @@ pub struct CustodySettings {
     pub endpoints: Vec<String>,
     /// Tokens.
     pub tokens: TokenStore,
+    /// Where the certificate is that the collector signs for this agent; absent where none is asked for.
+    pub certificates: Option<CertificateStore>,
     /// Where is kept what the collector's log has shown.
     pub witness: PathBuf,
     /// Cosigns what the collector's log has shown.
@@ -82,8 +83,10 @@ pub struct CustodySettings {
 /// The output.
 pub struct CustodyOutput {
     pub(super) settings: CustodySettings,
-    identity: Identity,
+    pub(super) identity: Identity,
     pub(super) client: Client,
+    /// How the certificate stands that this client shows.
+    pub(super) certificate: Standing,
     pub(super) spool: SpoolHandle,
     stream: StreamId,
     generation: u32,
@@ -111,14 +114,14 @@ pub(super) enum Next {
 }
 
 impl CustodyOutput {
-    /// For one stream; `generation` is the spool's, so that no cursor of an older stream moves.
+    /// For one stream; `client` shows the certificate with these dates, or none; `generation` is the spool's, so that no cursor of an older stream moves.
     ///
     /// # Errors
     /// What the collector's log had shown cannot be read.
     pub fn new(
         mut settings: CustodySettings,
         identity: Identity,
-        client: Client,
+        client: (Client, Option<Dates>),
         spool: SpoolHandle,
         place: (StreamId, u32),
         clock: Arc<dyn Clock>,
@@ -131,7 +134,8 @@ impl CustodyOutput {
         Ok(Self {
             settings,
             identity,
-            client,
+            client: client.0,
+            certificate: Standing::of(client.1),
             spool,
             stream: place.0,
             generation: place.1,
@@ -193,13 +197,7 @@ impl CustodyOutput {
         }
         let token = match self.settings.tokens.current() {
             Ok(Some(token)) => Ok(token),
-            Ok(None) => {
-                let endpoint = self.endpoint().to_owned();
-                self.settings
-                    .tokens
-                    .enroll(&self.client, &endpoint, &self.known_identity(), None)
-                    .await
-            }
+            Ok(None) => self.enrol().await,
             Err(reason) => Err(reason),
         };
         match token {
@@ -209,6 +207,7 @@ impl CustodyOutput {
             }
             Err(reason) => {
                 self.trouble("no token", &reason);
+                self.heed_refusal(&reason);
                 self.endpoint = self.endpoint.wrapping_add(1);
                 self.wait_after_failure().await;
                 None
@@ -222,6 +221,7 @@ impl CustodyOutput {
         let mut window = Window::new(from, self.settings.in_flight);
         let mut acked = from;
         let mut sent: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
+        self.ensure_certificate(&token).await;
         if let Err(answer) = self.check_log(&token).await {
             return Ok((from, answer));
         }
@@ -244,6 +244,8 @@ impl CustodyOutput {
                 changed = durable.changed() => {
                     changed.map_err(|_| "the spool has closed".to_owned())?;
                 }
+                // What is on its way goes on over its own connection.
+                () = self.certificate_due() => self.ensure_certificate(&token).await,
             }
             let now_acked = window.advance();
             if now_acked > acked {
@@ -273,7 +275,7 @@ impl CustodyOutput {
         Ok(Post {
             endpoint: self.endpoint().to_owned(),
             token: Arc::clone(token),
-            agent: self.identity.agent,
+            agent: self.identity.who.agent,
             stream: self.stream,
             seq,
             bytes,
@@ -305,6 +307,12 @@ impl CustodyOutput {
             Answer::Expects(expected) => self.after_expects(from, seq, expected).await,
             Answer::Forked(said) => {
                 self.end_stream(seq, format!("the collector has another past: {said}"), false).await
+            }
+            Answer::NoCertificate(said) => {
+                self.trouble("not let in; everything is kept and tried again", &said);
+                self.renew_at_once(&said);
+                self.wait_after_failure().await;
+                Next::Resume(seq)
             }
             Answer::Denied(said) => {
                 self.trouble("not let in; everything is kept and tried again", &said);
@@ -338,6 +346,7 @@ impl CustodyOutput {
             Answer::Failed(said) => {
                 self.log_checked = false;
                 self.trouble("cannot deliver", &said);
+                self.heed_refusal(&said);
                 self.endpoint = self.endpoint.wrapping_add(1);
                 self.wait_after_failure().await;
                 Next::Resume(seq)
@@ -380,11 +389,30 @@ impl CustodyOutput {
         Next::Resume(expected)
     }
 
-    /// As the collector knows this agent: by the key before the first statement that it lacks.
-    fn known_identity(&self) -> Identity {
-        let known = self.settings.keys.known_key(&self.settings.id);
-        let public_key = known.unwrap_or_else(|| self.identity.public_key.clone());
-        Identity { public_key, ..self.identity.clone() }
+    /// Enrols; where the collector does not see how the key of now follows from the one that it knows, once more with every
+    /// statement that there is.
+    async fn enrol(&mut self) -> Result<Arc<str>, String> {
+        let mut done = self.show_token().await;
+        if done.as_ref().is_err_and(|refused| refused.key_unknown) && !self.rewound {
+            self.rewind_keys()?;
+            done = self.show_token().await;
+        }
+        let token = done.map_err(|refused| refused.why)?;
+        if let Some(store) = self.settings.certificates.clone() {
+            self.show_kept(&store);
+        }
+        Ok(token)
+    }
+
+    async fn show_token(&self) -> Result<Arc<str>, NotEnrolled> {
+        let Self { settings, identity, .. } = self;
+        let bringing = Bringing {
+            identity,
+            keys: &settings.keys,
+            output: &settings.id,
+            certificates: settings.certificates.as_ref(),
+        };
+        settings.tokens.enroll(&self.client, self.endpoint(), bringing, None).await
     }
 
     /// Every statement that the collector has not taken, in order.
@@ -392,7 +420,7 @@ impl CustodyOutput {
         let (keys, id) = (Arc::clone(&self.settings.keys), self.settings.id.clone());
         while let Some((number, entry)) = keys.pending(&id) {
             let endpoint = self.endpoint().to_owned();
-            let agent = self.identity.agent;
+            let agent = self.identity.who.agent;
             let answer = post_key(&self.client, &endpoint, token, &agent, entry).await;
             match answer {
                 Answer::Durable(_) => {}
@@ -454,10 +482,9 @@ impl CustodyOutput {
     /// 401 or 403: if the token came from enrolment, enrol again (the collector may have been made
     /// anew); otherwise knock slowly.
     pub(super) async fn forget_enrolled_token(&mut self) {
-        let tokens = self.settings.tokens.clone();
+        let tokens = &self.settings.tokens;
         if tokens.configured.is_none() && tokens.enroll.is_some() {
-            let endpoint = self.endpoint().to_owned();
-            match tokens.enroll(&self.client, &endpoint, &self.known_identity(), None).await {
+            match self.enrol().await {
                 Ok(token) => {
                     log::info!(output = self.settings.id.as_str(); "enrolled again");
                     self.token = Some(token);

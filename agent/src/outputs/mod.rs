@@ -7,6 +7,7 @@
 //! everything that has not been delivered.
 
 mod backoff;
+mod certificate;
 mod custody;
 mod enroll;
 mod history;
@@ -17,8 +18,9 @@ mod request;
 mod window;
 
 pub use backoff::Backoff;
+pub use certificate::{CertificateStore, Connect, kept_in};
 pub use custody::{CustodyOutput, CustodySettings, Identity};
-pub use enroll::TokenStore;
+pub use enroll::{Bringing, NotEnrolled, TokenStore};
 pub use history::acceptance_file;
 
 /// Why an output ended.

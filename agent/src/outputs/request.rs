@@ -26,6 +26,8 @@ pub(super) enum Answer {
     Forked(String),
     /// We may not (401, 403).
     Denied(String),
+    /// Not without a client certificate, or not with the one that was shown.
+    NoCertificate(String),
     /// The collector knows a newer key of this agent than the one that signed.
     KeyReplaced(String),
     /// The collector does not know the key that signed.
@@ -145,6 +147,9 @@ async fn read_answer(response: Response, seq: u64) -> Answer {
         StatusCode::FORBIDDEN if body.code.as_deref() == Some("key_unknown") => {
             Answer::KeyUnknown(said)
         }
+        StatusCode::FORBIDDEN if body.code.as_deref() == Some("no_certificate") => {
+            Answer::NoCertificate(format!("{status}: {said}"))
+        }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Answer::Denied(format!("{status}: {said}"))
         }
@@ -174,6 +179,12 @@ async fn read_body(mut response: Response) -> Result<Body, String> {
         }
     }
     serde_json::from_slice(&text).map_err(|error| format!("the answer is not JSON: {error}"))
+}
+
+/// The code and the sentence of a refusal.
+pub(super) fn said_in(text: &[u8]) -> (Option<String>, String) {
+    let body: Body = serde_json::from_slice(text).unwrap_or_default();
+    (body.code, body.detail.or(body.title).unwrap_or_else(|| "no reason given".into()))
 }
 
 /// The whole chain of causes: the outermost says only "error sending request".
@@ -224,6 +235,18 @@ fn remedy(text: &str) -> Option<&'static str> {
         (
             "CertificateRequired",
             "the collector wants a client certificate: outputs[].tls.cert_file and key_file",
+        ),
+        (
+            "CertificateRevoked",
+            "this agent was revoked at the collector: if that was right, remove its data directory and enrol it anew",
+        ),
+        (
+            "fatal alert: CertificateExpired",
+            "this agent's certificate has ended at the collector's clock: one that the collector signs is renewed now; otherwise put a new one at outputs[].tls.cert_file",
+        ),
+        (
+            "fatal alert: UnknownCA",
+            "the collector does not know who signed this agent's certificate: one that the collector signs is renewed now; otherwise see tls.client_ca_file at the collector",
         ),
         (
             "dns error",

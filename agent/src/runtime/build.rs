@@ -20,10 +20,12 @@ use custody_parsers::{
 };
 
 use super::Shared;
+use super::connect::{certificates, client};
 use crate::geoip::Geoip;
 use crate::identity::AgentIdentity;
-use crate::outputs::{CustodySettings, Identity, TokenStore};
+use crate::outputs::{Bringing, CustodySettings, Identity, TokenStore};
 use crate::pipeline::{Join, OwnAct, SourceContext, random_secret};
+use crate::rotation::Rotations;
 use crate::sources::file::{FileEncoding, FileOptions, FileSource, Multiline, MultilineRule, look};
 use crate::sources::journal::{JournalOptions, JournalSource};
 use crate::sources::tls::server_config;
@@ -392,46 +394,6 @@ fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
     webhooks(config).map(drop)
 }
 
-/// The HTTP client of a custody output.
-///
-/// # Errors
-/// A file that it names cannot be read, or is not what it should be.
-pub fn client(output: &CustodyOutputConfig) -> anyhow::Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("custody-agent/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .tcp_nodelay(true)
-        .connect_timeout(output.timeout.duration().min(std::time::Duration::from_secs(10)))
-        .timeout(output.timeout.duration());
-    if let Some(file) = &output.tls.ca_file {
-        let pem = std::fs::read(file.get()).map_err(|error| {
-            file.problem(
-                format!("{}: {error}", file.get().display()),
-                "check the path and its mode",
-            )
-        })?;
-        let certs = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
-            file.problem(
-                format!("{}: {error}", file.get().display()),
-                "PEM certificates are expected",
-            )
-        })?;
-        builder = builder.tls_certs_only(certs);
-    }
-    if let (Some(cert), Some(key)) = (&output.tls.cert_file, &output.tls.key_file) {
-        let mut pem = std::fs::read(cert.get()).map_err(|error| {
-            cert.problem(
-                format!("{}: {error}", cert.get().display()),
-                "check the path and its mode",
-            )
-        })?;
-        pem.push(b'\n');
-        pem.extend_from_slice(key.read()?.expose().as_bytes());
-        builder = builder.identity(reqwest::Identity::from_pem(&pem)?);
-    }
-    Ok(builder.build()?)
-}
-
 /// Shows an enrolment token (the configured one without another) to the collectors of the outputs that are `named`; gives for
 /// each the agent's id, or why not.
 ///
@@ -443,28 +405,32 @@ pub fn enroll(
     token: Option<&Secret>,
     named: impl Fn(&str) -> bool,
 ) -> anyhow::Result<Vec<(String, Result<String, String>)>> {
-    let identity = AgentIdentity::load_or_create(data_dir, &config.host)?;
-    let who = Identity {
-        agent: identity.agent,
-        host_id: identity.host_id.clone(),
-        hostname: config.host.clone(),
-        public_key: identity.key.public().to_hex(),
-    };
+    let who = Arc::new(AgentIdentity::load_or_create(data_dir, &config.host)?);
+    let identity = Identity { who, hostname: config.host.clone() };
+    let keys = Rotations::load(data_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut done = Vec::new();
     for output in config.outputs.iter().filter(|output| named(output.id())) {
         let OutputConfig::Custody(custody) = output;
         let client = client(custody)?;
         let store = tokens(custody, data_dir);
+        let certificates = certificates(custody, data_dir);
+        let bringing = Bringing {
+            identity: &identity,
+            keys: &keys,
+            output: output.id(),
+            certificates: certificates.as_ref(),
+        };
         let mut result = Err("it has no endpoint".to_owned());
         for endpoint in &custody.endpoints {
             let endpoint = endpoint.get().to_string();
-            result = runtime.block_on(store.enroll(&client, &endpoint, &who, token));
+            let done = runtime.block_on(store.enroll(&client, &endpoint, bringing, token));
+            result = done.map_err(|refused| refused.why);
             if result.is_ok() {
                 break;
             }
         }
-        done.push((output.id().to_owned(), result.map(|_| who.agent.to_hex())));
+        done.push((output.id().to_owned(), result.map(|_| identity.who.agent.to_hex())));
     }
     Ok(done)
 }
@@ -488,6 +454,7 @@ pub(super) fn output_settings(
     Ok(CustodySettings {
         endpoints: output.endpoints.iter().map(|endpoint| endpoint.get().to_string()).collect(),
         tokens: tokens(output, &shared.data_dir),
+        certificates: certificates(output, &shared.data_dir),
         witness: shared.data_dir.join(format!("log-{id}")),
         cosigner: Arc::new(shared.identity.key.witness(&shared.identity.agent)),
         keys: Arc::clone(&shared.rotations),
@@ -503,12 +470,7 @@ pub(super) fn output_settings(
 
 /// Who the agent says that it is.
 pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
-    Identity {
-        agent: shared.identity.agent,
-        host_id: shared.identity.host_id.clone(),
-        hostname: config.host.clone(),
-        public_key: shared.identity.key.public().to_hex(),
-    }
+    Identity { who: Arc::clone(&shared.identity), hostname: config.host.clone() }
 }
 
 /// Is the file there? Says so if not.
@@ -534,7 +496,8 @@ fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surround
     Ok(around)
 }
 
-/// Builds everything that can be built without being at work: packs, parsers, sources, clients.
+/// Builds everything that can be built without being at work: packs, parsers, sources, clients. Gives what could not be checked,
+/// because it is not here.
 ///
 /// # Errors
 /// The first thing that would keep an agent with this configuration from starting.

@@ -12,7 +12,7 @@ use custody_config::{AgentConfig, Problem};
 use custody_event::StreamId;
 use tokio_util::task::TaskTracker;
 
-use super::{Shared, build};
+use super::{Shared, build, connect};
 use crate::admin::http::Pages;
 use crate::admin::{AdminSocket, Answer};
 use crate::outputs::{CustodyOutput, Ended};
@@ -133,7 +133,7 @@ fn prepare(
         let output = CustodyOutput::new(
             settings,
             build::identity(config, shared),
-            build::client(custody)?,
+            connect::connection(custody, &shared.data_dir, shared.clock.now())?,
             shared.spool.clone(),
             (stream, shared.generation),
             Arc::clone(&shared.clock),

@@ -5,6 +5,7 @@
 //! because the stream cannot go on; the spool and what is in it outlive it.
 
 mod build;
+mod connect;
 mod delivery;
 mod difference;
 mod pipe;
@@ -20,7 +21,8 @@ use custody_config::shell::{Clock, DataDir, Exit, Service, Signals, Watchdog};
 use custody_config::{AgentConfig, AgentOverrides, Env, Loaded};
 use custody_event::Timestamp;
 
-pub use build::{Surroundings, check, client, enroll, load_packs, parser_of, shared_files};
+pub use build::{Surroundings, check, enroll, load_packs, parser_of, shared_files};
+pub use connect::client;
 use difference::Facts;
 use session::{End, NotStarted, Session};
 

@@ -187,6 +187,11 @@ CREATE TABLE erasures_archived (
 ) STRICT;
 PRAGMA user_version = 8;
 ",
+    // Until when an agent has a certificate by this collector.
+    "
+ALTER TABLE agents ADD COLUMN certificate_until TEXT;
+PRAGMA user_version = 9;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;
@@ -212,6 +217,8 @@ pub struct AgentRow {
     pub revoked: Option<Timestamp>,
     /// Why it was revoked.
     pub revoked_reason: Option<String>,
+    /// Until when the newest certificate is good that was signed for it here.
+    pub certificate_until: Option<Timestamp>,
 }
 
 /// An act that is not an event yet.
@@ -289,7 +296,8 @@ impl Db {
     pub(super) fn agents(&self) -> Result<Vec<AgentRow>, AccessError> {
         let read = || {
             let mut select = self.connection.prepare_cached(
-                "SELECT id, host, hostname, key, token_hash, version, enrolled, revoked, revoked_reason
+                "SELECT id, host, hostname, key, token_hash, version, enrolled, revoked,
+                    revoked_reason, certificate_until
                  FROM agents ORDER BY id",
             )?;
             select.query_map([], agent_of)?.collect()
@@ -493,6 +501,7 @@ fn agent_of(row: &Row<'_>) -> rusqlite::Result<AgentRow> {
         enrolled: column(row, 6, time)?,
         revoked: optional_time(row, 7)?,
         revoked_reason: row.get(8)?,
+        certificate_until: optional_time(row, 9)?,
     })
 }
 

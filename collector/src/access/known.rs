@@ -1,9 +1,9 @@
 //! All accounts in memory, and what a shown token is worth.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use custody_event::{Digest, Timestamp};
+use custody_event::{AgentId, Digest, Timestamp};
 use subtle::ConstantTimeEq;
 
 use super::db::{AgentRow, Db, Roles, SessionRow, TokenRow, UserRow};
@@ -35,6 +35,7 @@ pub(super) struct Known {
     pub(super) data_version: i64,
     by_hash: HashMap<[u8; 8], Vec<(Digest, Bearer)>>,
     users: HashMap<String, UserRow>,
+    revoked: HashSet<AgentId>,
     roles: Roles,
 }
 
@@ -46,9 +47,14 @@ impl Known {
             by_hash: HashMap::new(),
             users: tables.users()?.into_iter().map(|user| (user.name.clone(), user)).collect(),
             roles: tables.roles()?,
+            revoked: HashSet::new(),
         };
-        for agent in db.agents()?.into_iter().filter(|agent| agent.revoked.is_none()) {
-            known.add(agent.token_hash, Bearer::Agent(Arc::new(agent)));
+        for agent in db.agents()? {
+            if agent.revoked.is_some() {
+                known.revoked.insert(agent.id);
+            } else {
+                known.add(agent.token_hash, Bearer::Agent(Arc::new(agent)));
+            }
         }
         // Revoked ones too: that somebody still shows one is worth a line.
         for token in tables.tokens()? {
@@ -76,6 +82,10 @@ impl Known {
             .iter()
             .find(|(known, _)| bool::from(known.0.ct_eq(&hash.0)))
             .map(|(_, bearer)| bearer)
+    }
+
+    pub(super) fn is_revoked(&self, agent: &AgentId) -> bool {
+        self.revoked.contains(agent)
     }
 
     pub(super) fn is_session(&self, hash: &Digest) -> bool {

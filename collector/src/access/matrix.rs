@@ -84,6 +84,7 @@ fn rows() -> Vec<Row> {
         row(GET, "/v1/agents", "/v1/agents", Unbounded { agents: false }, 200),
         // The token is another agent's.
         row(POST, "/v1/agents/{agent}/keys", "/v1/agents/00/keys", Agent, 403),
+        row(POST, "/v1/agents/{agent}/certificate", "/v1/agents/00/certificate", Agent, 403),
         row(POST, block, "/v1/streams/x/y/blocks/z", Agent, 400),
         row(POST, "/v1/enroll", "/v1/enroll", Enroller, 400),
         row(GET, "/v1/events", "/v1/events", Reads(Search), 200),

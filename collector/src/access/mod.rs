@@ -403,6 +403,30 @@ impl Access {
         self.db().set_key(agent, key)
     }
 
+    /// The agent has a certificate until then.
+    ///
+    /// # Errors
+    /// It is revoked, or the database cannot be written.
+    pub fn certified(&self, agent: AgentId, until: Timestamp) -> Result<(), AccessError> {
+        self.db().change(|tables| tables.certified(agent, until))?;
+        self.reload()
+    }
+
+    /// Has this agent been revoked?
+    #[must_use]
+    pub fn is_revoked(&self, agent: &AgentId) -> bool {
+        self.refresh();
+        self.known.read().unwrap_or_else(PoisonError::into_inner).is_revoked(agent)
+    }
+
+    /// The agent of this id, revoked or not.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn agent(&self, id: AgentId) -> Result<Option<AgentRow>, AccessError> {
+        Ok(self.db().agents()?.into_iter().find(|agent| agent.id == id))
+    }
+
     /// Takes the agent's token and keys away, for ever.
     ///
     /// # Errors

@@ -68,15 +68,16 @@ pub fn agent(config: &CollectorConfig, command: &AgentCommand) -> anyhow::Result
 
 fn list(access: &Access) -> anyhow::Result<()> {
     let mut text = String::from(
-        "AGENT                             KEY               ENROLLED                     REVOKED                      HOST\n",
+        "AGENT                             KEY               ENROLLED                     REVOKED                      CERTIFICATE UNTIL            HOST\n",
     );
     for agent in access.agents()? {
         text.push_str(&format!(
-            "{:<33} {:<17} {:<28} {:<28} {}\n",
+            "{:<33} {:<17} {:<28} {:<28} {:<28} {}\n",
             agent.id.to_hex(),
             agent.key.id().to_string(),
             shown(Some(agent.enrolled)),
             shown(agent.revoked),
+            shown(agent.certificate_until),
             agent.hostname
         ));
     }

@@ -1,4 +1,4 @@
-//! `custody-collector run` and `check`: the start, step by step.
+//! `custody-collector run`: the start, step by step.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use custody_config::collector::{BlocksConfig, CollectorConfig, ServerTls};
+use custody_config::collector::{BlocksConfig, ClientCertificates, CollectorConfig, CollectorTls};
 use custody_config::shell::{
     Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, Watchdog,
     check_clock, logging,
 };
-use custody_event::AgentId;
+use custody_event::{AgentId, Timestamp};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
-use super::{ConfigArgs, derived, say};
+use super::{ConfigArgs, derived};
 use crate::access::oidc::Oidc;
 use crate::access::{self, Access, Logins, random_secret};
 use crate::anchor::Anchors;
+use crate::authority::Authority;
 use crate::own::{self, Act, Acts, OwnStream};
 use crate::retain;
 use crate::serve::{App, Limits, keeper, server, tls};
@@ -29,21 +30,6 @@ use crate::tlog::Enrolment;
 const PROGRAM: &str = "custody-collector";
 /// How often held-back log lines are looked after.
 const TICK: Duration = Duration::from_secs(10);
-
-/// Checks what `run` would start with: the file, the TLS files.
-///
-/// # Errors
-/// What is wrong.
-pub fn check(args: &ConfigArgs) -> anyhow::Result<Exit> {
-    let loaded = args.load()?;
-    for warning in &loaded.warnings {
-        say(&format!("warning: {warning}\n"))?;
-    }
-    load_tls(loaded.value.tls.as_ref())?;
-    oidc(&loaded.value)?;
-    say(&format!("good: {} would listen on {}\n", PROGRAM, loaded.value.listen.get()))?;
-    Ok(Exit::Good)
-}
 
 /// Runs until told to stop.
 ///
@@ -61,9 +47,9 @@ pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let signals = Signals::install().or_exit(Exit::Io, "signals cannot be taken over")?;
     let service = Service::from_env();
-    let tls = load_tls(config.tls.as_ref())?.map(|tls| Arc::new(tls::Certificates::new(tls)));
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
+    let (tls, authority) = start_tls(config, dir.path(), &access, &clock)?;
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;
@@ -74,7 +60,7 @@ pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .or_exit(Exit::Io, "threads cannot be started")?;
-    let parts = Parts { clock, access, log, service, tls, acts, agent };
+    let parts = Parts { clock, access, log, service, tls, authority, acts, agent };
     let served = runtime.block_on(serve(config, dir.path(), &parts, signals));
     parts.service.stopping("finishing");
     own.close();
@@ -90,19 +76,71 @@ struct Parts {
     log: Arc<EvidenceLog>,
     service: Service,
     tls: Option<Arc<tls::Certificates>>,
+    authority: Option<Arc<Authority>>,
     acts: Acts,
     /// The collector among the agents.
     agent: AgentId,
 }
 
-fn load_tls(config: Option<&ServerTls>) -> Result<Option<ServerConfig>, Failure> {
-    let Some(config) = config else { return Ok(None) };
-    let key = config.key_file.read()?;
-    let ca = config.client_ca_file.as_ref().map(|path| path.get().as_path());
-    let server: ServerConfig =
-        tls::server_config(config.cert_file.get(), config.key_file.path(), key.expose(), ca)
-            .or_exit(Exit::Config, "tls")?;
-    Ok(Some(server))
+/// The certificates in force, and the authority of agents.
+type Served = (Option<Arc<tls::Certificates>>, Option<Arc<Authority>>);
+
+/// What is served with, and who signs agents' certificates.
+fn start_tls(
+    config: &CollectorConfig,
+    dir: &Path,
+    access: &Arc<Access>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Served> {
+    let Some(tls) = &config.tls else { return Ok((None, None)) };
+    let authority = match given_authority(tls, clock.now())? {
+        Some(given) => Some(given),
+        None if tls.signs() => Some(Authority::own(dir, life_us(tls), clock.now())?),
+        None => None,
+    };
+    let server = load_tls(tls, authority.as_ref(), is_revoked(access), Arc::clone(clock))?;
+    Ok((Some(Arc::new(tls::Certificates::new(server))), authority.map(Arc::new)))
+}
+
+fn life_us(tls: &CollectorTls) -> i64 {
+    i64::try_from(tls.client_certificate_life.millis()).unwrap_or(i64::MAX).saturating_mul(1_000)
+}
+
+fn is_revoked(access: &Arc<Access>) -> tls::IsRevoked {
+    let access = Arc::clone(access);
+    Arc::new(move |agent| access.is_revoked(agent))
+}
+
+/// The authority that the configuration names with its key.
+pub(super) fn given_authority(
+    tls: &CollectorTls,
+    now: Timestamp,
+) -> anyhow::Result<Option<Authority>> {
+    let (Some(cert), Some(key)) = (&tls.server.client_ca_file, &tls.client_ca_key_file) else {
+        return Ok(None);
+    };
+    let pem = key.read()?;
+    Authority::of_files(cert.get(), key.path(), pem.expose(), life_us(tls), now).map(Some)
+}
+
+/// The server's side as the files are now; agents are asked for certificates by the given authority or that of the files.
+pub(super) fn load_tls(
+    config: &CollectorTls,
+    authority: Option<&Authority>,
+    is_revoked: tls::IsRevoked,
+    clock: Arc<dyn Clock>,
+) -> Result<ServerConfig, Failure> {
+    let CollectorTls { server, client_certificates, .. } = config;
+    let key = server.key_file.read()?;
+    let roots = match (&server.client_ca_file, authority) {
+        _ if *client_certificates == ClientCertificates::Off => Vec::new(),
+        (Some(file), _) => tls::certificates(file.get()).or_exit(Exit::Config, "tls")?,
+        (None, Some(authority)) => vec![authority.certificate().clone()],
+        (None, None) => Vec::new(),
+    };
+    let clients = (!roots.is_empty()).then_some(tls::Clients { roots, is_revoked });
+    let (cert, path) = (server.cert_file.get(), server.key_file.path());
+    tls::server_config(cert, path, key.expose(), clients, clock).or_exit(Exit::Config, "tls")
 }
 
 fn open_access(dir: &Path, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Access>> {
@@ -205,6 +243,7 @@ async fn serve(
         &limits(config),
         stop.clone(),
     )
+    .certifying(parts.authority.clone())
     .telling(parts.acts.clone());
     let (accounts, clock) = (Arc::clone(&parts.access), Arc::clone(&parts.clock));
     let logins = Logins::new(accounts, Some(parts.acts.clone()), clock);
@@ -282,7 +321,7 @@ fn anchors(config: &CollectorConfig, dir: &Path, parts: &Parts) -> anyhow::Resul
 }
 
 /// The identity provider; it is asked when somebody logs in, so that its absence stops nothing.
-fn oidc(config: &CollectorConfig) -> anyhow::Result<Option<Oidc>> {
+pub(super) fn oidc(config: &CollectorConfig) -> anyhow::Result<Option<Oidc>> {
     let Some(oidc) = &config.oidc else { return Ok(None) };
     let secret = oidc.client_secret_file.read()?;
     Oidc::new(oidc.clone(), secret.expose().to_owned()).map(Some)
@@ -292,7 +331,10 @@ fn limits(config: &CollectorConfig) -> Limits {
     Limits {
         max_block_bytes: config.limits.max_block_bytes.as_usize(),
         workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2),
-        client_certificates: config.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some()),
+        client_certificates: config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_certificates == ClientCertificates::Required),
     }
 }
 
@@ -310,19 +352,19 @@ async fn failure(log: &EvidenceLog) -> String {
 }
 
 /// Reads the certificate, its key and the clients' CA again; on any error those before stay. Gives what became of it.
-fn reload(config: &CollectorConfig, certificates: Option<&tls::Certificates>) -> String {
-    let Some(certificates) = certificates else {
+fn reload(config: &CollectorConfig, parts: &Parts) -> String {
+    let (Some(certificates), Some(tls)) = (&parts.tls, &config.tls) else {
         let said = "nothing to read again: the configuration is read at the start only";
         log::info!("a reload was asked for; {said}");
         return said.to_owned();
     };
-    match load_tls(config.tls.as_ref()) {
-        Ok(Some(new)) => {
+    let (authority, clock) = (parts.authority.as_deref(), Arc::clone(&parts.clock));
+    match load_tls(tls, authority, is_revoked(&parts.access), clock) {
+        Ok(new) => {
             certificates.replace(new);
             log::info!("the certificates were read again: new connections get them");
             "the certificates were read again".to_owned()
         }
-        Ok(None) => String::new(),
         Err(error) => {
             log::error!(error:% = error; "the certificates were not read again, those before stay in force");
             format!("the certificates before stay in force: {error}")
@@ -339,7 +381,7 @@ async fn housekeeping(mut signals: Signals, config: &CollectorConfig, parts: &Pa
             signal = signals.recv() => match signal {
                 Signal::Reload => {
                     parts.service.reloading();
-                    parts.service.ready(&reload(config, parts.tls.as_deref()));
+                    parts.service.ready(&reload(config, parts));
                 }
                 Signal::Stop => break,
             },

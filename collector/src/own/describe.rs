@@ -230,7 +230,8 @@ fn describe<'a>(act: &'a Act, draft: &mut Draft<'a>) {
             let kind = kind.into_iter().find(|kind| action.starts_with(kind)).unwrap_or("log");
             let by = who.as_deref().map(|who| format!(" by {who}")).unwrap_or_default();
             let message = format!("{action}: {target}{by}.");
-            let severity = if action == "agent.enroll" { "low" } else { "medium" };
+            let usual = matches!(&**action, "agent.enroll" | "agent.certify");
+            let severity = if usual { "low" } else { "medium" };
             let say = Say::new(action, op_of(action), message);
             Say { severity, who: who.as_deref(), target: Some((kind, target)), ..say }
         }
@@ -304,7 +305,7 @@ fn op_of(action: &str) -> &'static str {
         "user.disable" => "disable",
         "user.enable" => "enable",
         "token.revoke" | "agent.revoke" => "revoke",
-        "agent.enroll" => "grant",
+        "agent.enroll" | "agent.certify" => "grant",
         _ => "other",
     }
 }

@@ -27,7 +27,8 @@ use crate::access::database_in;
 /// The kind of the log's entries that are blocks.
 const KIND_BLOCK: u8 = 1;
 /// Small files that are copied as they are, where they are there.
-const FILES: [&str; 3] = ["own.key", "admin.token", "enroll.token"];
+const FILES: [&str; 5] =
+    ["own.key", "admin.token", "enroll.token", "agents-ca.key", "agents-ca.pem"];
 
 /// Copies the data directory `from` to `to`, which must not be there or be empty, and verifies
 /// the copy.

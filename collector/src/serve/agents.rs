@@ -30,6 +30,9 @@ struct Agent {
     enrolled: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked: Option<Timestamp>,
+    /// Until when the newest certificate is good that this collector signed for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_until: Option<Timestamp>,
     /// When its newest block came.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<Timestamp>,
@@ -98,6 +101,7 @@ fn shown(row: AgentRow, ledger: &Ledger) -> Agent {
         key: row.key.to_hex(),
         enrolled: row.enrolled,
         revoked: row.revoked,
+        certificate_until: row.certificate_until,
         last_seen: streams.iter().map(|stream| stream.last_seen).max(),
         streams,
     }

@@ -3,7 +3,8 @@
 //! | route | who | what |
 //! |---|---|---|
 //! | `POST /v1/streams/{agent}/{stream}/blocks/{seq}` | the agent | a block ([`crate::ingest`]) |
-//! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token |
+//! | `POST /v1/enroll` | an enrolment token | an agent's id, host and key; gives its token and certificate |
+//! | `POST /v1/agents/{agent}/certificate` | the agent | another certificate before the old one ends |
 //! | `GET /v1/agents` | readers without a scope | agents with their streams and books |
 //! | `/tlog/…`, `/v1/log…`, `/v1/agents/{agent}/keys` | see [`tlog`] | the transparency log |
 //! | `GET /metrics` | loopback, or who reads | numbers for Prometheus ([`metrics`]) |
@@ -17,6 +18,7 @@
 
 mod agents;
 mod blocks;
+mod certificate;
 mod enroll;
 pub(crate) mod keeper;
 pub mod metrics;
@@ -35,14 +37,16 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use custody_config::shell::StopToken;
-use custody_event::{Clock, Timestamp};
+use custody_config::shell::{StopToken, x509};
+use custody_event::{AgentId, Clock, Timestamp};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use rustls_pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 
 use crate::access::throttle::{Throttle, Verdict};
 use crate::access::{Access, AgentRow, Gate, Identity, Permission, Principal, Standing, bearer};
+use crate::authority::{Authority, agent_of};
 use crate::ingest::Ingest;
 use crate::own::{Act, Acts};
 use crate::store::evidence::EvidenceLog;
@@ -64,8 +68,26 @@ const BUDGET_WAIT: Duration = Duration::from_secs(2);
 pub struct Peer {
     /// Its address.
     pub addr: SocketAddr,
-    /// It has shown a client certificate that leads to the configured CA.
-    pub certified: bool,
+    /// The client certificate that it has shown, which leads to the authority of agents.
+    pub shown: Option<Shown>,
+}
+
+/// A client certificate that is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The agent that it names; one that another authority has made may name none.
+    pub agent: Option<AgentId>,
+    /// It ends then, also while the connection lasts.
+    pub until: Timestamp,
+}
+
+impl Shown {
+    /// What this one says.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let until = x509::dates(certificate).map_or(Timestamp::MIN, |dates| dates.not_after);
+        Self { agent: agent_of(certificate), until }
+    }
 }
 
 /// What the handlers share.
@@ -79,6 +101,7 @@ pub struct App {
     small_bodies: Semaphore,
     max_block_bytes: usize,
     client_certificates: bool,
+    authority: Option<Arc<Authority>>,
     acts: Option<Acts>,
     counters: Arc<metrics::Counters>,
     started: Timestamp,
@@ -123,6 +146,7 @@ impl App {
             small_bodies: Semaphore::new(SMALL_BODIES),
             max_block_bytes: limits.max_block_bytes.min(custody_event::MAX_BLOCK_BYTES),
             client_certificates: limits.client_certificates,
+            authority: None,
             acts: None,
             counters: Arc::default(),
             started: clock.now(),
@@ -135,6 +159,12 @@ impl App {
     #[must_use]
     pub fn telling(self, acts: Acts) -> Self {
         Self { acts: Some(acts), ..self }
+    }
+
+    /// Agents get certificates by this authority.
+    #[must_use]
+    pub fn certifying(self, authority: Option<Arc<Authority>>) -> Self {
+        Self { authority, ..self }
     }
 
     /// What is counted while requests are answered: the server counts, too.
@@ -151,6 +181,7 @@ impl App {
             .route("/v1/enroll", post(enroll::post_enroll))
             .route("/v1/agents", get(agents::get_agents))
             .route("/v1/agents/{agent}/keys", post(tlog::post_key))
+            .route("/v1/agents/{agent}/certificate", post(certificate::post_certificate))
             .route("/v1/log", get(tlog::get_log))
             .route("/v1/log/witness", post(tlog::post_witness))
             .route("/tlog/checkpoint", get(tlog::get_checkpoint))
@@ -197,9 +228,25 @@ impl App {
 
     async fn agent(&self, headers: &HeaderMap, peer: Peer) -> Result<Arc<AgentRow>, Problem> {
         self.check_certificate(peer)?;
-        match self.identify(headers, peer).await? {
-            Identity::Agent(agent) => Ok(agent),
-            _ => Err(Problem::coded(Code::Forbidden, "the token is not an agent's")),
+        self.bearer_agent(headers, peer).await
+    }
+
+    /// The agent whose token is shown; a certificate that is shown too is not another's.
+    async fn bearer_agent(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+    ) -> Result<Arc<AgentRow>, Problem> {
+        let Identity::Agent(agent) = self.identify(headers, peer).await? else {
+            return Err(Problem::coded(Code::Forbidden, "the token is not an agent's"));
+        };
+        match peer.shown.and_then(|shown| shown.agent) {
+            Some(named) if named != agent.id => {
+                log::warn!(peer:% = peer.addr, token = agent.id.to_hex(), certificate = named.to_hex(); "an agent's token came with another agent's certificate: one of them may have been stolen");
+                let what = format!("the certificate is agent {named}'s and the token is not");
+                Err(Problem::coded(Code::WrongAgent, what))
+            }
+            _ => Ok(agent),
         }
     }
 
@@ -231,14 +278,17 @@ impl App {
         Ok(who)
     }
 
+    /// Where certificates are required: has one been shown that is still good?
     fn check_certificate(&self, peer: Peer) -> Result<(), Problem> {
-        if self.client_certificates && !peer.certified {
-            return Err(Problem::coded(
-                Code::NoCertificate,
-                "this collector takes agents with a client certificate only",
-            ));
+        let refused = |what: &str| Err(Problem::coded(Code::NoCertificate, what));
+        match peer.shown {
+            _ if !self.client_certificates => Ok(()),
+            None => refused("this collector takes agents with a client certificate only"),
+            Some(shown) if shown.until <= self.clock.now() => {
+                refused("the client certificate of this connection has ended: show a new one")
+            }
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn check_body_length(headers: &HeaderMap, limit: usize) -> Result<usize, Problem> {

@@ -17,15 +17,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::Peer;
 use super::metrics::Counters;
 use super::tls::Certificates;
+use super::{Peer, Shown};
 
 /// Connections at once: an agent holds four.
 const MAX_CONNECTIONS: usize = 4096;
@@ -37,6 +37,9 @@ const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// How long requests under way may take once the stop has come.
 const DRAIN: Duration = Duration::from_secs(20);
+/// After a failed handshake so long, and so many reads of four KiB, are given to the other side.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_READS: usize = 16;
 /// Pause after a failed accept (out of descriptors): trying at once would burn a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -106,21 +109,44 @@ async fn connection(
     }
     server.counters.connected();
     let Some(tls) = &server.tls else {
-        return requests(&server, stream, Peer { addr, certified: false }).await;
+        return requests(&server, stream, Peer { addr, shown: None }).await;
     };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(stream)).await {
+    let handshake = tls.acceptor().accept(stream).into_fallible();
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => {
-            let certified = stream.get_ref().1.peer_certificates().is_some();
-            requests(&server, stream, Peer { addr, certified }).await;
+            let certificates = stream.get_ref().1.peer_certificates();
+            let shown = certificates.and_then(<[_]>::first).map(Shown::of);
+            requests(&server, stream, Peer { addr, shown }).await;
         }
-        Ok(Err(error)) => {
+        Ok(Err((error, stream))) => {
             server.counters.handshake_failed();
             log::warn!(error:% = error, peer:% = addr; "a TLS handshake failed");
+            let_read(stream).await;
         }
         Err(_) => {
             server.counters.handshake_failed();
             log::warn!(peer:% = addr; "a TLS handshake took too long");
         }
+    }
+}
+
+/// Lets the other side read why its handshake failed: where bytes of its own are still unread, closing would reset the
+/// connection, and it would learn nothing.
+async fn let_read(mut stream: TcpStream) {
+    let read = async {
+        let mut rest = [0; 4096];
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        for _ in 0..FAREWELL_READS {
+            match stream.read(&mut rest).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(FAREWELL, read).await.is_err() {
+        log::debug!("a connection whose handshake failed was not ended by the other side");
     }
 }
 

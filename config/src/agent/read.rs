@@ -13,7 +13,7 @@ use crate::common;
 use crate::endpoint::Endpoint;
 use crate::load::Env;
 use crate::place::Located;
-use crate::secret::{file_or_credential, secret_file};
+use crate::secret::{SecretFile, file_or_credential, secret_file};
 use crate::section::{Section, one_of};
 use crate::tree::{Node, Value};
 use crate::units::{ByteSize, Period, UnitError};

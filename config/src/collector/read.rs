@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
-    ArchiveConfig, BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig,
-    LimitsConfig, RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig,
+    ArchiveConfig, BlocksConfig, ClientCertificates, CollectorConfig, CollectorOverrides,
+    CollectorTls, ExportsConfig, IndexConfig, LimitsConfig, RetentionClass, RetentionConfig,
+    SearchConfig, ServerTls, SpaceConfig,
 };
 use crate::common;
 use crate::load::Env;
@@ -28,7 +29,7 @@ pub(super) fn collector(
     let config = CollectorConfig {
         data_dir: common::data_dir(top, overrides.data_dir.as_ref(), base.data_dir),
         listen: listen(top, overrides, base.listen),
-        tls: top.optional_section("tls").and_then(|section| server_tls(section, credentials)),
+        tls: top.optional_section("tls").and_then(|section| collector_tls(section, credentials)),
         oidc: top
             .optional_section("oidc")
             .and_then(|section| super::oidc::oidc(section, credentials)),
@@ -78,14 +79,52 @@ pub(crate) fn server_tls(
     mut section: Section<'_>,
     credentials: Option<&Path>,
 ) -> Option<ServerTls> {
+    let tls = listener_tls(&mut section, credentials);
+    section.finish();
+    tls
+}
+
+fn listener_tls(section: &mut Section<'_>, credentials: Option<&Path>) -> Option<ServerTls> {
     for key in ["cert_file", "key_file"] {
         section.must_have(key);
     }
-    let cert_file = file_or_credential(&mut section, "cert_file", credentials);
-    let key_file = secret_file(&mut section, "key_file", credentials);
-    let client_ca_file = file_or_credential(&mut section, "client_ca_file", credentials);
-    section.finish();
+    let cert_file = file_or_credential(section, "cert_file", credentials);
+    let key_file = secret_file(section, "key_file", credentials);
+    let client_ca_file = file_or_credential(section, "client_ca_file", credentials);
     Some(ServerTls { cert_file: cert_file?, key_file: key_file?, client_ca_file })
+}
+
+/// A certificate that the collector signs is good for so long: two thirds of it are a summer's absence.
+const CLIENT_CERTIFICATE_LIFE: Period = Period::days(90);
+
+fn collector_tls(mut section: Section<'_>, credentials: Option<&Path>) -> Option<CollectorTls> {
+    let server = listener_tls(&mut section, credentials);
+    let client_ca_key_file = secret_file(&mut section, "client_ca_key_file", credentials);
+    let words = [
+        ("off", ClientCertificates::Off),
+        ("optional", ClientCertificates::Optional),
+        ("required", ClientCertificates::Required),
+    ];
+    let asked = section.choice("client_certificates", &words);
+    // Below ten seconds an agent would do nothing but renew.
+    let lives = Period::seconds(10)..=Period::days(3_650);
+    let life = section.period("client_certificate_life", lives);
+    let named = server.as_ref().is_some_and(|server| server.client_ca_file.is_some());
+    if let Some(key) = client_ca_key_file.as_ref().filter(|_| !named) {
+        section.reader().problem(key.located().problem(
+            "the key of an authority without its certificate",
+            "add `client_ca_file`, or leave both out: then the collector makes an authority of its own",
+        ));
+    }
+    section.finish();
+    // Whoever names an authority has always meant that its certificates are needed.
+    let default = if named { ClientCertificates::Required } else { ClientCertificates::Optional };
+    Some(CollectorTls {
+        server: server?,
+        client_ca_key_file,
+        client_certificates: asked.unwrap_or(default),
+        client_certificate_life: life.unwrap_or(CLIENT_CERTIFICATE_LIFE),
+    })
 }
 
 /// The name of a log as a signed note can carry it: no white space and no plus sign (C2SP signed-note).

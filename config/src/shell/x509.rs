@@ -1,6 +1,7 @@
-//! From when until when a certificate is good: the two dates of RFC 5280 §4.1.2.5, and nothing else of it.
+//! From when until when a certificate is good, and whom it names: the two dates and the two names of RFC 5280 §4.1.2, and
+//! nothing else of it.
 //!
-//! Who signed it and for whom is the TLS library's business; people want to know when it ends, before it does.
+//! Whether it is to be trusted is the TLS library's business; people want to know when it ends, before it does.
 
 use custody_event::Timestamp;
 
@@ -16,11 +17,22 @@ pub struct Dates {
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const EXPLICIT_VERSION: u8 = 0xa0;
+const OID: u8 = 0x06;
+const SET: u8 = 0x31;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// The dates of a certificate in DER; `None` where it is none.
-pub fn dates(der: &[u8]) -> Option<Dates> {
+/// What stands in a certificate, as far as it is read.
+struct Fields<'a> {
+    /// The content of the issuer's name.
+    issuer: &'a [u8],
+    /// The content of the two dates.
+    validity: &'a [u8],
+    /// The content of the subject's name.
+    subject: &'a [u8],
+}
+
+fn fields(der: &[u8]) -> Option<Fields<'_>> {
     let (certificate, _) = expect(der, SEQUENCE)?;
     let (mut body, _) = expect(certificate, SEQUENCE)?;
     if let Some((_, rest)) = expect(body, EXPLICIT_VERSION) {
@@ -28,11 +40,68 @@ pub fn dates(der: &[u8]) -> Option<Dates> {
     }
     let (_, rest) = expect(body, INTEGER)?;
     let (_, rest) = expect(rest, SEQUENCE)?;
-    let (_, rest) = expect(rest, SEQUENCE)?;
-    let (validity, _) = expect(rest, SEQUENCE)?;
-    let (not_before, rest) = time(validity)?;
+    let (issuer, rest) = expect(rest, SEQUENCE)?;
+    let (validity, rest) = expect(rest, SEQUENCE)?;
+    let (subject, _) = expect(rest, SEQUENCE)?;
+    Some(Fields { issuer, validity, subject })
+}
+
+/// The dates of a certificate in DER; `None` where it is none.
+pub fn dates(der: &[u8]) -> Option<Dates> {
+    let (not_before, rest) = time(fields(der)?.validity)?;
     let (not_after, _) = time(rest)?;
     Some(Dates { not_before, not_after })
+}
+
+/// Does the second certificate name the first as its issuer, byte for byte? Says nothing of signatures.
+pub fn is_named_by(authority: &[u8], certificate: &[u8]) -> bool {
+    let named = || Some(fields(authority)?.subject == fields(certificate)?.issuer);
+    named().unwrap_or(false)
+}
+
+/// One part of a name: the number of its kind (`2.5.4.3` is the common name), the tag of its text, and the text's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamePart {
+    /// The arcs of the object identifier.
+    pub kind: Vec<u64>,
+    /// The tag of the string (X.680 §8.6): 12 is UTF-8, 19 printable.
+    pub tag: u8,
+    /// The string's bytes.
+    pub text: Vec<u8>,
+}
+
+/// The parts of a certificate's subject in order; `None` where it is no certificate, or a part has several values.
+pub fn subject(der: &[u8]) -> Option<Vec<NamePart>> {
+    let mut rest = fields(der)?.subject;
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let (set, after) = expect(rest, SET)?;
+        let (pair, others) = expect(set, SEQUENCE)?;
+        let (oid, string) = expect(pair, OID)?;
+        let (tag, text, end) = value(string)?;
+        if !others.is_empty() || !end.is_empty() {
+            return None;
+        }
+        parts.push(NamePart { kind: arcs(oid)?, tag, text: text.to_vec() });
+        rest = after;
+    }
+    Some(parts)
+}
+
+/// The arcs of an object identifier (X.690 §8.19).
+fn arcs(bytes: &[u8]) -> Option<Vec<u64>> {
+    let mut found = Vec::new();
+    let mut arc: u64 = 0;
+    for byte in bytes {
+        arc = arc.checked_mul(128)?.checked_add(u64::from(byte & 0x7f))?;
+        if byte & 0x80 == 0 {
+            found.push(std::mem::take(&mut arc));
+        }
+    }
+    let first = *found.first()?;
+    let top = (first / 40).min(2);
+    found.splice(..1, [top, first - top * 40]);
+    (bytes.last()? & 0x80 == 0).then_some(found)
 }
 
 /// The content of the value in front if it has this tag, and what follows.
@@ -102,6 +171,7 @@ mod tests {
             wrap(SEQUENCE, &[]),
             wrap(SEQUENCE, &[]),
             wrap(SEQUENCE, validity),
+            wrap(SEQUENCE, b"\x31\x0c\x30\x0a\x06\x03\x55\x04\x03\x0c\x03abc"),
         ];
         wrap(SEQUENCE, &wrap(SEQUENCE, &body.concat()))
     }
@@ -116,8 +186,12 @@ mod tests {
         let dates = dates(&der).unwrap();
         assert_eq!(dates.not_before.to_string(), "2049-12-31T23:59:59.000000Z");
         assert_eq!(dates.not_after.to_string(), "2050-01-01T00:00:00.000000Z");
+        let name = NamePart { kind: vec![2, 5, 4, 3], tag: 12, text: b"abc".to_vec() };
+        assert_eq!(subject(&der), Some(vec![name]));
+        assert!(!is_named_by(&der, &der), "its issuer has no name");
         for end in 0..der.len() {
             assert_eq!(super::dates(&der[..end]), None, "cut at {end}");
+            assert_eq!(super::subject(&der[..end]), None, "cut at {end}");
         }
     }
 }

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use custody_event::{AgentId, Digest};
+use custody_evidence::AgentKey;
+use custody_evidence::claim::Claim;
 use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
@@ -75,10 +78,17 @@ impl Collector {
     }
 
     /// Enrols an agent of our own making; its token.
-    pub(crate) fn enroll(&self, agent: &str, host: &str, key: &str) -> anyhow::Result<String> {
+    pub(crate) fn enroll(
+        &self,
+        agent: AgentId,
+        host: &str,
+        key: &AgentKey,
+    ) -> anyhow::Result<String> {
         let path = self.enroll_token_file();
         let token = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let body = json!({ "agent": agent, "host": host, "hostname": "bench", "key": key, "version": "0" });
+        let bearer = Digest::of(token.trim().as_bytes());
+        let proof = Claim { agent, bearer, host, tls_key: "" }.prove(key, &[]);
+        let body = json!({ "agent": agent, "host": host, "hostname": "bench", "key": key.public(), "version": "0", "proof": proof });
         let mut client = Client::new(self.address, Some(token.trim().to_owned()));
         let answer = client.post("/v1/enroll", "application/json", body.to_string().as_bytes())?;
         match answer.value().get("token").and_then(Value::as_str) {

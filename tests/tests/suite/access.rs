@@ -2,6 +2,9 @@
 
 use std::process::Stdio;
 
+use custody_event::Digest;
+use custody_evidence::AgentKey;
+use custody_evidence::claim::Claim;
 use custody_tests::{Collector, World, http, query, until};
 use serde_json::{Value, json};
 
@@ -160,10 +163,62 @@ fn a_password_comes_from_standard_input_too() {
 }
 
 fn enroll(collector: &Collector, token: &str, agent: &str, secret: u8) -> (u16, Value) {
-    let key = custody_evidence::AgentKey::from_secret(&[secret; 32]).public().to_hex();
-    let body =
-        json!({ "agent": agent, "host": "77", "hostname": "web9", "key": key, "version": "1" });
+    let key = AgentKey::from_secret(&[secret; 32]);
+    enroll_as(collector, token, agent, (&key, &key))
+}
+
+/// Brings the public half of the first key, and signs with the second.
+fn enroll_as(
+    collector: &Collector,
+    token: &str,
+    agent: &str,
+    (brought, signs): (&AgentKey, &AgentKey),
+) -> (u16, Value) {
+    let bearer = Digest::of(token.as_bytes());
+    let claim = Claim { agent: agent.parse().unwrap(), bearer, host: "77", tls_key: "" };
+    let proof = claim.prove(signs, &[]);
+    let key = brought.public();
+    let body = json!({ "agent": agent, "host": "77", "hostname": "web9", "key": key,
+        "version": "1", "proof": proof });
     send(collector, "POST", "/v1/enroll", token, &body)
+}
+
+/// The token for enrolling lets a host in, and lets nobody take another agent's place: neither with a key of their own, nor
+/// with that agent's public key, which everybody may read, nor with a statement that was overheard.
+#[test]
+fn whoever_has_the_enrolment_token_cannot_take_an_agents_place_without_its_key() {
+    let world = World::new("access_reenroll");
+    let mut collector = Collector::started(&world, "collector");
+    let token = std::fs::read_to_string(collector.enroll_token()).unwrap();
+    let (token, agent) = (token.trim(), "33".repeat(16));
+    assert_eq!(enroll(&collector, token, &agent, 3).0, 200);
+    let (own, thief) = (AgentKey::from_secret(&[3; 32]), AgentKey::from_secret(&[4; 32]));
+    let (status, said) = enroll_as(&collector, token, &agent, (&thief, &thief));
+    assert_eq!((status, &said["code"]), (409, &"key_conflict".into()), "{said}");
+    let (status, said) = enroll_as(&collector, token, &agent, (&own, &thief));
+    assert_eq!((status, &said["code"]), (403, &"key_unknown".into()), "{said}");
+    let bare = json!({ "agent": agent, "host": "77", "key": own.public() });
+    let (status, said) = send(&collector, "POST", "/v1/enroll", token, &bare);
+    assert_eq!((status, &said["code"]), (403, &"bad_signature".into()), "{said}");
+    assert!(said["detail"].as_str().unwrap().contains("`proof` is missing"), "{said}");
+    // Made for another token.
+    let other = cli(&collector, &["token", "create", "--name", "other", "--role", "enroll"]);
+    let claim = Claim {
+        agent: agent.parse().unwrap(),
+        bearer: Digest::of(other.out.trim().as_bytes()),
+        host: "77",
+        tls_key: "",
+    };
+    let body = json!({ "agent": agent, "host": "77", "key": own.public(),
+        "proof": claim.prove(&own, &[]) });
+    let (status, said) = send(&collector, "POST", "/v1/enroll", token, &body);
+    assert_eq!((status, &said["code"]), (403, &"bad_signature".into()), "{said}");
+    assert_eq!(enroll(&collector, token, &agent, 3).0, 200, "its owner may");
+    // No certificate is asked of whoever speaks plain HTTP, and none is signed.
+    let path = format!("/v1/agents/{agent}/certificate");
+    let admin = std::fs::read_to_string(collector.data_dir.join("admin.token")).unwrap();
+    assert_eq!(send(&collector, "POST", &path, admin.trim(), &json!({})).0, 403);
+    assert_eq!(collector.stop().code(), Some(0));
 }
 
 /// The collector writes into its own stream as an agent of its own: nobody else may.

@@ -271,8 +271,9 @@ fn a_damaged_spool_is_put_aside_told_as_a_gap_and_costs_no_line() {
     // Into the middle of what was written last, where blocks are.
     let store = until("the store's file", world.patience(), || store_file(&agent.data_dir));
     let written = used_bytes(&store);
-    for sixteenth in 4..16 {
-        damage(&store, written / 16 * sixteenth);
+    // So densely that no block lies between two places, whatever the choices were.
+    for part in 32..128 {
+        damage(&store, written / 128 * part);
     }
     let said = verify();
     assert_ne!(said.code, Some(0), "{said:#?}");

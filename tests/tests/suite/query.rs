@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use custody_event::block::{Accounts, Placement, Sealer};
 use custody_event::{AgentId, Digest, EventView, Seq, StreamId, Timestamp};
 use custody_evidence::AgentKey;
+use custody_evidence::claim::Claim;
 use custody_tests::http::{self, encoded};
 use custody_tests::wait::until;
 use custody_tests::{Collector, World};
@@ -29,9 +30,11 @@ impl Sender {
     fn enrolled(collector: &Collector) -> Self {
         let (agent, key) = (AgentId([7; 16]), AgentKey::from_secret(&[7; 32]));
         let host = "7".repeat(64);
-        let body = serde_json::json!({ "agent": agent.to_string(), "host": host,
-            "hostname": "web2", "key": key.public().to_hex(), "version": "1" });
         let token = std::fs::read_to_string(collector.enroll_token()).unwrap();
+        let bearer = Digest::of(token.trim().as_bytes());
+        let proof = Claim { agent, bearer, host: &host, tls_key: "" }.prove(&key, &[]);
+        let body = serde_json::json!({ "agent": agent.to_string(), "host": host,
+            "hostname": "web2", "key": key.public().to_hex(), "version": "1", "proof": proof });
         let body = body.to_string();
         let (address, token) = (collector.address, token.trim());
         let answer =

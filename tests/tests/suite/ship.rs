@@ -263,7 +263,7 @@ fn a_wrong_token_keeps_everything_says_so_and_the_right_one_lets_it_go() {
     assert_eq!(collector.stop().code(), Some(0));
 }
 
-fn write_secret(path: &Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use custody_config::AgentConfig;
-use custody_config::shell::{Exit, SystemClock};
+use custody_config::shell::Exit;
 use custody_event::Clock;
 use serde::Serialize;
 
@@ -93,12 +93,12 @@ impl Findings {
     }
 }
 
-pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
+pub(super) fn run(args: &DoctorArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     if let Some(exit) = service_user::go_on_as(&args.user)? {
         return Ok(exit);
     }
     let mut findings = Findings::default();
-    look(args, &mut findings);
+    look(args, &clock, &mut findings);
     let mut out = print::stdout();
     if args.json {
         serde_json::to_writer(&mut out, &findings)?;
@@ -110,9 +110,8 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<Exit> {
     Ok(if findings.count(Level::Bad) == 0 { Exit::Good } else { Exit::No })
 }
 
-fn look(args: &DoctorArgs, findings: &mut Findings) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    host::clock(&*clock, findings);
+fn look(args: &DoctorArgs, clock: &Arc<dyn Clock>, findings: &mut Findings) {
+    host::clock(&**clock, findings);
     let loader = args.config.loader();
     let loaded = match loader.load() {
         Ok(loaded) => loaded,
@@ -135,9 +134,9 @@ fn look(args: &DoctorArgs, findings: &mut Findings) {
     host::data_dir(config, findings);
     host::disk(config, findings);
     host::journal(config, findings);
-    read::sources(config, &clock, findings);
-    reach::certificates(config, &*clock, findings);
-    reach::outputs(config, &*clock, findings);
+    read::sources(config, clock, findings);
+    reach::certificates(config, &**clock, findings);
+    reach::outputs(config, &**clock, findings);
     running(config, findings);
 }
 

@@ -15,8 +15,6 @@ use crate::outputs::probe;
 /// A certificate that ends within this is warned about.
 const SOON_DAYS: i64 = 14;
 const DAY_SECONDS: i64 = 24 * 3600;
-/// Clocks that differ by more are told.
-const SKEW_SECONDS: u64 = 60;
 
 pub(super) fn certificates(config: &AgentConfig, clock: &dyn Clock, findings: &mut Findings) {
     let mut files: Vec<(&Path, &str)> = Vec::new();
@@ -38,6 +36,12 @@ pub(super) fn certificates(config: &AgentConfig, clock: &dyn Clock, findings: &m
     }
     for (path, whose) in files {
         certificate(path, whose, clock.now(), findings);
+    }
+    for output in &config.outputs {
+        let kept = crate::outputs::kept_in(config.data_dir.get(), output.id());
+        if matches!(kept.try_exists(), Ok(true)) {
+            certificate(&kept, "this agent's, signed by the collector", clock.now(), findings);
+        }
     }
 }
 

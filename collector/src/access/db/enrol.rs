@@ -39,6 +39,21 @@ impl Tables<'_> {
         }
     }
 
+    /// The agent has a certificate until then.
+    pub(in crate::access) fn certified(
+        &self,
+        agent: AgentId,
+        until: Timestamp,
+    ) -> Result<(), AccessError> {
+        let (id, until) = (agent.to_hex(), until.to_string());
+        let sql = "UPDATE agents SET certificate_until = ?2 WHERE id = ?1 AND revoked IS NULL";
+        self.run(sql, params![id, until])?;
+        if self.connection.changes() == 0 {
+            return Err(AccessError::Revoked(agent));
+        }
+        self.act(None, "agent.certify", &id, &format!("until {until}"))
+    }
+
     /// Writes the agent down, or gives one that is enrolled another token.
     pub(in crate::access) fn enroll(
         &self,

@@ -394,7 +394,7 @@ impl World {
         // Each from an address of its own, so that what is slowed down is not what is tested.
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let address = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let peer = Peer { addr: SocketAddr::from((address, 1)), certified: false };
+        let peer = Peer { addr: SocketAddr::from((address, 1)), shown: None };
         let response = self.router.clone().layer(Extension(peer)).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

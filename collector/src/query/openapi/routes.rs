@@ -306,9 +306,9 @@ pub const ROUTES: &[Route] = &[
         needs: Needs::Enroll,
         body: Some((
             JSON,
-            "{\"agent\":\"00000000000000000000000000000001\",\"host\":\"web1\",\"key\":\"\"}",
+            "{\"agent\":\"00000000000000000000000000000001\",\"host\":\"web1\",\"key\":\"\",\"tls_key\":\"\",\"proof\":{\"by\":\"\",\"signature\":\"\"}}",
         )),
-        answers: "The agent's own token.",
+        answers: "The agent's own token, and its certificate.",
         examples: &["/v1/enroll"],
         ..BASE
     },
@@ -319,6 +319,18 @@ pub const ROUTES: &[Route] = &[
         needs: Needs::Reader,
         answers: "`agents`.",
         examples: &["/v1/agents"],
+        ..BASE
+    },
+    Route {
+        method: Method::Post,
+        path: "/v1/agents/{agent}/certificate",
+        tag: "agents",
+        summary: "Give an agent another certificate",
+        needs: Needs::Agent,
+        params: &[AGENT],
+        body: Some((JSON, "{\"tls_key\":\"\",\"proof\":{\"by\":\"\",\"signature\":\"\"}}")),
+        answers: "The certificate, PEM.",
+        examples: &["/v1/agents/00000000000000000000000000000001/certificate"],
         ..BASE
     },
     Route {

@@ -120,8 +120,7 @@ pub(crate) fn post(
     let mut posters = Vec::new();
     for load in loads {
         let stream = Stream::new(load.seed)?;
-        let token =
-            collector.enroll(&stream.agent.to_string(), &stream.host, &stream.public_key())?;
+        let token = collector.enroll(stream.agent, &stream.host, stream.key())?;
         posters.push((load, stream, Client::new(collector.address, Some(token))));
     }
     let begun = Instant::now();
@@ -191,8 +190,7 @@ impl Pour {
     /// `rate` events a second from one more agent.
     pub(crate) fn start(collector: &Collector, seed: u64, rate: u64) -> anyhow::Result<Self> {
         let mut stream = Stream::new(seed)?;
-        let token =
-            collector.enroll(&stream.agent.to_string(), &stream.host, &stream.public_key())?;
+        let token = collector.enroll(stream.agent, &stream.host, stream.key())?;
         let mut client = Client::new(collector.address, Some(token));
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);

@@ -109,8 +109,7 @@ impl Scene {
         load::post(&collector, &loads, u64::MAX)?;
         load::wait_until_found(&mut collector, &loads)?;
         let stream = Stream::new(77)?;
-        let agent_token =
-            collector.enroll(&stream.agent.to_string(), &stream.host, &stream.public_key())?;
+        let agent_token = collector.enroll(stream.agent, &stream.host, stream.key())?;
         Ok(Self { collector, folder: folder.to_owned(), schemathesis, agent_token })
     }
 

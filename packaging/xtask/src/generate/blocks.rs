@@ -62,8 +62,8 @@ impl Stream {
     }
 
     /// The public key as enrolment wants it.
-    pub(crate) fn public_key(&self) -> String {
-        self.key.public().to_hex()
+    pub(crate) fn key(&self) -> &AgentKey {
+        &self.key
     }
 
     /// Where block `seq` is posted.
@@ -141,12 +141,12 @@ mod tests {
     use super::*;
     use crate::generate::{Kind, Maker};
     use custody_event::Block;
-    use custody_evidence::{Chain, PublicKey};
+    use custody_evidence::Chain;
 
     #[test]
     fn blocks_are_what_a_collector_takes() {
         let mut stream = Stream::new(5).unwrap();
-        let key = PublicKey::from_hex(&stream.public_key()).unwrap();
+        let key = stream.key().public();
         let mut chain = Chain::new(stream.stream);
         let mut maker = Maker::new(5, &Kind::ALL, Timestamp::Y2020, 1_000);
         for seq in 0..3 {

@@ -75,8 +75,7 @@ impl Poster {
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let mut stream = Stream::new(seed)?;
-        let token =
-            collector.enroll(&stream.agent.to_string(), &stream.host, &stream.public_key())?;
+        let token = collector.enroll(stream.agent, &stream.host, stream.key())?;
         let path = stream.path(0).trim_end_matches('0').to_owned();
         let known = Arc::new(Mutex::new(Known::default()));
         let client = Client::new(collector.address, Some(token.clone()));
