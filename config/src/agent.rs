@@ -265,6 +265,15 @@ pub struct CustodyOutputConfig {
     pub token_file: Option<SecretFile>,
     /// How the collector is recognised, and how the agent shows itself.
     pub tls: ClientTls,
+    /// The HTTP proxy on the way; none where absent, whatever the environment says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Located<Endpoint>>,
+    /// Who the agent is to the proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_user: Option<Located<String>>,
+    /// The password that goes with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_password_file: Option<SecretFile>,
     /// How a block is packed for the way.
     pub compression: Compression,
     /// How long one attempt may take.
@@ -285,6 +294,9 @@ impl Default for CustodyOutputConfig {
             enroll_token_file: None,
             token_file: None,
             tls: ClientTls::default(),
+            proxy: None,
+            proxy_user: None,
+            proxy_password_file: None,
             compression: Compression::None,
             timeout: Period::seconds(30),
             max_backoff: Period::seconds(10),

@@ -207,7 +207,19 @@ pub(super) fn explain(error: &reqwest::Error) -> String {
 
 /// What mends it, by the words of the libraries below; what they do not say in these words keeps its own.
 fn remedy(text: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 12] = [
+    const REMEDIES: [(&str, &str); 18] = [
+        (
+            "proxy authorization required",
+            "the proxy wants to know who asks: outputs[].proxy_user and proxy_password_file",
+        ),
+        (
+            "tunnel error: unsuccessful",
+            "the proxy does not let the agent through: allow CONNECT to the collector's address there",
+        ),
+        (
+            "failed to create underlying connection",
+            "the proxy cannot be reached: check outputs[].proxy",
+        ),
         (
             "UnknownIssuer",
             "name the CA that signed the collector's certificate: outputs[].tls.ca_file",

@@ -524,7 +524,8 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
         let named = tls.ca_file.iter().chain(&tls.cert_file).map(|file| file.get().as_path());
         let named = named.chain(tls.key_file.as_ref().map(SecretFile::path));
         // All are looked for, so that each that is missing is said.
-        if named.filter(|path| !is_here(path)).count() == 0 {
+        let named = named.chain(custody.proxy_password_file.as_ref().map(SecretFile::path));
+        if named.filter(|path| !is_here(path, &mut passed_over)).count() == 0 {
             client(custody)?;
         }
     }

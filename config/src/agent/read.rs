@@ -265,7 +265,11 @@ fn outputs(top: &mut Section<'_>, credentials: Option<&Path>) -> Vec<OutputConfi
 fn custody_output(item: &mut Section<'_>, credentials: Option<&Path>) -> CustodyOutputConfig {
     let base = CustodyOutputConfig::default();
     let insecure = item.boolean("insecure").unwrap_or(base.insecure);
+    let (proxy, proxy_user, proxy_password_file) = proxy(item, credentials);
     CustodyOutputConfig {
+        proxy,
+        proxy_user,
+        proxy_password_file,
         id: need_id(item).unwrap_or(base.id),
         endpoints: endpoints(item, insecure),
         enroll_token_file: secret_file(item, "enroll_token_file", credentials),
@@ -283,6 +287,28 @@ fn custody_output(item: &mut Section<'_>, credentials: Option<&Path>) -> Custody
         in_flight: item.number("in_flight", 1..=64).unwrap_or(base.in_flight),
         insecure,
     }
+}
+
+type Proxy = (Option<Located<Endpoint>>, Option<Located<String>>, Option<SecretFile>);
+
+/// The proxy, and how the agent shows itself to it: all of that or none.
+fn proxy(item: &mut Section<'_>, credentials: Option<&Path>) -> Proxy {
+    let proxy = item.parsed("proxy", Endpoint::parse);
+    let user = item.text("proxy_user");
+    let password = secret_file(item, "proxy_password_file", credentials);
+    let reader = item.reader();
+    if let (Some(user), None) = (&user, &password) {
+        let problem = user.problem("a user without a password", "add `proxy_password_file`");
+        reader.problem(problem);
+    }
+    if let (None, Some(password)) = (&user, &password) {
+        let problem = password.located().problem("a password without a user", "add `proxy_user`");
+        reader.problem(problem);
+    }
+    if let (None, Some(user)) = (&proxy, &user) {
+        reader.problem(user.problem("a user of no proxy", "add `proxy: http://host:port`"));
+    }
+    (proxy, user, password)
 }
 
 fn endpoints(item: &mut Section<'_>, insecure: bool) -> Vec<Located<Endpoint>> {

@@ -65,6 +65,7 @@ mod guide;
 mod keeping;
 mod logrotate;
 mod memory_loss;
+mod proxied;
 mod query;
 mod retention;
 mod rotate;
