@@ -7,9 +7,9 @@ use clap::{CommandFactory, Parser};
 use custody_config::shell::{Clock, Exit, SystemClock, finish};
 
 use crate::command::{
-    self, AcceptForkArgs, AccessArgs, AgentCommand, ArchiveCommand, BackupArgs, ConfigArgs,
-    EraseArgs, ExportArgs, HistoryArgs, HoldCommand, InitArgs, RetentionCommand, RoleCommand,
-    SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
+    self, AcceptForkArgs, AccessArgs, AgentCommand, ArchiveCommand, BackupArgs, CheckArgs,
+    ConfigArgs, EraseArgs, ExportArgs, HistoryArgs, HoldCommand, InitArgs, RetentionCommand,
+    RoleCommand, SearchArgs, TailArgs, TimelineArgs, TokenCommand, UserCommand,
 };
 
 /// Keeps audit events as evidence and finds them again
@@ -27,7 +27,7 @@ enum Command {
     /// Make an authority and a server certificate for a first installation
     Init(InitArgs),
     /// Check the configuration and the files that it names
-    Check(ConfigArgs),
+    Check(CheckArgs),
     /// Search for events
     Search(SearchArgs),
     /// Show events as they come
@@ -127,7 +127,7 @@ fn dispatch(command: &Command, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => command::run(config, clock),
         Command::Init(args) => command::init(args),
-        Command::Check(config) => command::check(config),
+        Command::Check(args) => command::check(args),
         Command::Search(args) => command::search(args),
         Command::Tail(args) => command::tail(args),
         Command::Timeline(args) => command::timeline(args),

@@ -1,6 +1,8 @@
 //! Secrets are files or systemd credentials, never values.
 //!
 //! A relative path is the name of a credential: `$CREDENTIALS_DIRECTORY/<name>`, as `LoadCredential=` of a systemd unit passes it.
+//! Outside of the unit, where a person types commands, there is no such directory: that is warned about, and only who needs
+//! the secret is refused.
 //! A file that others can read is warned about when the configuration is loaded.
 
 use std::fmt;
@@ -43,6 +45,9 @@ impl SecretFile {
     /// A file that cannot be read, is empty, is no text, or is longer than 64 KiB; at the place that names it.
     pub fn read(&self) -> Result<Secret, Problem> {
         let shown = self.path().display();
+        if self.path().is_relative() {
+            return Err(outside_of_the_unit(&self.path));
+        }
         let mut text = String::new();
         let file = std::fs::File::open(self.path()).map_err(|e| {
             self.path.problem(
@@ -99,7 +104,7 @@ pub(crate) fn secret_file(
 ) -> Option<SecretFile> {
     let path = file_or_credential(section, key, credentials)?;
     // A credential directory is protected by systemd itself, whatever the modes inside it say.
-    if !credentials.is_some_and(|dir| path.get().starts_with(dir)) {
+    if path.get().is_absolute() && !credentials.is_some_and(|dir| path.get().starts_with(dir)) {
         warn_if_readable_by_others(section, key, &path);
     }
     Some(SecretFile { path })
@@ -127,11 +132,21 @@ pub(crate) fn secret_files(
         .filter_map(|text| path_or_credential(section, text, credentials))
         .collect();
     for path in &paths {
-        if !credentials.is_some_and(|dir| path.get().starts_with(dir)) {
+        let given = credentials.is_some_and(|dir| path.get().starts_with(dir));
+        if path.get().is_absolute() && !given {
             warn_if_readable_by_others(section, key, path);
         }
     }
     paths.into_iter().map(|path| SecretFile { path }).collect()
+}
+
+/// A credential where there are none.
+fn outside_of_the_unit(path: &Located<PathBuf>) -> Problem {
+    let name = path.get().display();
+    path.problem(
+        format!("`{name}` is a relative path: a systemd credential, which only the unit is given, and this is outside of it"),
+        format!("call this as the unit would see it: CREDENTIALS_DIRECTORY=/folder/of/{name} before the command; or write an absolute path"),
+    )
 }
 
 fn path_or_credential(
@@ -144,6 +159,11 @@ fn path_or_credential(
         return Some(text.map(|_| path));
     }
     let name = text.get().clone();
+    if credentials.is_none() {
+        let path = text.map(|_| path);
+        section.reader().warn(outside_of_the_unit(&path));
+        return Some(path);
+    }
     let credential = credentials.map(|dir| dir.join(&name));
     if let Some(found) = credential.filter(|file| matches!(file.try_exists(), Ok(true))) {
         return Some(text.map(|_| found));

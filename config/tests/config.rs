@@ -542,7 +542,21 @@ fn a_secret_that_others_can_read_is_warned_about_and_a_credential_is_found_by_it
     assert_eq!(format!("{secret:?}"), "Secret(6 bytes)");
 
     let relative = output("enroll.token");
-    let message = refused(agent(&relative));
+    // Typed by a person, outside of the unit: said, and only the secret itself cannot be had.
+    let outside = agent(&relative).expect("loads");
+    let warning = outside.warnings[0].to_string();
+    assert!(warning.contains("only the unit is given"), "{warning}");
+    let OutputConfig::Custody(custody) = &outside.value.outputs[0];
+    let problem = custody.enroll_token_file.as_ref().expect("set").read().expect_err("absent");
+    assert!(problem.to_string().contains("CREDENTIALS_DIRECTORY=/folder/of/enroll.token"));
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let without = Env { credentials_dir: Some(elsewhere.path().to_owned()), ..env() };
+    let message = refused(AgentConfig::from_text(
+        Path::new("agent.yaml"),
+        &relative,
+        &AgentOverrides::default(),
+        &without,
+    ));
     assert!(
         message.contains(
             "`enroll.token` is a relative path, and no systemd credential of this name was passed"

@@ -326,6 +326,13 @@ fn what_the_packages_install_is_there_and_the_units_name_what_they_install() {
             count += 1;
         }
         assert!(count >= 4, "{assets}");
+        // Both kinds of packages bring the same examples.
+        let rpm = manifest.split("assets = [").nth(2).expect("assets of the rpm");
+        let examples = |part: &str| -> BTreeSet<String> {
+            let words = part.split('"').filter(|word| word.contains("config/examples/"));
+            words.map(|word| word.trim_start_matches("../").to_owned()).collect()
+        };
+        assert_eq!(examples(assets), examples(rpm), "{krate}");
         let unit = read(&format!("systemd/{program}.service"));
         assert!(unit.contains(&format!(
             "ExecStart=/usr/bin/{program} run --config /etc/custody/{krate}.yaml\n"

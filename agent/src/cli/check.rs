@@ -25,11 +25,14 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     check_clock(&*clock)?;
     super::run::install_crypto();
-    crate::runtime::check(&config.value, &clock).map_err(|error| {
+    let passed_over = crate::runtime::check(&config.value, &clock).map_err(|error| {
         Failure::because(Exit::Config, "the configuration cannot be used", error)
     })?;
     let mut out = print::stdout();
     for warning in &config.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    for warning in passed_over {
         writeln!(out, "warning: {warning}")?;
     }
     for warning in crate::runtime::shared_files(&config.value) {

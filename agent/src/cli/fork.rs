@@ -1,12 +1,11 @@
 //! `custody-agent accept-fork`: somebody on this host accepts that a collector's history does not
 //! continue what it had shown. Whoever may write into the data directory may do this.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 
 use clap::Args;
 use custody_config::shell::{Exit, Failure};
+use custody_evidence::whole::{PRIVATE, write_whole};
 
 use super::{ConfigArgs, print};
 use crate::outputs::acceptance_file;
@@ -34,13 +33,8 @@ pub(super) fn run(args: &AcceptForkArgs) -> anyhow::Result<Exit> {
         return Err(Failure::new(Exit::Usage, "--reason must say why".to_owned()).into());
     }
     let path = acceptance_file(loaded.value.data_dir.get(), &args.output);
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all(args.reason.trim().as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error| {
+    // Called by root, it must be readable for the service all the same.
+    write_whole(&path, args.reason.trim().as_bytes(), PRIVATE).map_err(|error| {
         Failure::because(Exit::Io, format!("cannot write {}", path.display()), error)
     })?;
     let mut out = print::stdout();

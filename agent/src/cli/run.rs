@@ -14,8 +14,11 @@ pub(super) fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Ex
     logging::init("custody-agent", &config.value.log, Arc::clone(&clock))?;
     check_clock(&*clock)?;
     install_crypto();
-    crate::runtime::check(&config.value, &clock)
+    let passed_over = crate::runtime::check(&config.value, &clock)
         .map_err(|error| Failure::because(Exit::Config, "the agent cannot start", error))?;
+    for warning in passed_over {
+        log::warn!("{warning}");
+    }
     let signals = Signals::install()?;
     crate::runtime::run(&loader, config, clock, signals)
 }

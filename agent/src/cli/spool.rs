@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use custody_config::shell::{Exit, Failure};
 use custody_event::block::Entry;
 use custody_event::{Block, Clock, SystemClock};
+use custody_evidence::whole::give_all_to_owner;
 
 use super::{ConfigArgs, print};
 use crate::ours::{self, Ours};
@@ -56,6 +57,26 @@ enum SpoolCommand {
 }
 
 pub(super) fn run(args: &SpoolArgs) -> anyhow::Result<Exit> {
+    let config = match &args.command {
+        SpoolCommand::Ls { config, .. }
+        | SpoolCommand::Cat { config, .. }
+        | SpoolCommand::Verify { config }
+        | SpoolCommand::Export { config, .. } => config,
+    };
+    let folder = spool_path(config)?;
+    let done = look(args);
+    // To look into a store is to open it, which may leave files; called by root, these would be root's.
+    if matches!(folder.try_exists(), Ok(true)) {
+        give_all_to_owner(&folder).map_err(|error| {
+            let what =
+                format!("{} holds files of root's that the service cannot read", folder.display());
+            Failure::because(Exit::Io, what, error)
+        })?;
+    }
+    done
+}
+
+fn look(args: &SpoolArgs) -> anyhow::Result<Exit> {
     let mut out = print::stdout();
     let exit = match &args.command {
         SpoolCommand::Ls { config, dead: false } => list(&mut open(config)?, &mut out),

@@ -366,7 +366,7 @@ pub(super) fn webhooks(config: &AgentConfig) -> anyhow::Result<Option<webhook::O
 
 /// Certificates and secrets are looked at where they are there: a file may be checked on another
 /// machine than the one that it is for. The agent itself does not start without them.
-fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
+fn check_pushed(config: &AgentConfig, passed_over: &mut Vec<String>) -> anyhow::Result<()> {
     let mut paths: Vec<&Path> = Vec::new();
     let mut tls: Vec<&ServerTls> = config.webhook.tls.iter().collect();
     for source in &config.sources {
@@ -382,7 +382,7 @@ fn check_pushed(config: &AgentConfig) -> anyhow::Result<()> {
         paths.extend([tls.cert_file.get(), tls.key_file.path()]);
         paths.extend(tls.client_ca_file.as_ref().map(|file| file.get().as_path()));
     }
-    paths.retain(|path| !is_here(path));
+    paths.retain(|path| !is_here(path, passed_over));
     if !paths.is_empty() {
         return Ok(());
     }
@@ -473,22 +473,26 @@ pub(super) fn identity(config: &AgentConfig, shared: &Shared) -> Identity {
     Identity { who: Arc::clone(&shared.identity), hostname: config.host.clone() }
 }
 
-/// Is the file there? Says so if not.
-fn is_here(path: &Path) -> bool {
+/// Is the file there? Notes it if not.
+fn is_here(path: &Path, passed_over: &mut Vec<String>) -> bool {
     let is_here = matches!(path.try_exists(), Ok(true));
     if !is_here {
-        log::warn!("{} is not here: it was not checked", path.display());
+        passed_over.push(format!("{} is not here: it was not checked", path.display()));
     }
     is_here
 }
 
 /// The surroundings as far as they are here: a file may be checked on another machine than the one
 /// that it is for.
-fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surroundings> {
+fn here(
+    config: &AgentConfig,
+    clock: &Arc<dyn Clock>,
+    passed_over: &mut Vec<String>,
+) -> anyhow::Result<Surroundings> {
     let mut config = config.clone();
-    let key = config.pseudonym_key_file.take_if(|file| !is_here(file.path()));
-    config.geoip.city_file.take_if(|file| !is_here(file.get()));
-    config.geoip.asn_file.take_if(|file| !is_here(file.get()));
+    let key = config.pseudonym_key_file.take_if(|file| !is_here(file.path(), passed_over));
+    config.geoip.city_file.take_if(|file| !is_here(file.get(), passed_over));
+    config.geoip.asn_file.take_if(|file| !is_here(file.get(), passed_over));
     let mut around = Surroundings::of(&config, clock)?;
     if key.is_some() {
         around.key = PseudonymKey::new(&[0; 32]);
@@ -501,9 +505,10 @@ fn here(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Surround
 ///
 /// # Errors
 /// The first thing that would keep an agent with this configuration from starting.
-pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()> {
+pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Vec<String>> {
+    let mut passed_over = Vec::new();
     let packs = load_packs(config)?;
-    let around = here(config, clock)?;
+    let around = here(config, clock, &mut passed_over)?;
     for source in &config.sources {
         parser_of(&packs, source, &around)?;
         match source {
@@ -517,7 +522,7 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
             SourceConfig::Syslog(_) | SourceConfig::Webhook(_) => {}
         }
     }
-    check_pushed(config)?;
+    check_pushed(config, &mut passed_over)?;
     for output in &config.outputs {
         let OutputConfig::Custody(custody) = output;
         let tls = &custody.tls;
@@ -529,7 +534,7 @@ pub fn check(config: &AgentConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<()>
             client(custody)?;
         }
     }
-    Ok(())
+    Ok(passed_over)
 }
 
 /// Says which files two sources read: what is written there is told twice, under the same ids.

@@ -131,6 +131,10 @@ struct Whom {
 
 impl Whom {
     fn of(args: &ClientArgs) -> Result<Self, Failure> {
+        if let (Some(url), Some(token_file)) = (&args.collector, &args.token_file) {
+            keeps_the_token(url)?;
+            return Ok(Self { url: url.clone(), token_file: token_file.clone() });
+        }
         let here = ConfigArgs {
             config: args.config.clone(),
             data_dir: args.data_dir.clone(),

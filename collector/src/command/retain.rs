@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use custody_config::shell::{Exit, Failure, OrExit};
+use custody_evidence::whole::give_all_to_owner;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -276,6 +277,8 @@ pub(crate) fn restore(args: &BackupArgs) -> anyhow::Result<Exit> {
     let loaded = args.config.load()?;
     let to = loaded.value.data_dir.get();
     let report = retain::restore(&args.dir, to).or_exit(Exit::Io, "nothing was restored")?;
+    give_all_to_owner(to)
+        .or_exit(Exit::Io, "what was restored cannot be given to the directory's owner")?;
     say(&format!(
         "{} is restored\n{}agents that were shown more than this copy holds refuse it until \
          `custody-collector accept-fork` says why; they keep and send again what it lacks\n",

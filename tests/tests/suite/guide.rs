@@ -15,7 +15,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("apt", "installs the packages: tried on a booted system (`booted`)"),
     ("base64", "a key as text"),
     ("cargo", "builds and tests this very workspace"),
-    ("chown", "gives files to the service's user"),
     ("curl", "asks an address that `service` asks"),
     ("head", "random bytes for a key"),
     ("install", "copies a file with its owner and mode"),

@@ -125,8 +125,10 @@ fn look(args: &DoctorArgs, clock: &Arc<dyn Clock>, findings: &mut Findings) {
     }
     let config = &loaded.value;
     super::run::install_crypto();
-    match crate::runtime::check(config, &clock) {
-        Ok(()) => findings.good("configuration", format!("{} is good", loader.path.display())),
+    match crate::runtime::check(config, clock) {
+        Ok(_passed_over) => {
+            findings.good("configuration", format!("{} is good", loader.path.display()))
+        }
         Err(error) => {
             findings.bad("configuration", format!("{error:#}"), "mend it, then custody-agent check")
         }

@@ -87,9 +87,8 @@ fn check_takes_every_example_where_certificates_and_secrets_are_there() {
         std::fs::write(&here, text.replace("/etc/custody", etc.to_str().unwrap())).unwrap();
         let said = Agent::cli(&["check", "--config", here.to_str().unwrap()]);
         said.expect(0, &["good;"]);
-        let unlooked = said
-            .err
-            .lines()
+        let mut lines = said.out.lines().chain(said.err.lines());
+        let unlooked = lines
             .find(|line| line.contains("was not checked") && line.contains(etc.to_str().unwrap()));
         assert_eq!(unlooked, None, "{}", path.display());
     }
