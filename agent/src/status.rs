@@ -99,6 +99,9 @@ pub struct OutputStatus {
     pub retry_at: Option<Timestamp>,
     /// Attempts that failed since the agent started.
     pub failures: u64,
+    /// This host's clock and the collector's are apart: how far, and what mends it.
+    #[serde(default)]
+    pub clock: Option<String>,
     /// Entries of the collector's log that have been shown and checked.
     #[serde(default)]
     pub log_size: u64,
@@ -153,6 +156,11 @@ impl OutputState {
     /// The collector's log has shown so many entries.
     pub fn witnessed(&self, size: u64) {
         self.change(|status| status.log_size = size);
+    }
+
+    /// What is wrong with the clocks.
+    pub fn clock(&self, trouble: Option<String>) {
+        self.change(|status| status.clock = trouble);
     }
 
     /// The collector's history does not continue: nothing is sent.

@@ -7,10 +7,12 @@
 //! - [`x509`]: when certificates end.
 //! - [`Service`]: what the service manager is told.
 //! - [`DataDir`]: the data directory, ours alone.
+//! - [`no_core_files`]: the memory holds secrets, and no copy of it is left.
 //! - [`check_clock`]: a host whose clock was never set must not date evidence.
 //!
 //! Nothing here needs a runtime: threads block, tasks await, on the same tokens.
 
+mod core_files;
 mod datadir;
 mod exit;
 pub mod logging;
@@ -20,6 +22,7 @@ mod signals;
 mod stop;
 pub mod x509;
 
+pub use core_files::no_core_files;
 pub use custody_event::{Clock, SystemClock};
 pub use datadir::DataDir;
 pub use exit::{Exit, Failure, OrExit, finish};

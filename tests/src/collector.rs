@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::clock::DAYS_AHEAD;
 use crate::http::{self, Answer};
 use crate::ports;
 use crate::process::{Daemon, Said, program, run};
@@ -19,9 +20,6 @@ use crate::world::World;
 pub fn binary() -> PathBuf {
     program("collector-under-test", "CUSTODY_COLLECTOR")
 }
-
-/// The variable that sets the program's clock ahead.
-pub const DAYS_AHEAD: &str = "CUSTODY_TEST_DAYS_AHEAD";
 
 /// One collector: a data directory and a port that stay, and a process that comes and goes.
 #[derive(Debug)]

@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod boot;
+pub mod clock;
 pub mod collector;
 pub mod disk;
 pub mod evidence;

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use custody_config::shell::{Exit, finish};
+use custody_config::shell::{Clock, Exit, SystemClock, finish};
 use custody_config::{AgentOverrides, LogLevel};
 
 /// Where the configuration is looked for.
@@ -124,6 +124,12 @@ pub fn command() -> clap::Command {
 /// Parses the command line, does what it says, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_at(Arc::new(SystemClock::new()))
+}
+
+/// The same, with a clock of one's own for the agent that runs and for `doctor`: how tests set it wrong.
+#[must_use]
+pub fn main_at(clock: Arc<dyn Clock>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use custody_config::shell::{Exit, Failure, Signals, SystemClock, check_clock, logging};
+use custody_config::Env;
+use custody_config::shell::{Exit, Failure, Signals, check_clock, logging, no_core_files};
 use custody_event::Clock;
 
 use super::ConfigArgs;
@@ -10,7 +11,7 @@ use super::ConfigArgs;
 pub(super) fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let loader = args.loader();
     let config = loader.load().map_err(Failure::from)?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    no_core_files();
     logging::init("custody-agent", &config.value.log, Arc::clone(&clock))?;
     check_clock(&*clock)?;
     install_crypto();

@@ -168,6 +168,9 @@ fn show_output(output: &OutputStatus, out: &mut impl Write) -> std::io::Result<(
     if let Some(trouble) = &output.trouble {
         writeln!(out, "  ! {trouble}")?;
     }
+    if let Some(clock) = &output.clock {
+        writeln!(out, "  ! {clock}")?;
+    }
     match output.retry_at {
         Some(at) => writeln!(out, "  next attempt {at}"),
         None => Ok(()),

@@ -28,6 +28,7 @@ use super::certificate::{CertificateStore, Standing};
 use super::enroll::{Bringing, NotEnrolled, TokenStore};
 use super::memory::{Memory, Trouble};
 use super::request::{Answer, Post, post_key};
+use super::skew::Skew;
 use super::window::Window;
 use super::{Backoff, Ended};
 use crate::identity::AgentIdentity;
@@ -101,6 +102,9 @@ pub struct CustodyOutput {
     pub(super) log_checked: bool,
     /// The size of the log that was cosigned last, and when.
     pub(super) cosigned: Option<(u64, Duration)>,
+    /// How far the clocks are apart, and what was told of it.
+    skew: Arc<Skew>,
+    skew_told: bool,
     /// All statements about keys were sent again since the last acknowledgement.
     rewound: bool,
     /// Blocks that the collector gets without their events.
@@ -129,6 +133,7 @@ impl CustodyOutput {
     ) -> Result<Self, String> {
         let memory = Memory::load(&settings.witness)?;
         state.witnessed(memory.size());
+        let skew = Skew::new(Arc::clone(&clock));
         let backoff = Backoff::new(settings.max_backoff, settings.seed);
         let refused = std::mem::take(&mut settings.refused);
         Ok(Self {
@@ -147,7 +152,9 @@ impl CustodyOutput {
             memory,
             log_checked: false,
             cosigned: None,
+            skew,
             rewound: false,
+            skew_told: false,
             refused,
         })
     }
@@ -280,6 +287,7 @@ impl CustodyOutput {
             seq,
             bytes,
             tree_size: self.memory.size(),
+            skew: Arc::clone(&self.skew),
         })
     }
 
@@ -289,11 +297,27 @@ impl CustodyOutput {
         }
         self.backoff.reset();
         self.rewound = false;
+        self.tell_skew();
         self.refused = self.refused.split_off(&next_seq);
         self.state.acknowledged(next_seq, self.endpoint(), self.clock.now());
         self.spool
             .ack(&self.settings.id, self.generation, next_seq)
             .map_err(|error| error.to_string())
+    }
+
+    /// Once when the clocks are found apart, once when they are not any more.
+    fn tell_skew(&mut self) {
+        let trouble = self.skew.trouble();
+        if trouble.is_some() != self.skew_told {
+            match &trouble {
+                Some(said) => log::warn!(output = self.settings.id.as_str(); "{said}"),
+                None => {
+                    log::info!(output = self.settings.id.as_str(); "this host's clock and the collector's agree again")
+                }
+            }
+        }
+        self.skew_told = trouble.is_some();
+        self.state.clock(trouble);
     }
 
     /// `from` was acknowledged before any block of the window was sent.

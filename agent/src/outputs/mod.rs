@@ -15,6 +15,7 @@ mod memory;
 pub mod probe;
 mod refused;
 mod request;
+mod skew;
 mod window;
 
 pub use backoff::Backoff;
@@ -22,6 +23,7 @@ pub use certificate::{CertificateStore, Connect, kept_in};
 pub use custody::{CustodyOutput, CustodySettings, Identity};
 pub use enroll::{Bringing, NotEnrolled, TokenStore};
 pub use history::acceptance_file;
+pub use skew::TOLD_SECONDS;
 
 /// Why an output ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::Client;
 
 use super::request::explain;
+use super::skew::http_date;
 
 /// An answer's text is shown up to this many bytes.
 const MAX_SAID_BYTES: usize = 300;
@@ -38,26 +39,4 @@ pub fn ready(client: &Client, endpoint: &str) -> Result<Ready, String> {
         said.truncate(said.floor_char_boundary(MAX_SAID_BYTES));
         Ok(Ready { ready, said: said.trim().to_owned(), date_seconds })
     })
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7) → seconds since 1970.
-fn http_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split(' ').skip(1);
-    let day = words.next()?;
-    let name = words.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)? + 1;
-    let (year, time) = (words.next()?, words.next()?);
-    let zulu = format!("{year}-{month:02}-{day}T{time}.000000Z");
-    custody_event::Timestamp::parse(&zulu).ok().map(custody_event::Timestamp::seconds)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_date_of_http_is_read() {
-        assert_eq!(super::http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(super::http_date("yesterday"), None);
-    }
 }

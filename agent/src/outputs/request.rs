@@ -8,6 +8,8 @@ use custody_evidence::LogReceipt;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 
+use super::skew::Skew;
+
 /// Retry-After is obeyed up to this long; a collector that asks for more is asked again then.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// An answer's body is read up to this many bytes.
@@ -57,6 +59,8 @@ pub(super) struct Post {
     pub bytes: Arc<[u8]>,
     /// How much of the collector's log is known.
     pub tree_size: u64,
+    /// Takes the date of the answer.
+    pub skew: Arc<Skew>,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,7 +82,7 @@ struct Body {
 impl Post {
     /// Sends the block and reads the answer.
     pub(super) async fn send(self, client: &Client) -> Answer {
-        let Self { endpoint, token, agent, stream, seq, bytes, tree_size } = self;
+        let Self { endpoint, token, agent, stream, seq, bytes, tree_size, skew } = self;
         let url = format!("{endpoint}/v1/streams/{agent}/{stream}/blocks/{seq}");
         let sent = client
             .post(url)
@@ -89,7 +93,10 @@ impl Post {
             .send()
             .await;
         match sent {
-            Ok(response) => read_answer(response, seq).await,
+            Ok(response) => {
+                skew.note(response.headers());
+                read_answer(response, seq).await
+            }
             Err(error) => Answer::Failed(explain(&error)),
         }
     }

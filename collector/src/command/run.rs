@@ -9,7 +9,7 @@ use anyhow::Context;
 use custody_config::collector::{BlocksConfig, ClientCertificates, CollectorConfig, CollectorTls};
 use custody_config::shell::{
     Clock, DataDir, Exit, Failure, OrExit, Service, Signal, Signals, StopToken, Watchdog,
-    check_clock, logging,
+    check_clock, logging, no_core_files,
 };
 use custody_event::{AgentId, Timestamp};
 use rustls::ServerConfig;
@@ -42,6 +42,7 @@ pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    no_core_files();
     check_clock(&*clock)?;
     // Another part of the process may have been there first; then it is the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();

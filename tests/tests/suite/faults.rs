@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use custody_tests::clock::SECONDS_AHEAD;
 use custody_tests::logfile::Form;
 use custody_tests::process::{Said, run};
 use custody_tests::rng::Rng;
@@ -88,6 +89,48 @@ fn a_certificate_that_has_ended_is_named_and_a_new_one_mends_it() {
     let _same = super::ship::certificates(&world);
     agent.reload();
     collector.daemon().signal(Signal::HUP);
+    collector.wait_for_lines(log.written());
+    assert_eq!(agent.stop().code(), Some(0));
+    collector.tally().expect_exactly_once(&log);
+}
+
+/// Nothing waits for it, and everybody who looks is told: status, log and doctor, with what mends it.
+#[test]
+fn a_clock_that_is_an_hour_off_is_named_and_holds_up_nothing() {
+    let world = World::new("faults_clock");
+    let (mut log, mut collector) = parts(&world, "collector");
+    collector.start();
+    collector.wait_ready();
+    let mut agent = Agent::new(&world, "agent", &spec(&log, &collector, ""));
+    let ahead = |mut command: Command| {
+        command.env(SECONDS_AHEAD, "3600");
+        command
+    };
+    agent.start_as(ahead(agent.command()));
+    agent.wait_ready();
+    write(&mut log, 100);
+    let told = agent.wait_status("it says that the clocks are apart", |status| {
+        status.output()["clock"].as_str().is_some_and(|why| why.contains("s ahead of"))
+    });
+    assert!(told.output()["trouble"].is_null(), "{:#}", told.output());
+    let idle = agent.wait_idle();
+    let clock = idle.output()["clock"].as_str().unwrap();
+    assert!(clock.contains("timedatectl"), "{clock}");
+    let said = std::fs::read_to_string(&agent.stderr).unwrap();
+    assert!(said.contains("s ahead of the collector's"), "{said}");
+    let mut doctor = Command::new(custody_tests::agent::binary());
+    doctor.args(["doctor", "--user", "nobody-of-this-name", "--config"]).arg(&agent.config);
+    run(ahead(doctor)).expect(0, &["differ by 3", "timedatectl"]);
+    let mut typed = Command::new(custody_tests::agent::binary());
+    typed.args(["status", "--socket"]).arg(&agent.socket);
+    run(typed).expect(0, &["s ahead of the collector's"]);
+    assert_eq!(agent.stop().code(), Some(0));
+
+    // Set right, it is said no more.
+    agent.start();
+    write(&mut log, 100);
+    let mended = agent.wait_idle();
+    assert!(mended.output()["clock"].is_null(), "{:#}", mended.output());
     collector.wait_for_lines(log.written());
     assert_eq!(agent.stop().code(), Some(0));
     collector.tally().expect_exactly_once(&log);

@@ -319,6 +319,126 @@ fn an_authority_of_ones_own_is_made_once_and_agents_trust_it() {
     assert_eq!(agent.stop().code(), Some(0));
 }
 
+/// What an administrator types as root leaves nothing behind that the service, which is another user, could not read.
+#[test]
+fn what_root_types_belongs_to_whom_the_data_directory_belongs_to() {
+    const SERVICE: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let world = World::new("service_root");
+    let (mut collector, mut log, spec) = pair(&world);
+    let mut agent = Agent::started(&world, "agent", &spec);
+    log.append(100);
+    log.flush();
+    collector.wait_for_lines(log.written());
+    assert_eq!(agent.stop().code(), Some(0));
+    assert_eq!(collector.stop().code(), Some(0));
+    let config = agent.config.display().to_string();
+    let give = |folder: &Path| {
+        let mut chown = Command::new("chown");
+        chown.arg("-R").arg(format!("{SERVICE}:{SERVICE}")).arg(folder);
+        run(chown).expect(0, &[]);
+    };
+    let roots = |folder: &Path| -> Said {
+        let mut find = Command::new("find");
+        find.arg(folder).args(["-uid", "0"]);
+        run(find)
+    };
+    give(&agent.data_dir);
+    let accept = ["accept-fork", "--config", &config, "--output", "central", "--reason", "tested"];
+    Agent::cli(&accept).expect(0, &["accepted"]);
+    for command in ["ls", "verify"] {
+        Agent::cli(&["spool", command, "--config", &config]).expect(0, &[]);
+    }
+    assert_eq!(roots(&agent.data_dir).out, "", "files of root's");
+
+    let (copy, restored) = (world.path("copy"), world.path("restored"));
+    let at = |path: &Path| path.display().to_string();
+    let data_dir = at(&collector.data_dir);
+    Collector::cli(&["backup", "--data-dir", &data_dir, &at(&copy)]).expect(0, &["whole copy"]);
+    std::fs::create_dir(&restored).unwrap();
+    give(&restored);
+    let restore = ["restore", "--data-dir", &at(&restored), &at(&copy)];
+    Collector::cli(&restore).expect(0, &["is restored"]);
+    assert_eq!(roots(&restored).out, "", "files of root's");
+    // Options stand anywhere on the line.
+    let list = ["token", "list", "--data-dir", &data_dir, "--log-level", "debug"];
+    Collector::cli(&list).expect(0, &["enroll"]);
+    let print = ["check", "--print", "--data-dir", &data_dir];
+    Collector::cli(&print).expect(0, &["retention:", "ReadWritePaths="]);
+}
+
+/// The memory of both daemons holds secrets that libraries have copied: so it is never copied to a file. A program of the same
+/// limits that takes no care leaves one, which shows that the search would find it.
+#[test]
+fn no_core_file_is_left_by_a_daemon_that_crashes_and_no_secret_is_in_what_it_wrote() {
+    let world = World::new("service_core");
+    let place = world.path("cores");
+    std::fs::create_dir(&place).unwrap();
+    let crashing = |command: &Command| {
+        let mut shell = Command::new("sh");
+        shell.current_dir(&place).args(["-c", "ulimit -c $(ulimit -H -c); exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        shell
+    };
+    let cores = || -> Vec<PathBuf> {
+        std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut collector = Collector::new(&world, "collector");
+    let command = crashing(&collector.command());
+    collector.start_as(command);
+    collector.wait_ready();
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Mixed, Rng::new(7));
+    let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
+    let mut agent = Agent::new(&world, "agent", &spec);
+    let command = crashing(&agent.command());
+    agent.start_as(command);
+    agent.wait_ready();
+    log.append(100);
+    log.flush();
+    collector.wait_for_lines(log.written());
+    for pid in [agent.daemon().pid(), collector.daemon().pid()] {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+    let mut secrets = vec![];
+    for file in ["admin.token", "enroll.token"] {
+        secrets.push(std::fs::read_to_string(collector.data_dir.join(file)).unwrap());
+    }
+    secrets.push(std::fs::read_to_string(agent.data_dir.join("token-central")).unwrap());
+    let status = agent.status().0.to_string();
+    for daemon in [agent.daemon(), collector.daemon()] {
+        daemon.signal(Signal::ABORT);
+    }
+    until("both have crashed", world.patience(), || {
+        let ended = agent.daemon().ended().is_some() && collector.daemon().ended().is_some();
+        ended.then_some(())
+    });
+    assert_eq!(cores(), Vec::<PathBuf>::new(), "a core file was left");
+    for log in [&agent.stderr, &collector.stderr] {
+        let said = std::fs::read_to_string(log).unwrap();
+        for secret in &secrets {
+            assert!(!said.contains(secret.trim()), "a secret is in {}", log.display());
+            assert!(!status.contains(secret.trim()), "a secret is in the status");
+        }
+    }
+    agent.forget_ended();
+    // The control: `sh` leaves one, where this system writes cores into the folder.
+    let mut control = Command::new("sh");
+    control.args(["-c", "kill -ABRT $$"]);
+    let ended = crashing(&control).output().unwrap();
+    assert!(!ended.status.success());
+    if cores().is_empty() {
+        println!("the control left none either: this system keeps cores elsewhere, or none");
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

@@ -129,7 +129,7 @@ pub(super) fn outputs(config: &AgentConfig, clock: &dyn Clock, findings: &mut Fi
 fn skew(endpoint: &str, theirs: Option<i64>, now: Timestamp, findings: &mut Findings) {
     let Some(theirs) = theirs else { return };
     let apart = theirs.abs_diff(now.seconds());
-    if apart > SKEW_SECONDS {
+    if apart > crate::outputs::TOLD_SECONDS {
         let found = format!("this host and {endpoint} differ by {apart} s");
         findings.warn(
             "clock",
