@@ -16,6 +16,7 @@ pub mod outputs;
 pub mod pipeline;
 pub mod rotation;
 pub mod runtime;
+pub mod sandbox;
 pub mod sources;
 pub mod spool;
 pub mod status;

@@ -61,8 +61,30 @@ pub struct AgentConfig {
     pub outputs: Vec<OutputConfig>,
     /// How the agent is asked about itself.
     pub admin: AdminConfig,
+    /// To which files the agent confines itself.
+    pub sandbox: SandboxConfig,
     /// What the agent says about itself.
     pub log: Log,
+}
+
+/// To which files the agent confines itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SandboxConfig {
+    /// By the kernel's Landlock, or not at all.
+    pub landlock: LandlockMode,
+    /// Folders that may be read beside those that the rest of the configuration names.
+    pub read: Vec<Located<PathBuf>>,
+}
+
+/// Does the agent confine itself?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LandlockMode {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// No.
+    Off,
 }
 
 /// What the command line says in place of the file.
@@ -361,6 +383,7 @@ impl Default for AgentConfig {
             spool: SpoolConfig::default(),
             outputs: Vec::new(),
             admin: AdminConfig::default(),
+            sandbox: SandboxConfig::default(),
             log: Log::default(),
         }
     }

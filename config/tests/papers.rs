@@ -103,7 +103,8 @@ fn only_those_whom_deny_toml_names_depend_on_a_fenced_crate() {
 const ROOMS: &[(&str, &[&str])] = &[
     ("sled", &["agent/src/spool/"]),
     ("linemux", &["agent/src/cli/follow.rs"]),
-    ("reqwest", &["agent/src/outputs/", "agent/src/runtime/build.rs", "collector/src/"]),
+    ("landlock", &["agent/src/sandbox.rs"]),
+    ("reqwest", &["agent/src/outputs/", "agent/src/runtime/connect.rs", "collector/src/"]),
     ("notify", &["agent/src/sources/"]),
     ("systemd_journal_logger", &["config/src/shell/"]),
     ("sd_notify", &["config/src/shell/"]),

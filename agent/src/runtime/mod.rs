@@ -30,6 +30,7 @@ use crate::identity::{self, AgentIdentity};
 use crate::ours::Ours;
 use crate::pipeline::{OwnAct, StreamState};
 use crate::rotation::{self, Rotations, Standing};
+use crate::sandbox::Sandbox;
 use crate::spool::{Opened, Options, Spool, SpoolClock, SpoolHandle};
 use crate::stream;
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) data_dir: PathBuf,
     pub(crate) started: Timestamp,
     pub(crate) reloads: Arc<Reloads>,
+    /// What this process may read.
+    pub(crate) sandbox: Arc<Sandbox>,
 }
 
 impl Shared {
@@ -122,7 +125,7 @@ impl SpoolClock for ClockForSpool {
     }
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it is told to stop. `sandbox` is what this process has confined itself to.
 ///
 /// # Errors
 /// What keeps it from starting, or what ended it.
@@ -131,6 +134,7 @@ pub fn run(
     config: Loaded<AgentConfig>,
     clock: Arc<dyn Clock>,
     mut signals: Signals,
+    sandbox: Sandbox,
 ) -> anyhow::Result<Exit> {
     let service = Service::from_env();
     let data_dir = DataDir::open(&config.value.data_dir)?;
@@ -153,6 +157,7 @@ pub fn run(
         clock,
         spool,
         reloads: Arc::default(),
+        sandbox: Arc::new(sandbox),
     };
     let watchdog = start_watchdog(&service, &shared.spool)?;
     let ended = sessions(loader, config, &mut shared, &opened, &mut signals, &service);

@@ -274,7 +274,10 @@ impl Session {
     /// old one on any error.
     fn reload(&self, loader: &Loader) -> Option<End> {
         let checked = loader.load().map_err(anyhow::Error::from).and_then(|loaded| {
-            super::build::check(&loaded.value, &self.shared.clock)?;
+            self.shared.sandbox.permits(&loaded.value, &loader.path)?;
+            for warning in super::build::check(&loaded.value, &self.shared.clock)? {
+                log::warn!("{warning}");
+            }
             let facts = Facts::of(&loaded.value)?;
             Ok((loaded, facts))
         });

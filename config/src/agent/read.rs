@@ -7,7 +7,7 @@ use super::push;
 use super::redact;
 use super::{
     AdminConfig, AgentConfig, AgentOverrides, ClientTls, Compression, CustodyOutputConfig,
-    OutputConfig, Packs, SourceConfig, SpoolConfig, WhenFull, Zone,
+    LandlockMode, OutputConfig, Packs, SandboxConfig, SourceConfig, SpoolConfig, WhenFull, Zone,
 };
 use crate::common;
 use crate::endpoint::Endpoint;
@@ -42,6 +42,7 @@ pub(super) fn agent(
         spool: spool(top.section("spool")),
         outputs: outputs(top, credentials),
         admin: admin(top.section("admin")),
+        sandbox: sandbox(top.section("sandbox")),
         log: common::log(top.section("log"), overrides.log_level),
     };
     push::check_webhooks(top.reader(), &config);
@@ -383,4 +384,17 @@ fn admin(mut section: Section<'_>) -> AdminConfig {
     }
     section.finish();
     admin
+}
+
+fn sandbox(mut section: Section<'_>) -> SandboxConfig {
+    let base = SandboxConfig::default();
+    let words = [("auto", LandlockMode::Auto), ("off", LandlockMode::Off)];
+    let landlock = section.choice("landlock", &words).unwrap_or(base.landlock);
+    let texts = section.texts("read").unwrap_or_default();
+    let read = texts
+        .into_iter()
+        .filter_map(|text| section.read_located("read", text, common::absolute))
+        .collect();
+    section.finish();
+    SandboxConfig { landlock, read }
 }

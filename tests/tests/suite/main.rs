@@ -41,6 +41,9 @@
 //! | `keeping` | retention, archive, holds, erasure and backup over years, under load, the collector killed at random |
 //! | `retention` | events erased by two people while the collector is killed; a backup restored |
 //! | `faults` | a collector that hangs, ended certificates, lost names, a network that loses, resets and parts |
+//! | `certified` | agents' certificates: stolen, another's, by another authority, ended, revoked, replaced under load |
+//! | `confined` | the agent's own bounds: a link to what it may not read, a reload that needs more |
+//! | `proxied` | a proxy between agent and collector: it alone knows the way, wants a password, and goes away |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
 //! | `guide` | a command or a key in the README or the guide that no program knows |
@@ -56,6 +59,8 @@
 mod access;
 mod bad_input;
 mod booted;
+mod certified;
+mod confined;
 mod crash;
 mod disk_full;
 mod export;
