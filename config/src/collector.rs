@@ -169,6 +169,9 @@ pub struct LimitsConfig {
     pub max_block_bytes: ByteSize,
     /// One event's canonical JSON.
     pub max_event_bytes: ByteSize,
+    /// Requests of one account in a minute; any number where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
 }
 
 impl Default for SearchConfig {
@@ -178,7 +181,7 @@ impl Default for SearchConfig {
 }
 
 /// What exports may take, and for how long they are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExportsConfig {
     /// A finished export's file is removed after this time; its entry in the history stays.
     pub keep: Period,
@@ -192,6 +195,22 @@ pub struct ExportsConfig {
     pub max_age: Option<Period>,
     /// Exports that are made at once; more wait.
     pub at_once: u32,
+    /// Tighter bounds for those who see certain tenants only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantQuota>,
+}
+
+/// What those may export who see no other tenants than some: beside the bounds for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantQuota {
+    /// Which tenants.
+    pub tenant: Vec<String>,
+    /// The longest time range of one export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_range: Option<Period>,
+    /// How far back an export may reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 impl Default for ExportsConfig {
@@ -202,6 +221,7 @@ impl Default for ExportsConfig {
             max_range: None,
             max_age: None,
             at_once: 1,
+            tenants: Vec::new(),
         }
     }
 }
@@ -235,6 +255,7 @@ impl Default for LimitsConfig {
         Self {
             max_block_bytes: ByteSize::mib(4),
             max_event_bytes: ByteSize::from_bytes(custody_event::MAX_EVENT_BYTES as u64),
+            requests_per_minute: None,
         }
     }
 }
@@ -299,6 +320,7 @@ oidc: {}
 retention: { classes: [{}] }
 archive: {}
 anchors: { witnesses: [{}] }
+exports: { tenants: [{}] }
 ";
         let source = Source::of_text(Path::new("collector.yaml"), every);
         let (_, collected) = source

@@ -143,7 +143,7 @@ fn a_misspelt_key_is_refused_with_the_key_that_was_meant() {
     let message = refused(collector("limits: { colour: red }\n"));
     assert_eq!(
         message,
-        "collector.yaml:1:11: unknown key `limits.colour` (hint: known here: max_block_bytes, max_event_bytes)"
+        "collector.yaml:1:11: unknown key `limits.colour` (hint: known here: max_block_bytes, max_event_bytes, requests_per_minute)"
     );
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use custody_event::{EventView, Timestamp};
 use serde::Serialize;
 
+use super::pace::TooMany;
 use super::permission::{Permission, Permissions};
 use super::scope::Scope;
 use super::sight::Sight;
@@ -153,6 +154,14 @@ pub trait Authenticator: Send + Sync + 'static {
     /// The same, with why a known one is not good: for the record, never for the answer.
     fn judge(&self, bearer: &str) -> Standing {
         self.check(bearer).map_or(Standing::Unknown, Standing::Good)
+    }
+
+    /// Counts a request of somebody who is known.
+    ///
+    /// # Errors
+    /// They have made too many.
+    fn spend(&self, _who: &Principal) -> Result<(), TooMany> {
+        Ok(())
     }
 }
 

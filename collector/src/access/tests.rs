@@ -245,3 +245,39 @@ fn a_new_secret_makes_a_principal_young() {
     assert_eq!(access.principal("ann").unwrap().since, changed.password_set);
     assert_eq!(access.check(&token_text(&[2; 32])).unwrap().since, changed.password_set);
 }
+
+#[test]
+fn an_account_that_asks_too_much_is_told_when_to_come_back_and_an_answer_that_goes_on_costs_nothing() {
+    struct Standing;
+    impl Clock for Standing {
+        fn now(&self) -> Timestamp {
+            Timestamp::Y2020
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let access = Access::open(folder.path(), Arc::new(Standing)).unwrap();
+    access.first_start(folder.path(), &[1; 32], &[2; 32]).unwrap();
+    access.bound_requests(3);
+    let gate = Gate { auth: &access, acts: None };
+    let bearer = |secret: u8| {
+        let value = format!("Bearer {}", token_text(&[secret; 32]));
+        http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value.parse().unwrap())])
+    };
+    let admin = bearer(1);
+    let all = [Permission::Export, Permission::ViewRaw, Permission::ViewSensitive];
+    for _ in 0..3 {
+        gate.admit_all(&admin, &all).unwrap();
+        gate.still(&admin, Permission::Search).unwrap();
+    }
+    let refused = gate.admit(&admin, Permission::Search).unwrap_err();
+    assert_eq!((refused.status, refused.retry_after_s), (429, Some(61)));
+    assert!(refused.detail.contains("limits.requests_per_minute"), "{}", refused.detail);
+    gate.still(&admin, Permission::Search).unwrap();
+    // Who is not known is no account.
+    for _ in 0..5 {
+        assert_eq!(gate.known(&bearer(9)).unwrap_err().status, 401);
+    }
+}

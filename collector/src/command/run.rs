@@ -64,6 +64,9 @@ pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let tls = load_tls(config.tls.as_ref())?.map(|tls| Arc::new(tls::Certificates::new(tls)));
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
+    if let Some(per_minute) = config.limits.requests_per_minute {
+        access.bound_requests(per_minute);
+    }
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use custody_config::Period;
-use custody_config::collector::ExportsConfig;
+use custody_config::collector::{ExportsConfig, TenantQuota};
 use custody_event::{Clock, Digest, Draft, EventId, Field, Target, Timestamp};
 use custody_evidence::verify::{Trust, verify_bundle};
 use http::{Request, StatusCode, header};
@@ -458,6 +458,46 @@ fn quotas_refuse_what_reaches_too_far() {
         let found = (problem.status, problem.parameter.as_deref());
         assert_eq!(found, (400, Some(parameter)), "{name:?} {q:?}");
     }
+}
+
+#[test]
+fn whoever_sees_one_tenant_only_is_held_to_its_quota_and_to_that_of_all() {
+    let days = |days| Some(Period::days(days));
+    let quota = |tenant: &str, max_range, max_age| TenantQuota {
+        tenant: vec![tenant.to_owned()],
+        max_range,
+        max_age,
+    };
+    let tenants = vec![quota("Acme", days(31), None), quota("globex", days(400), days(60))];
+    let options = Options { max_range: days(92), max_age: days(366), tenants, ..options() };
+    let ask = |tenants: &[&str], from: &str, to: &str| {
+        let tenants = tenants.iter().map(|tenant| (*tenant).to_owned()).collect();
+        let who = Principal { scopes: [Scope { tenants, ..Scope::ALL }].into(), ..ann() };
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let (name, format) = ("x".to_owned(), "csv".to_owned());
+        super::ask::Asked { name, format, from, to, ..Default::default() }
+            .spec(Timestamp::from_micros(NOW), &options, true, &who)
+            .map(|_| ())
+            .map_err(|problem| {
+                let key = ["exports.tenants", "exports.max_range", "exports.max_age"]
+                    .into_iter()
+                    .find(|key| problem.detail.contains(key));
+                format!("{} by {}", problem.parameter.unwrap_or_default(), key.unwrap_or_default())
+            })
+    };
+    let refused = |what: &str| Err(what.to_owned());
+    assert_eq!(ask(&[], "90d", ""), Ok(()), "no tenant, no bound of a tenant");
+    assert_eq!(ask(&["acme"], "90d", ""), refused("to by exports.tenants"));
+    assert_eq!(ask(&["acme"], "300d", "280d"), Ok(()));
+    assert_eq!(ask(&["glob*"], "80d", "70d"), refused("from by exports.tenants"));
+    assert_eq!(ask(&["globex"], "50d", ""), Ok(()));
+    assert_eq!(ask(&["globex", "acme"], "50d", ""), refused("to by exports.tenants"), "the tightest");
+    assert_eq!(ask(&["globex"], "500d", "400d"), refused("from by exports.tenants"));
+    assert_eq!(ask(&["acme"], "500d", "490d"), refused("from by exports.max_age"), "as of all");
+    assert_eq!(ask(&["initech"], "100d", ""), refused("to by exports.max_range"));
+    // To see one tenant more loosens nothing.
+    assert_eq!(ask(&["acme", "initech"], "90d", ""), refused("to by exports.tenants"));
+    assert_eq!(ask(&["initech"], "90d", ""), Ok(()));
 }
 
 #[test]

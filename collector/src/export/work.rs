@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use custody_config::Period;
-use custody_config::collector::ExportsConfig;
+use custody_config::collector::{ExportsConfig, TenantQuota};
 use custody_event::{Clock, Timestamp};
 
 use super::table::Table;
@@ -40,6 +40,8 @@ pub struct Options {
     pub max_range: Option<Period>,
     /// How far back.
     pub max_age: Option<Period>,
+    /// Tighter bounds of certain tenants.
+    pub tenants: Vec<TenantQuota>,
     /// Workers.
     pub at_once: u32,
     pub(super) pause_every: Duration,
@@ -53,6 +55,7 @@ impl From<&ExportsConfig> for Options {
             max_bytes: config.max_bytes.bytes(),
             max_range: config.max_range,
             max_age: config.max_age,
+            tenants: config.tenants.clone(),
             at_once: config.at_once,
             pause_every: PAUSE_EVERY,
             group_rows: super::parquet::GROUP_ROWS,

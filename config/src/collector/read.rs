@@ -8,6 +8,7 @@ use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 use super::{
     ArchiveConfig, BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig,
     LimitsConfig, RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig,
+    TenantQuota,
 };
 use crate::common;
 use crate::load::Env;
@@ -256,9 +257,34 @@ fn exports(mut section: Section<'_>) -> ExportsConfig {
         max_age: section.period("max_age", range()),
         // Each reads the whole index: more at once would take from searches.
         at_once: section.number("at_once", 1..=4).unwrap_or(base.at_once),
+        tenants: tenant_quotas(&mut section),
     };
     section.finish();
     exports
+}
+
+fn tenant_quotas(section: &mut Section<'_>) -> Vec<TenantQuota> {
+    let nodes = section.list("tenants").map(|(_, nodes)| nodes).unwrap_or_default();
+    let reader = section.reader();
+    let range = || Period::days(1)..=Period::days(36_500);
+    let mut quotas = Vec::new();
+    for node in nodes {
+        let mut item = reader.section(node, "exports.tenants[]");
+        item.must_have("tenant");
+        let tenant = item.texts("tenant").unwrap_or_default();
+        let quota = TenantQuota {
+            tenant: tenant.into_iter().map(Located::into_inner).collect(),
+            max_range: item.period("max_range", range()),
+            max_age: item.period("max_age", range()),
+        };
+        if quota.max_range.is_none() && quota.max_age.is_none() {
+            let hint = "write `max_range`, `max_age` or both";
+            item.reader().at(item.spot(), "this bounds nothing", hint);
+        }
+        item.finish();
+        quotas.push(quota);
+    }
+    quotas
 }
 
 fn limits(mut section: Section<'_>) -> LimitsConfig {
@@ -270,6 +296,7 @@ fn limits(mut section: Section<'_>) -> LimitsConfig {
         max_event_bytes: section
             .size("max_event_bytes", ByteSize::kib(1)..=base.max_event_bytes)
             .unwrap_or(base.max_event_bytes),
+        requests_per_minute: section.number("requests_per_minute", 1..=1_000_000),
     };
     section.finish();
     limits
