@@ -65,6 +65,7 @@ struct Entry<'a> {
     id: &'a str,
     name: &'a str,
     format: super::Format,
+    form: super::Words,
     status: Status,
     q: &'a str,
     from: Option<Timestamp>,
@@ -93,6 +94,7 @@ impl<'a> Entry<'a> {
             id: &row.id,
             name: &spec.name,
             format: spec.format,
+            form: spec.words,
             status: row.status,
             q: &spec.q,
             from: spec.from,
@@ -131,6 +133,7 @@ struct ScheduleEntry<'a> {
     at: &'a str,
     timezone: &'a str,
     format: super::Format,
+    form: super::Words,
     q: &'a str,
     period: schedule::Span,
 }
@@ -148,6 +151,7 @@ impl<'a> ScheduleEntry<'a> {
             at: &plan.at,
             timezone: &plan.timezone,
             format: plan.format,
+            form: plan.words,
             q: &plan.q,
             period: plan.period,
         }

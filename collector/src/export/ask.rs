@@ -4,7 +4,7 @@ use custody_config::Period;
 use custody_event::Timestamp;
 use serde::Deserialize;
 
-use super::{Format, Options, Row, Spec};
+use super::{Format, Options, Row, Spec, Words};
 use crate::access::{Principal, Scope};
 use crate::index::terms::folded_value;
 use crate::query::filter::{Expr, Filter};
@@ -24,6 +24,7 @@ pub(super) struct Asked {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) bom: bool,
+    pub(super) form: String,
 }
 
 /// A body of JSON.
@@ -47,6 +48,25 @@ pub(super) fn format(text: &str) -> Result<Format, Problem> {
     })
 }
 
+/// In whose words; our own where nothing is said.
+fn words(text: &str) -> Result<Words, Problem> {
+    let found = Words::ALL.into_iter().find(|words| words.name() == text);
+    found.or_else(|| text.is_empty().then(Words::default)).ok_or_else(|| {
+        Problem::bad("form", format!("{text:?} is none of {}", Words::ALL.map(Words::name).join(", ")))
+    })
+}
+
+/// Refuses a file that there is none of.
+pub(super) fn may_say(words: Words, format: Format) -> Result<(), Problem> {
+    if words.fits(format) {
+        return Ok(());
+    }
+    let all = Format::ALL.into_iter().filter(|format| words.fits(*format));
+    let formats: Vec<&str> = all.map(Format::name).collect();
+    let what = format!("the form {} is for the formats {}", words.name(), formats.join(", "));
+    Err(Problem::refused("form", what))
+}
+
 impl Asked {
     /// What is to be made, if it may be.
     pub(super) fn spec(
@@ -63,10 +83,12 @@ impl Asked {
             from: None,
             to: None,
             bom: self.bom,
+            words: words(&self.form)?,
             scopes: who.scopes.to_vec(),
             schedule: None,
         };
         may_bundle(spec.format, has_log, who)?;
+        may_say(spec.words, spec.format)?;
         let pairs = [("q", &self.q), ("from", &self.from), ("to", &self.to)];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value.clone()));
         let filter = params::search(&pairs, now)?.filter;

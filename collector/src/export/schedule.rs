@@ -12,7 +12,7 @@ use jiff::{ToSpan, Zoned};
 use serde::{Deserialize, Serialize};
 
 use super::work::{Desk, act_of, new_id};
-use super::{ExportError, Format, Options, Row, Spec, Status, Told, ask};
+use super::{ExportError, Format, Options, Row, Spec, Status, Told, Words, ask};
 use crate::access::{Principal, Scope};
 use crate::query::params;
 use crate::query::problem::Problem;
@@ -65,6 +65,8 @@ pub(super) struct Plan {
     pub(super) period: Span,
     #[serde(default)]
     pub(super) bom: bool,
+    #[serde(default, rename = "form")]
+    pub(super) words: Words,
     /// What its maker may see; never read from a request.
     #[serde(default)]
     pub(super) scopes: Vec<Scope>,
@@ -156,6 +158,7 @@ impl Plan {
             from: Some(from),
             to: Some(to),
             bom: self.bom,
+            words: self.words,
             scopes: self.scopes.clone(),
             schedule: Some(id.to_owned()),
         })
@@ -178,6 +181,7 @@ impl Plan {
             return Err(Problem::bad("at", "write a time of day as 02:00"));
         }
         ask::may_bundle(self.format, has_log, who)?;
+        ask::may_say(self.words, self.format)?;
         self.scopes = who.scopes.to_vec();
         params::search(&[("q".to_owned(), self.q.clone())], now)?;
         let due = self.next_after(now);
@@ -261,6 +265,7 @@ mod tests {
             q: String::new(),
             period,
             bom: false,
+            words: Words::Custody,
             scopes: Vec::new(),
         }
     }

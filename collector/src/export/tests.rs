@@ -127,8 +127,12 @@ impl House {
 
     /// Makes an export in one go; gives its entry and its file.
     fn made(&self, format: Format, q: &str) -> (Row, Vec<u8>) {
+        self.made_in(format, Words::Custody, q)
+    }
+
+    fn made_in(&self, format: Format, words: Words, q: &str) -> (Row, Vec<u8>) {
         let desk = self.desk(options());
-        let row = desk.queue(wanted(format, q), "ann").unwrap();
+        let row = desk.queue(said(format, words, q), "ann").unwrap();
         assert!(desk.work().unwrap());
         let row = desk.table.get(&row.id).unwrap().unwrap();
         assert_eq!((row.status, row.told.error.as_deref()), (Status::Completed, None));
@@ -157,6 +161,16 @@ fn spec(number: u64) -> EventSpec {
 }
 
 fn wanted(format: Format, q: &str) -> Spec {
+    said(format, Words::Custody, q)
+}
+
+/// Every kind of file that there is.
+fn kinds() -> impl Iterator<Item = (Format, Words)> {
+    let each = |words: Words| Format::ALL.map(|format| (format, words));
+    Words::ALL.into_iter().flat_map(each).filter(|(format, words)| words.fits(*format))
+}
+
+fn said(format: Format, words: Words, q: &str) -> Spec {
     Spec {
         name: "Everything of \"Q3\"".to_owned(),
         format,
@@ -164,6 +178,7 @@ fn wanted(format: Format, q: &str) -> Spec {
         from: None,
         to: None,
         bom: false,
+        words,
         scopes: Vec::new(),
         schedule: None,
     }
@@ -199,9 +214,9 @@ fn every_event_is_there_once_and_in_order() {
 #[test]
 fn an_export_that_is_killed_anywhere_goes_on_to_the_same_bytes() {
     let house = House::with(0..300);
-    for format in Format::ALL {
+    for (format, words) in kinds() {
         let desk = house.desk(options());
-        let whole = desk.queue(wanted(format, "-actor:admin"), "ann").unwrap();
+        let whole = desk.queue(said(format, words, "-actor:admin"), "ann").unwrap();
         assert!(desk.work().unwrap());
         let whole = desk.table.get(&whole.id).unwrap().unwrap();
         let expected = std::fs::read(desk.file_path(&whole)).unwrap();
@@ -514,6 +529,7 @@ fn scheduled_runs_are_made_once_each_however_late() {
         q: String::new(),
         period: Span::Day,
         bom: false,
+        words: Words::Custody,
         scopes: Vec::new(),
     };
     let now = house.source.clock.now();
@@ -755,4 +771,51 @@ async fn nobody_sees_or_fetches_what_is_not_theirs() {
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
     let exports = Arc::clone(&api.exports);
     tokio::task::spawn_blocking(move || exports.stop()).await.unwrap();
+}
+
+#[test]
+fn a_form_that_a_format_does_not_have_is_refused_and_the_others_are_the_forms_themselves() {
+    let house = House::with(0..50);
+    let events = house.events(0..50);
+    let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    };
+    let forms = |of: fn(&[u8]) -> serde_json::Value| -> Vec<serde_json::Value> {
+        events.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(of).collect()
+    };
+    let ocsf = forms(|event| custody_event::ocsf::form(event).unwrap());
+    let (row, file) = house.made_in(Format::Ndjson, Words::Ocsf, "");
+    assert_eq!(lines(&file), ocsf);
+    let proof: serde_json::Value =
+        serde_json::from_str(row.told.proof.as_deref().unwrap()).unwrap();
+    assert_eq!(proof["form"], "ocsf");
+    assert_eq!(proof["events_sha256"], Digest::of(&events).to_hex(), "of the canonical events");
+    let (_, file) = house.made_in(Format::Json, Words::Ocsf, "");
+    assert_eq!(serde_json::from_slice::<Vec<serde_json::Value>>(&file).unwrap(), ocsf);
+    let (_, file) = house.made_in(Format::Ndjson, Words::Ecs, "");
+    assert_eq!(lines(&file), forms(|event| custody_event::ecs::form(event).unwrap()));
+    for (format, form, expected) in [
+        ("parquet", "ocsf", Ok(())),
+        ("csv", "custody", Ok(())),
+        ("csv", "", Ok(())),
+        ("csv", "ocsf", Err((422, Some("form")))),
+        ("pdf", "ocsf", Err((422, Some("form")))),
+        ("bundle", "ecs", Err((422, Some("form")))),
+        ("parquet", "ecs", Err((422, Some("form")))),
+        ("json", "cef", Err((400, Some("form")))),
+    ] {
+        let asked = super::ask::Asked {
+            name: "x".to_owned(),
+            format: format.to_owned(),
+            form: form.to_owned(),
+            ..Default::default()
+        };
+        let found = asked.spec(Timestamp::from_micros(NOW), &options(), true, &ann());
+        let found = found.map(|_| ()).map_err(|problem| {
+            let named = problem.parameter.as_deref() == Some("form");
+            (problem.status, named.then_some("form"))
+        });
+        assert_eq!(found, expected, "{format} {form}");
+    }
 }

@@ -17,7 +17,7 @@ use custody_event::{Clock, Timestamp};
 
 use super::table::Table;
 use super::{
-    ExportError, MAX_WAITING, MIN_FREE_BYTES, PAUSE_EVERY, Progress, Row, Spec, Status, Told, job,
+    ExportError, MAX_WAITING, MIN_FREE_BYTES, PAUSE_EVERY, Progress, Row, Spec, Status, Told, Words, job,
     schedule,
 };
 use crate::access::random_secret;
@@ -297,6 +297,7 @@ pub(super) fn act_of(
         who: who.to_owned(),
         name: spec.name.clone(),
         format: spec.format.name(),
+        form: if spec.words == Words::Custody { "" } else { spec.words.name() },
         query: spec.q.clone(),
         from: text(spec.from),
         to: text(spec.to),

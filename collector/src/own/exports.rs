@@ -20,6 +20,8 @@ pub struct ExportAct {
     pub name: String,
     /// Its format.
     pub format: &'static str,
+    /// In whose words, where they are not our own.
+    pub form: &'static str,
     /// What was asked for.
     pub query: String,
     /// From when, RFC 3339; empty for no bound.
@@ -49,9 +51,9 @@ pub(super) fn describe<'a>(act: &'a ExportAct, draft: &mut Draft<'a>) -> Say<'a>
             draft.int(field, i64::try_from(number).unwrap_or(i64::MAX));
         }
     }
-    for (key, text) in [("query", &act.query), ("sha256", &act.sha256)] {
+    for (key, text) in [("form", act.form), ("query", act.query.as_str()), ("sha256", act.sha256.as_str())] {
         if !text.is_empty() {
-            draft.detail(key, Detail::Text(text.as_str().into()));
+            draft.detail(key, Detail::Text(text.into()));
         }
     }
     let (op, done) = words(act);
