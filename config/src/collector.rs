@@ -3,10 +3,12 @@
 //! Every key has a default, so that a collector runs with no file at all: on loopback, with the embedded index.
 
 mod anchors;
+mod archive;
 mod oidc;
 mod read;
 
 pub use anchors::{AnchorsConfig, WitnessConfig};
+pub use archive::{ArchiveConfig, LockConfig, LockMode, S3Config};
 pub use oidc::OidcConfig;
 pub(crate) use read::server_tls;
 
@@ -138,19 +140,6 @@ pub struct RetentionClass {
     pub tenant: Vec<String>,
     /// For how long.
     pub keep: Keep,
-}
-
-/// Where old segments are copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ArchiveConfig {
-    /// A directory, best of another file system.
-    Dir {
-        /// Which.
-        path: Located<PathBuf>,
-        /// A closed segment is copied when it has this age.
-        after: Period,
-    },
 }
 
 /// What is done when the disk of the data directory fills up.
@@ -322,9 +311,16 @@ archive: {}
 anchors: { witnesses: [{}] }
 exports: { tenants: [{}] }
 ";
-        let source = Source::of_text(Path::new("collector.yaml"), every);
-        let (_, collected) = source
-            .collect(|top| read::collector(top, &CollectorOverrides::default(), &Env::default()));
-        collected.asked.into_iter().collect()
+        let other = "archive: { type: s3, lock: {} }";
+        let asked = |text: &str| {
+            let source = Source::of_text(Path::new("collector.yaml"), text);
+            let (_, collected) = source.collect(|top| {
+                read::collector(top, &CollectorOverrides::default(), &Env::default())
+            });
+            collected.asked
+        };
+        let mut keys = asked(every);
+        keys.append(&mut asked(other));
+        keys.into_iter().collect()
     }
 }

@@ -24,6 +24,7 @@ use std::path::Path;
 use custody_event::{EventView, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::archive::ErasedThere;
 use super::holds::{Holds, filter, holds};
 use super::scan::{Going, Seen, each_event};
 use super::table::{ErasureRow, Status};
@@ -320,7 +321,11 @@ impl Retain {
     }
 
     /// Takes what is sought out of the log and the archive; gives how many copies went there.
-    fn erase_everywhere(&self, row: &ErasureRow, filter: &Filter) -> Result<u64, RetainError> {
+    fn erase_everywhere(
+        &self,
+        row: &ErasureRow,
+        filter: &Filter,
+    ) -> Result<ErasedThere, RetainError> {
         let found = self.look(filter)?;
         let still: Vec<u64> = found.segments.iter().map(|segment| segment.number).collect();
         self.table.set_gone_but(row.id, &still)?;
@@ -337,16 +342,23 @@ impl Retain {
         self.erase_in_archive(&|seen| self.is_sought(filter, seen))
     }
 
-    fn complete(&self, id: i64, archived: u64) -> Result<(), RetainError> {
+    fn complete(&self, id: i64, archived: ErasedThere) -> Result<(), RetainError> {
         let exports = self.remove_exports()?;
         if !self.table.empty_journal()? {
             log::warn!("the journal of collector.db is in use; it is emptied later");
         }
         let row = self.erasure(id)?;
-        let message = format!("{} events were erased: {}", row.erased, row.reason);
+        let mut message = format!("{} events were erased: {}", row.erased, row.reason);
+        if archived.locked > 0 {
+            let locked = archived.locked;
+            message = format!(
+                "{message} ({locked} locked copies of segments in the archive go when their lock ends)"
+            );
+        }
         let mut act = self.act_of(&row, "erasure.complete", message, "");
         act.count("erased", u64::try_from(row.erased).unwrap_or_default());
-        act.count("erased_in_archive", archived);
+        act.count("erased_in_archive", archived.events);
+        act.count("locked_in_archive", archived.locked);
         act.count("exports_removed", exports);
         // The receipt first: after a crash in between there are two, never none.
         self.tell(act)?;

@@ -45,7 +45,7 @@ impl Retain {
     /// Looks at the free space and does what it asks for.
     pub(super) fn look_at_space(&self) -> Result<(), RetainError> {
         self.hold_back_if_full()?;
-        if self.archive.is_none() || self.free()? >= self.space.archive_below {
+        if self.shelf.is_none() || self.free()? >= self.space.archive_below {
             return Ok(());
         }
         let offloaded = self.offload();

@@ -1,14 +1,13 @@
 //! Reading the sections of `collector.yaml`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
-    ArchiveConfig, BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig,
-    LimitsConfig, RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig,
-    TenantQuota,
+    BlocksConfig, CollectorConfig, CollectorOverrides, ExportsConfig, IndexConfig, LimitsConfig,
+    RetentionClass, RetentionConfig, SearchConfig, ServerTls, SpaceConfig, TenantQuota,
 };
 use crate::common;
 use crate::load::Env;
@@ -39,7 +38,9 @@ pub(super) fn collector(
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
         retention: retention(top.section("retention")),
         exports: exports(top.section("exports")),
-        archive: top.optional_section("archive").and_then(archive),
+        archive: top
+            .optional_section("archive")
+            .and_then(|section| super::archive::archive(section, credentials)),
         anchors: top.optional_section("anchors").and_then(super::anchors::anchors),
         space: space(top.section("space")),
         limits: limits(top.section("limits")),
@@ -105,7 +106,7 @@ fn origin(text: &str) -> Result<String, UnitError> {
 }
 
 /// The `type` of a section that has one; `None` stands for the default or for a problem that was noted.
-fn kind<T: Copy>(
+pub(super) fn kind<T: Copy>(
     section: &mut Section<'_>,
     built: &[(&'static str, T)],
     later: &[&str],
@@ -152,7 +153,7 @@ fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
 }
 
 /// Nothing is kept for less than a day or for more than this, but for ever.
-const LONGEST: Period = Period::days(36_500);
+pub(super) const LONGEST: Period = Period::days(36_500);
 
 fn retention(mut section: Section<'_>) -> RetentionConfig {
     let base = RetentionConfig::default();
@@ -204,15 +205,6 @@ fn retention_class(reader: &Reader, node: Node, minimum: Period) -> Option<Reten
     }
     item.finish();
     Some(RetentionClass { severity, category, tenant, keep: keep? })
-}
-
-fn archive(mut section: Section<'_>) -> Option<ArchiveConfig> {
-    let _type = kind(&mut section, &[("dir", ())], &["s3"]);
-    section.must_have("path");
-    let path = section.parsed("path", |text| Ok(PathBuf::from(text)));
-    let after = section.period("after", Period::days(1)..=LONGEST).unwrap_or(Period::days(30));
-    section.finish();
-    Some(ArchiveConfig::Dir { path: path?, after })
 }
 
 fn space(mut section: Section<'_>) -> SpaceConfig {
