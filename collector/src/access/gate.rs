@@ -1,6 +1,5 @@
 //! Lets requests in, or records that it did not.
 
-use custody_event::EventView;
 use http::HeaderMap;
 
 use super::permission::Permission;
@@ -90,17 +89,6 @@ impl Gate<'_> {
                 Err(Problem::forbidden(&principal.name, *missing))
             }
         }
-    }
-
-    /// Is this event within what they may see? One that is not is recorded, and must be answered as
-    /// one that is not there.
-    #[must_use]
-    pub fn sees(&self, who: &Principal, event: &[u8]) -> bool {
-        let sees = EventView::read(event).is_ok_and(|event| who.sees(&event));
-        if !sees {
-            self.denied(who, "outside_scope");
-        }
-        sees
     }
 
     /// Writes down that somebody who is known was refused something.

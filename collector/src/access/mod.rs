@@ -507,6 +507,12 @@ impl Authenticator for Access {
         }
     }
 
+    fn account(&self, kind: Kind, name: &str, at: Timestamp) -> Option<Principal> {
+        self.refresh();
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.account(kind, name, at, self.clock.now())
+    }
+
     fn spend(&self, who: &Principal) -> Result<(), TooMany> {
         match self.pace.get() {
             Some(pace) => pace.spend(&who.name, self.clock.monotonic()),

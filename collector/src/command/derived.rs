@@ -96,6 +96,7 @@ fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Resul
         log: given.log.clone(),
         clock: Arc::clone(&given.clock),
         acts: given.acts.clone(),
+        accounts: Some(Arc::clone(&given.readers)),
     };
     Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
 }

@@ -136,6 +136,8 @@ struct ScheduleEntry<'a> {
     form: super::Words,
     q: &'a str,
     period: schedule::Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<&'a str>,
 }
 
 impl<'a> ScheduleEntry<'a> {
@@ -154,6 +156,7 @@ impl<'a> ScheduleEntry<'a> {
             form: plan.words,
             q: &plan.q,
             period: plan.period,
+            stopped: plan.stopped.as_deref(),
         }
     }
 }

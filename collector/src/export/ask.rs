@@ -52,7 +52,10 @@ pub(super) fn format(text: &str) -> Result<Format, Problem> {
 fn words(text: &str) -> Result<Words, Problem> {
     let found = Words::ALL.into_iter().find(|words| words.name() == text);
     found.or_else(|| text.is_empty().then(Words::default)).ok_or_else(|| {
-        Problem::bad("form", format!("{text:?} is none of {}", Words::ALL.map(Words::name).join(", ")))
+        Problem::bad(
+            "form",
+            format!("{text:?} is none of {}", Words::ALL.map(Words::name).join(", ")),
+        )
     })
 }
 
@@ -142,9 +145,8 @@ fn bounds(scopes: &[Scope], options: &Options) -> (Bound, Bound) {
 
 /// Refuses what reaches too far; where a range is bounded, an open end is now.
 pub(super) fn quotas(spec: &mut Spec, now: Timestamp, options: &Options) -> Result<(), Problem> {
-    let micros = |period: Period| {
-        i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000)
-    };
+    let micros =
+        |period: Period| i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
     let (max_range, max_age) = bounds(&spec.scopes, options);
     if let Some((max, key)) = max_age {
         let earliest = now.plus_micros(-micros(max));

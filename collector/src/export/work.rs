@@ -17,10 +17,10 @@ use custody_event::{Clock, Timestamp};
 
 use super::table::Table;
 use super::{
-    ExportError, MAX_WAITING, MIN_FREE_BYTES, PAUSE_EVERY, Progress, Row, Spec, Status, Told, Words, job,
-    schedule,
+    ExportError, MAX_WAITING, MIN_FREE_BYTES, PAUSE_EVERY, Progress, Row, Spec, Status, Told,
+    Words, job, schedule,
 };
-use crate::access::random_secret;
+use crate::access::{Authenticator, random_secret};
 use crate::index::EventStore;
 use crate::own::{Act, Acts, ExportAct};
 use crate::store::BlockSource;
@@ -76,6 +76,8 @@ pub struct Source {
     pub clock: Arc<dyn Clock>,
     /// Takes what is done.
     pub acts: Option<Acts>,
+    /// Knows whether those for whom exports recur still may have them; where absent, they may.
+    pub accounts: Option<Arc<dyn Authenticator>>,
 }
 
 /// What workers, keeper and API share.

@@ -199,12 +199,6 @@ impl Problem {
         Self { retry_after_s: Some(seconds), ..Self::too_many(detail) }
     }
 
-    /// 503: something outside the collector that this needs.
-    pub fn unavailable(detail: impl Into<String>) -> Self {
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self::new(status, "/problems/unavailable", "Not available", detail)
-    }
-
     /// 500.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(

@@ -153,7 +153,9 @@ impl Gathered {
             }
             Holds::Int => value.as_i64(),
             Holds::Time => cells::micros(value),
-            Holds::Text | Holds::Json => return self.push_text(&cells::text(self.leaf.holds, value)),
+            Holds::Text | Holds::Json => {
+                return self.push_text(&cells::text(self.leaf.holds, value));
+            }
             // A list stays one: as JSON it can be taken apart in a query.
             Holds::Texts => return self.push_text(&value.to_string()),
         };

@@ -245,6 +245,12 @@ fn a_lock_that_the_server_does_not_take_is_an_error() {
     server.state().locks = false;
     let said = bucket.upload(&file, KEY).unwrap_err().to_string();
     assert!(said.contains("is Object Lock switched on for the bucket"), "{said}");
+    // One that forgets it over the parts is told once more.
+    server.state().locks = true;
+    server.fail("POST /audit/c/1/x.seg?uploadId", Fault::Unlocked);
+    let long = scene.file(usize::try_from(upload::PART_BYTES).unwrap() + 1);
+    bucket.upload(&long, KEY).unwrap();
+    assert_eq!(server.state().asked("?retention"), 1);
     // Sidecars are not locked.
     bucket.upload(&file, "c/1/x.idx").unwrap();
     assert!(bucket.delete("c/1/x.idx").unwrap());

@@ -47,10 +47,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// The checksum of a body; for an object under a lock it must be said that there is one.
 fn summed(sha256: String) -> [(&'static str, String); 2] {
-    [
-        ("x-amz-checksum-sha256", sha256),
-        ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
-    ]
+    [("x-amz-checksum-sha256", sha256), ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned())]
 }
 
 impl Bucket {
@@ -61,7 +58,14 @@ impl Bucket {
         let until = self.locked_until().filter(|_| key.ends_with(".seg"));
         if len > PART_BYTES {
             let until = self.upload_parts(&file, path, key, len, until)?;
-            return self.confirm(key, len, until.as_deref());
+            return match (self.confirm(key, len, until.as_deref()), until) {
+                // Some servers forget over the parts what was said at the beginning.
+                (Err(RetainError::S3(S3Error::Answer { .. })), Some(until)) => {
+                    self.lock_there(key, &until)?;
+                    self.confirm(key, len, Some(&until))
+                }
+                (done, _) => done,
+            };
         }
         let mut body = vec![0; usize::try_from(len).unwrap_or_default()];
         file.read_exact_at(&mut body, 0).map_err(io(path))?;
@@ -77,6 +81,17 @@ impl Bucket {
             ("x-amz-object-lock-mode", self.mode().to_owned()),
             ("x-amz-object-lock-retain-until-date", until.to_owned()),
         ]
+    }
+
+    /// Locks an object that is there.
+    fn lock_there(&self, key: &str, until: &str) -> Result<(), RetainError> {
+        let mode = self.mode();
+        let body = format!(
+            "<Retention xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+        );
+        let (body, query) = (body.into_bytes(), vec![("retention", "")]);
+        let headers = summed(sha256(&body)).to_vec();
+        self.client.ask(&Ask { method: Method::PUT, key, query, headers, body }).map(|_| ())
     }
 
     fn state_path(&self) -> PathBuf {

@@ -350,10 +350,29 @@ fn answer(state: &mut State, request: &Request, fault: Option<&Fault>) -> Reply 
             reply.headers.push(("etag".to_owned(), tag));
             reply
         }
-        ("POST", _) => complete(state, request),
+        ("POST", _) => {
+            let reply = complete(state, request);
+            if let (Some(Fault::Unlocked), Some(versions)) =
+                (fault, state.objects.get_mut(&request.key))
+            {
+                versions.last_mut().unwrap().headers.clear();
+            }
+            reply
+        }
         ("DELETE", _) if has("uploadId").is_some() => {
             state.uploads.remove(&has("uploadId").unwrap());
             Reply { status: 204, headers: Vec::new(), body: Vec::new() }
+        }
+        ("PUT", _) if has("retention").is_some() => {
+            let text = String::from_utf8(request.body.clone()).unwrap();
+            let of = |name: &str| super::xml::text(&text, name).unwrap();
+            let headers = HashMap::from([
+                ("x-amz-object-lock-mode".to_owned(), of("Mode")),
+                ("x-amz-object-lock-retain-until-date".to_owned(), of("RetainUntilDate")),
+            ]);
+            let versions = state.objects.get_mut(&request.key).unwrap();
+            versions.last_mut().unwrap().headers = headers;
+            Reply::good("")
         }
         ("PUT", _) => {
             let locked = request.headers.contains_key("x-amz-object-lock-mode");
