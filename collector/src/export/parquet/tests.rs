@@ -373,3 +373,47 @@ fn the_flat_table_reads_back_as_it_did() {
     assert!(rows(&written(Words::Custody, &[])).is_empty());
     assert!(rows(&written(Words::Ocsf, &[])).is_empty());
 }
+
+/// Without what is null, and without what is then empty.
+fn bare(value: Value) -> Value {
+    let is_something = |value: &Value| {
+        !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty())
+    };
+    match value {
+        Value::Object(entries) => {
+            let bare = entries.into_iter().map(|(key, value)| (key, bare(value)));
+            bare.filter(|(_, value)| is_something(value)).collect()
+        }
+        Value::Array(items) => items.into_iter().map(bare).collect(),
+        other => other,
+    }
+}
+
+#[test]
+fn duckdb_reads_the_nested_columns_as_structs_and_lists() {
+    let Some(python) = std::env::var_os("CUSTODY_DUCKDB_PYTHON") else {
+        println!("skipped: no DuckDB (CUSTODY_DUCKDB_PYTHON names a Python that has it)");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (path, events) = (dir.path().join("events.parquet"), events());
+    std::fs::write(&path, written(Words::Ocsf, &events)).unwrap();
+    let ask = "import sys, duckdb
+for row in duckdb.sql('select to_json(event)::varchar from read_parquet(?) event', params=[sys.argv[1]]).fetchall():
+    print(row[0])
+found = duckdb.sql('select count(*) from read_parquet(?) where list_contains(metadata.labels, ?) and actor.user.groups[3].name = ?',
+    params=[sys.argv[1], 'night', 'on call']).fetchone()[0]
+assert found == 15, found
+";
+    let said = std::process::Command::new(python).args(["-c", ask]).arg(&path).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(text.lines().count(), events.len());
+    for (line, event) in text.lines().zip(&events) {
+        let mut row: Value = bare(serde_json::from_str(line).unwrap());
+        if let Some(unmapped) = row.get("unmapped").and_then(Value::as_str) {
+            row["unmapped"] = serde_json::from_str(unmapped).unwrap();
+        }
+        assert_eq!(row, bare(ocsf::form(event).unwrap()));
+    }
+}
