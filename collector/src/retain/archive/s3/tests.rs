@@ -48,8 +48,8 @@ impl Scene {
     fn open(&self, endpoint: &str, more: &str) -> Result<Bucket, RetainError> {
         let times = Times {
             pause: Duration::from_millis(1),
-            idle: Duration::from_secs(3),
-            whole: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            whole: Duration::from_secs(60),
             rest: Duration::ZERO,
         };
         self.open_with(endpoint, more, times)
@@ -94,8 +94,11 @@ fn what_may_pass_is_tried_again_and_what_will_not_says_what_to_do() {
         server.fail("PUT", Fault::Says(status, code, headers));
         bucket.upload(&file, KEY).unwrap();
     }
+    let times =
+        Times { pause: Duration::from_millis(1), idle: Duration::from_secs(2), ..Times::default() };
+    let impatient = scene.open_with(&server.endpoint, "", times).unwrap();
     server.fail("PUT", Fault::Silence);
-    bucket.upload(&file, KEY).unwrap();
+    impatient.upload(&file, KEY).unwrap();
     server.fail("list-type", Fault::Cut);
     assert!(bucket.list().unwrap().is_empty());
     assert_eq!(server.state().objects[KEY].last().unwrap().bytes, std::fs::read(&file).unwrap());
