@@ -8,12 +8,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender};
 use custody_agent::outputs::{CustodyOutput, CustodySettings, Ended, Identity, TokenStore};
+use custody_agent::pipeline::{OwnAct, Undelivered};
 use custody_agent::spool::{Batch, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
 use custody_agent::status::OutputState;
 use custody_config::shell::StopToken;
 use custody_event::block::{Accounts, Placement, Sealer};
 use custody_event::{AgentId, Block, Clock, Digest, KeyId, Seq, StreamId, SystemClock, Timestamp};
+use custody_evidence::note::{KeyType, NoteKey};
+use custody_evidence::tlog::{Log, MemoryTiles, Prover};
+use custody_evidence::{AgentKey, Checkpoint, Entry, LogReceipt};
 
 const STREAM: StreamId = StreamId([2; 16]);
 const AGENT: AgentId = AgentId([1; 16]);
@@ -92,6 +97,10 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
     Some(Asked { path, token, body })
 }
 
+fn key() -> AgentKey {
+    AgentKey::from_secret(&[3; 32])
+}
+
 fn blocks(count: u64) -> Vec<Block> {
     let mut prev = Digest::ZERO;
     let mut sealer = Sealer::new().unwrap();
@@ -109,7 +118,8 @@ fn blocks(count: u64) -> Vec<Block> {
                 sealed: Timestamp::Y2020,
             };
             let sealed = sealer.seal(text.as_bytes(), times, [0; 32]).unwrap();
-            let block = sealed.place(placement, Accounts::default());
+            let mut block = sealed.place(placement, Accounts::default());
+            key().sign(&mut block);
             prev = block.hash();
             block
         })
@@ -119,7 +129,10 @@ fn blocks(count: u64) -> Vec<Block> {
 struct Bench {
     _folder: tempfile::TempDir,
     spool: SpoolHandle,
-    state: Arc<OutputState>,
+    outputs: Vec<&'static str>,
+    in_flight: usize,
+    clock: Arc<dyn Clock>,
+    acts: (Sender<OwnAct>, Receiver<OwnAct>),
     tokens: TokenStore,
     generation: u32,
     /// As the spool says it when the output comes back into the configuration.
@@ -147,7 +160,10 @@ impl Bench {
         std::fs::write(&kept, "good\n").unwrap();
         Self {
             spool,
-            state: OutputState::new("central", 0),
+            outputs: vec!["central"],
+            in_flight: 3,
+            clock: Arc::new(SystemClock::new()),
+            acts: crossbeam_channel::bounded(16),
             tokens: TokenStore { configured: None, enroll: None, kept },
             generation: opened.generation,
             skipped: 0..0,
@@ -157,18 +173,27 @@ impl Bench {
 
     /// Runs the output until all blocks are acknowledged, it ends by itself, or 20 s are over.
     fn run(&self, endpoints: Vec<String>, until_seq: u64) -> Ended {
+        self.run_as("central", endpoints, until_seq)
+    }
+
+    /// The same for an output of this name.
+    fn run_as(&self, id: &str, endpoints: Vec<String>, until_seq: u64) -> Ended {
+        let outputs = self.spool.register_outputs(&self.outputs).wait().unwrap();
+        let cursor = outputs.into_iter().find(|cursor| cursor.output == id).unwrap();
+        let state = OutputState::new(id, 0);
         let settings = CustodySettings {
-            id: "central".into(),
+            id: id.into(),
             endpoints,
             tokens: self.tokens.clone(),
-            witness: self._folder.path().join("log-central"),
-            cosigner: Arc::new(custody_evidence::AgentKey::from_secret(&[3; 32]).witness(&AGENT)),
+            witness: self._folder.path().join(format!("log-{id}")),
+            cosigner: Arc::new(key().witness(&AGENT)),
             keys: Arc::new(custody_agent::rotation::Rotations::load(self._folder.path()).unwrap()),
-            acts: crossbeam_channel::bounded(16).0,
+            acts: self.acts.0.clone(),
             max_backoff: Duration::from_millis(20),
-            in_flight: 3,
+            in_flight: self.in_flight,
             seed: 7,
             skipped: self.skipped.clone(),
+            refused: cursor.refused.into_iter().collect(),
         };
         let identity = Identity {
             agent: AGENT,
@@ -177,17 +202,24 @@ impl Bench {
             public_key: String::new(),
         };
         let stop = StopToken::new();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = Arc::clone(&self.clock);
         let place = (STREAM, self.generation);
         // Another test of this process may have been first.
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = reqwest::Client::builder().build().unwrap();
-            let state = Arc::clone(&self.state);
-            let output =
-                CustodyOutput::new(settings, identity, client, self.spool.clone(), place, clock, state).unwrap();
-            let state = Arc::clone(&self.state);
+            let spool = self.spool.clone();
+            let output = CustodyOutput::new(
+                settings,
+                identity,
+                client,
+                spool,
+                place,
+                clock,
+                Arc::clone(&state),
+            )
+            .unwrap();
             let acknowledged = async move {
                 while state.snapshot(0).next_seq < until_seq {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -293,27 +325,73 @@ fn secret_file(path: &std::path::Path) -> custody_config::SecretFile {
     output.enroll_token_file.clone().unwrap()
 }
 
-#[test]
-fn a_body_that_is_refused_for_ever_is_set_aside_and_the_stream_stays_whole() {
-    let bench = Bench::new(6);
-    let sparse = Arc::new(Mutex::new(BTreeMap::new()));
-    let (seen, mut honest) = (Arc::clone(&sparse), Honest::default());
-    let url = serve(Box::new(move |asked| {
+/// A collector that never takes the events of block 3; notes which blocks came without theirs.
+fn never_takes_3(seen: &Arc<Mutex<BTreeMap<u64, bool>>>, status: u16) -> String {
+    let (seen, mut honest) = (Arc::clone(seen), Honest::default());
+    serve(Box::new(move |asked| {
         let block = Block::decode(&asked.body).unwrap();
         if seq_of(&asked) == 3 && !block.is_sparse() {
-            return (422, "", "{\"detail\":\"event 0 is not canonical\"}".into());
+            return (status, "", "{\"detail\":\"event 0 is not canonical\"}".into());
         }
         seen.lock().unwrap().insert(seq_of(&asked), block.is_sparse());
         honest.take(asked)
+    }))
+}
+
+#[test]
+fn what_one_output_refuses_goes_without_events_there_whole_elsewhere_and_is_a_gap() {
+    for status in [413, 422] {
+        let mut bench = Bench::new(6);
+        bench.outputs.push("other");
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let url = never_takes_3(&seen, status);
+        assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 6);
+        assert!(seen.iter().all(|(seq, is_sparse)| *is_sparse == (*seq == 3)));
+        let dead = bench.spool.dead_letters().wait().unwrap();
+        assert_eq!(dead.len(), 1);
+        assert!(dead[0].reason.starts_with(&format!("central: {status}")), "{}", dead[0].reason);
+        let kept = bench.spool.read_dead_letter(dead[0].id).wait().unwrap().unwrap();
+        assert_eq!(Block::decode(&kept).unwrap().open().unwrap().events().count(), 1);
+
+        // The gap says whose, which, how much and why; it is kept until the chain tells it.
+        let told: Vec<OwnAct> = bench.acts.1.try_iter().collect();
+        let [OwnAct::Undelivered(gap)] = &told[..] else { panic!("one gap: {told:?}") };
+        assert_eq!((gap.output.as_str(), gap.block, gap.records), ("central", 3, 1));
+        assert_eq!(gap.stream, STREAM.to_hex());
+        assert!(gap.reason.contains("not canonical"), "{}", gap.reason);
+        assert_eq!(Undelivered::untold(&bench.spool).unwrap(), std::slice::from_ref(gap));
+
+        // The other output gets every byte that was signed.
+        let kept = Arc::new(Mutex::new(Honest::default()));
+        let collector = Arc::clone(&kept);
+        let url = serve(Box::new(move |asked| collector.lock().unwrap().take(asked)));
+        assert_eq!(bench.run_as("other", vec![url], 6), Ended::Stopped);
+        let expected: Vec<Vec<u8>> = blocks(6).iter().map(|b| b.encode().unwrap()).collect();
+        assert_eq!(kept.lock().unwrap().kept, expected);
+        assert_eq!(bench.acts.1.try_iter().count(), 0);
+    }
+}
+
+#[test]
+fn after_a_restart_a_refused_block_goes_without_its_events_at_once() {
+    let bench = Bench::new(6);
+    bench.spool.set_aside("central", 3, "413", Vec::new()).wait().unwrap();
+    let whole = Arc::new(Mutex::new(Vec::new()));
+    let (seen, mut honest) = (Arc::clone(&whole), Honest::default());
+    let url = serve(Box::new(move |asked| {
+        if !Block::decode(&asked.body).unwrap().is_sparse() {
+            seen.lock().unwrap().push(seq_of(&asked));
+        }
+        honest.take(asked)
     }));
     assert_eq!(bench.run(vec![url], 6), Ended::Stopped);
-    let sparse = sparse.lock().unwrap();
-    assert_eq!(sparse.len(), 6);
-    assert!(sparse.iter().all(|(seq, is_sparse)| *is_sparse == (*seq == 3)));
-    let dead = bench.spool.dead_letters().wait().unwrap();
-    assert_eq!(dead.len(), 1);
-    let kept = bench.spool.read_dead_letter(dead[0].id).wait().unwrap().unwrap();
-    assert_eq!(Block::decode(&kept).unwrap().open().unwrap().events().count(), 1);
+    let mut whole = whole.lock().unwrap().clone();
+    whole.sort_unstable();
+    whole.dedup();
+    assert_eq!(whole, [0, 1, 2, 4, 5]);
+    assert_eq!(bench.spool.dead_letters().wait().unwrap().len(), 1);
 }
 
 #[test]
@@ -363,4 +441,96 @@ fn a_collector_with_another_past_ends_the_stream() {
         assert!(matches!(stopped_by_itself, Ended::NewStream { .. }), "{body}");
         assert_eq!(bench.spool.stats().blocks, 3);
     }
+}
+
+/// A collector with a log; moves the agent's clock to the next of these times with each block.
+struct WithLog {
+    log: Log<MemoryTiles>,
+    key: NoteKey,
+    clock: Arc<SetClock>,
+    times_ms: Vec<u64>,
+    /// What the agent has on disk.
+    remembered: std::path::PathBuf,
+    /// Sizes: what was cosigned, and what was on disk then.
+    cosigned: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+/// A monotonic clock that is set.
+#[derive(Default)]
+struct SetClock(std::sync::atomic::AtomicU64);
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::Y2020
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+impl WithLog {
+    fn note(&self) -> String {
+        Checkpoint::new(self.key.name(), self.log.head()).sign(&self.key)
+    }
+
+    fn size_in(&self, note: &str) -> u64 {
+        Checkpoint::open(note, &self.key.verifier(KeyType::Ed25519)).unwrap().head.size
+    }
+
+    fn answer(&mut self, asked: &Asked) -> Said {
+        if asked.path.starts_with("/v1/log?") {
+            let vkey = self.key.verifier(KeyType::Ed25519).to_string();
+            let shown = serde_json::json!({
+                "vkey": vkey, "checkpoint": self.note(), "proofs": [], "forks": [],
+            });
+            return (200, "", shown.to_string());
+        }
+        if asked.path == "/v1/log/witness" {
+            let said: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+            let on_disk = std::fs::read_to_string(&self.remembered).unwrap();
+            let (_, on_disk) = on_disk.split_once('\n').unwrap();
+            let sizes = (self.size_in(said["checkpoint"].as_str().unwrap()), self.size_in(on_disk));
+            self.cosigned.lock().unwrap().push(sizes);
+            return (200, "", "{\"continued\":true}".into());
+        }
+        let from = self.log.size();
+        let entry = Entry::of_encoded_block(&asked.body).unwrap().unwrap();
+        let index = self.log.append(&entry.encode()).unwrap();
+        self.log.commit(true).unwrap();
+        let mut prover = Prover::new(&self.log, self.log.size());
+        let receipt = LogReceipt {
+            checkpoint: self.note(),
+            consistency: prover.consistency(from).unwrap(),
+            from,
+            inclusion: prover.inclusion(index).unwrap(),
+            index,
+        };
+        let time_ms = self.times_ms[usize::try_from(index).unwrap()];
+        self.clock.0.store(time_ms, std::sync::atomic::Ordering::Relaxed);
+        let next_seq = seq_of(asked) + 1;
+        (200, "", serde_json::json!({ "next_seq": next_seq, "receipt": receipt }).to_string())
+    }
+}
+
+#[test]
+fn nothing_is_cosigned_that_a_kill_would_make_the_agent_forget() {
+    let mut bench = Bench::new(4);
+    bench.in_flight = 1;
+    let clock = Arc::new(SetClock::default());
+    bench.clock = Arc::<SetClock>::clone(&clock);
+    let cosigned = Arc::new(Mutex::new(Vec::new()));
+    let mut collector = WithLog {
+        log: Log::open(MemoryTiles::default(), 0).unwrap(),
+        key: NoteKey::new("test/log", &[8; 32]).unwrap(),
+        clock,
+        // The second is written to disk in the common course, the third comes too soon after it
+        // for that, and is due for a cosignature.
+        times_ms: vec![0, 59_900, 60_100, 60_200],
+        remembered: bench._folder.path().join("log-central"),
+        cosigned: Arc::clone(&cosigned),
+    };
+    let url = serve(Box::new(move |asked| collector.answer(&asked)));
+    assert_eq!(bench.run(vec![url], 4), Ended::Stopped);
+    assert_eq!(*cosigned.lock().unwrap(), [(1, 1), (3, 3)]);
 }

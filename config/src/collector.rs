@@ -176,6 +176,8 @@ pub struct ExportsConfig {
     pub keep: Period,
     /// The longest file.
     pub max_bytes: ByteSize,
+    /// All files together, also those that are being made.
+    pub max_total_bytes: ByteSize,
     /// The longest time range of one export; any where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_range: Option<Period>,
@@ -207,6 +209,7 @@ impl Default for ExportsConfig {
         Self {
             keep: Period::days(7),
             max_bytes: ByteSize::mib(10 * 1024),
+            max_total_bytes: ByteSize::mib(20 * 1024),
             max_range: None,
             max_age: None,
             at_once: 1,

@@ -173,6 +173,17 @@ agent.yaml:7:15: `log.level` has the unknown value `loud` (hint: one of: error, 
 }
 
 #[test]
+fn a_segment_longer_than_the_log_can_make_is_refused_and_not_taken_for_less() {
+    let text = |size| format!("blocks: {{ type: local, segment_bytes: {size} }}\n");
+    assert_eq!(
+        refused(collector(&text("4GiB"))),
+        "collector.yaml:1:39: `blocks.segment_bytes` is 4GiB, outside its limits (hint: write a value from 1MiB to 2GiB)"
+    );
+    let loaded = collector(&text("2GiB")).expect("the longest that there is").value;
+    assert_eq!(loaded.blocks, BlocksConfig::Local { segment_bytes: ByteSize::mib(2048) });
+}
+
+#[test]
 fn a_wrong_type_is_named_with_what_was_found() {
     for (text, expected) in [
         (

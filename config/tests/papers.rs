@@ -109,7 +109,54 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sd_notify", &["config/src/shell/"]),
     ("signal_hook", &["config/src/shell/"]),
     ("tantivy", &["collector/src/index/"]),
+    ("rusqlite", &["collector/src/access/", "collector/src/export/", "collector/src/retain/"]),
+    ("maud", &["collector/src/web/"]),
+    (
+        "axum",
+        &[
+            "collector/src/serve/",
+            "collector/src/query/",
+            "collector/src/export/",
+            "collector/src/retain/api.rs",
+            "collector/src/web/",
+            "collector/src/access/http/",
+            "collector/src/command/derived.rs",
+            // Servers of tests.
+            "collector/src/access/matrix/",
+            "collector/src/access/oidc/tests.rs",
+            "collector/src/anchor/tests.rs",
+        ],
+    ),
 ];
+
+/// Fenced in deny.toml, and needing no room: programs and libraries of ours, and what one file names.
+const ROOMLESS: &[&str] = &[
+    "custody_agent",
+    "custody_collector",
+    "maxminddb",
+    "serde_saphyr",
+    "clap_mangen",
+    "clap_complete",
+];
+
+#[test]
+fn every_crate_that_deny_toml_confines_has_its_rooms_here_and_is_named_in_each() {
+    for (name, wrappers) in bans() {
+        let name = name.replace('-', "_");
+        let has_room = ROOMS.iter().any(|(other, _)| *other == name);
+        let needs_room = wrappers.is_some() && !ROOMLESS.contains(&name.as_str());
+        assert!(has_room || !needs_room, "{name} is fenced in deny.toml and has no room here");
+    }
+    for (name, rooms) in ROOMS {
+        for room in *rooms {
+            let (folder, _) = room.split_once("/src/").expect("in a crate's sources");
+            let of_room = files(&format!("{folder}/src"), ".rs");
+            let mut texts = of_room.iter().filter(|file| file.starts_with(room)).map(|f| read(f));
+            let is_named = texts.any(|text| text.contains(&format!("{name}::")));
+            assert!(is_named, "{room} does not name {name}");
+        }
+    }
+}
 
 #[test]
 fn a_confined_crate_is_named_in_its_room_alone() {

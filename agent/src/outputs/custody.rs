@@ -8,10 +8,10 @@
 //! **Failures.** Network, 5xx: back-off with full jitter, the next endpoint. 429 and 503: as long
 //! as Retry-After says. 401 and 403: everything is kept, said, and tried again slowly (with a new
 //! enrolment, where a token for it is configured). 409: go on where the collector says. 413 and
-//! 422: the body goes to the dead letters and the block goes as a sparse one. A forked stream ends
-//! the output with [`Ended::NewStream`].
+//! 422: the block is set aside for this output ([`super::refused`]), which sends it without its
+//! events and goes on. A forked stream ends the output with [`Ended::NewStream`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
-use custody_event::{AgentId, Block, Clock, StreamId};
+use custody_event::{AgentId, Clock, StreamId};
 use custody_evidence::NoteKey;
 use reqwest::Client;
 
@@ -75,6 +75,8 @@ pub struct CustodySettings {
     /// Blocks that were deleted while this output was not configured: the collector does not have
     /// them, and has forgotten nothing.
     pub skipped: Range<u64>,
+    /// Blocks of the stream that this output has refused before.
+    pub refused: BTreeSet<u64>,
 }
 
 /// The output.
@@ -82,7 +84,7 @@ pub struct CustodyOutput {
     pub(super) settings: CustodySettings,
     identity: Identity,
     pub(super) client: Client,
-    spool: SpoolHandle,
+    pub(super) spool: SpoolHandle,
     stream: StreamId,
     generation: u32,
     pub(super) clock: Arc<dyn Clock>,
@@ -98,10 +100,12 @@ pub struct CustodyOutput {
     pub(super) cosigned: Option<(u64, Duration)>,
     /// All statements about keys were sent again since the last acknowledgement.
     rewound: bool,
+    /// Blocks that the collector gets without their events.
+    pub(super) refused: BTreeSet<u64>,
 }
 
 /// What to do after a window broke.
-enum Next {
+pub(super) enum Next {
     Resume(u64),
     End(Ended),
 }
@@ -112,7 +116,7 @@ impl CustodyOutput {
     /// # Errors
     /// What the collector's log had shown cannot be read.
     pub fn new(
-        settings: CustodySettings,
+        mut settings: CustodySettings,
         identity: Identity,
         client: Client,
         spool: SpoolHandle,
@@ -123,6 +127,7 @@ impl CustodyOutput {
         let memory = Memory::load(&settings.witness)?;
         state.witnessed(memory.size());
         let backoff = Backoff::new(settings.max_backoff, settings.seed);
+        let refused = std::mem::take(&mut settings.refused);
         Ok(Self {
             settings,
             identity,
@@ -139,6 +144,7 @@ impl CustodyOutput {
             log_checked: false,
             cosigned: None,
             rewound: false,
+            refused,
         })
     }
 
@@ -263,6 +269,7 @@ impl CustodyOutput {
             .await
             .map_err(|error| error.to_string())?
             .ok_or_else(|| format!("block {seq} is not in the spool"))?;
+        let bytes = self.form_of(seq, bytes)?;
         Ok(Post {
             endpoint: self.endpoint().to_owned(),
             token: Arc::clone(token),
@@ -280,6 +287,7 @@ impl CustodyOutput {
         }
         self.backoff.reset();
         self.rewound = false;
+        self.refused = self.refused.split_off(&next_seq);
         self.state.acknowledged(next_seq, self.endpoint(), self.clock.now());
         self.spool
             .ack(&self.settings.id, self.generation, next_seq)
@@ -427,7 +435,7 @@ impl CustodyOutput {
     /// The stream cannot go on there; but first the collector must show that its log continues
     /// what it had shown. A collector that was put back from an older copy has forgotten more than
     /// blocks.
-    async fn end_stream(&mut self, seq: u64, reason: String, forgotten: bool) -> Next {
+    pub(super) async fn end_stream(&mut self, seq: u64, reason: String, forgotten: bool) -> Next {
         self.log_checked = false;
         let Some(token) = self.obtain_token().await else { return Next::Resume(seq) };
         match self.check_log(&token).await {
@@ -463,58 +471,13 @@ impl CustodyOutput {
         self.wait(wait).await;
     }
 
-    /// The body goes to the dead letters, the block goes on as header and bare leaves.
-    async fn set_aside(&mut self, seq: u64, said: &str) -> Next {
-        if let Some(why) = self.not_as_signed(seq).await {
-            let reason =
-                format!("block {seq} in the spool is not what this agent had signed: {why}");
-            return self.end_stream(seq, reason, true).await;
-        }
-        log::error!(
-            output = self.settings.id.as_str(), seq = seq;
-            "the collector refuses block {seq} ({said}); its events are kept as a dead letter: custody-agent spool ls"
-        );
-        if let Err(reason) = self.replace_by_sparse(seq, said).await {
-            self.trouble("cannot set the refused block aside", &reason);
-            self.wait_after_failure().await;
-        }
-        Next::Resume(seq)
-    }
-
-    /// Does the block's content not make the root that its header names? Then somebody has changed
-    /// it where it lay.
-    async fn not_as_signed(&self, seq: u64) -> Option<String> {
-        let bytes = self.spool.read(seq).await.ok()??;
-        let checked = Block::decode(&bytes).and_then(|block| {
-            block.coverage()?;
-            block.open().map(drop)
-        });
-        checked.err().map(|error| error.to_string())
-    }
-
-    async fn replace_by_sparse(&self, seq: u64, said: &str) -> Result<(), String> {
-        let bytes = self.spool.read(seq).await.map_err(|error| error.to_string())?;
-        let bytes = bytes.ok_or_else(|| format!("block {seq} is not in the spool"))?;
-        let block = Block::decode(&bytes).map_err(|error| error.to_string())?;
-        if block.is_sparse() {
-            return Err("its sparse form was refused too".into());
-        }
-        let sparse = block.to_sparse(|_, _| false).and_then(|block| block.encode());
-        let sparse = sparse.map_err(|error| error.to_string())?;
-        self.spool
-            .replace_block(seq, sparse.into(), Some(said))
-            .await
-            .map(|_| ())
-            .map_err(|error| error.to_string())
-    }
-
     pub(super) fn trouble(&self, what: &str, why: &str) {
         let said = format!("{what}: {why}");
         log::warn!(output = self.settings.id.as_str(), endpoint = self.endpoint(); "{said}");
         self.state.failed(&said, self.endpoint(), self.clock.now());
     }
 
-    async fn wait_after_failure(&mut self) {
+    pub(super) async fn wait_after_failure(&mut self) {
         let wait = self.backoff.next_wait();
         self.wait(wait).await;
     }

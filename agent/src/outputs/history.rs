@@ -197,19 +197,25 @@ impl CustodyOutput {
         self.show(&note, &token).await;
     }
 
-    /// Cosigns the newest checkpoint that was accepted, at the first block and then once in a
+    /// Cosigns the newest checkpoint that was accepted, once it is on disk, at the first block and then once in a
     /// while: others can see by it that this agent was shown the same log as they.
     pub(super) async fn cosign(&mut self, token: &str) {
         let (now, size) = (self.clock.monotonic(), self.memory.size());
         let due = self
             .cosigned
             .is_none_or(|(before, at)| before != size && now.saturating_sub(at) >= COSIGN_EVERY);
-        let Some(note) = self.memory.note().filter(|_| due) else { return };
+        let note = self.memory.note().filter(|_| due).map(str::to_owned);
+        let Some(note) = note else { return };
         let seconds = self.clock.now().micros().div_euclid(1_000_000);
         let line = u64::try_from(seconds)
             .ok()
-            .map(|seconds| custody_evidence::note::cosign(note, &self.settings.cosigner, seconds));
+            .map(|seconds| custody_evidence::note::cosign(&note, &self.settings.cosigner, seconds));
         self.cosigned = Some((size, now));
+        // Nobody may hold this agent's word for more of the log than it remembers itself: after a
+        // kill it would believe another history than the one that it has cosigned.
+        if !self.keep_memory(true).await {
+            return;
+        }
         match line {
             Some(Ok(line)) => {
                 let note = format!("{note}{line}");
@@ -245,21 +251,23 @@ impl CustodyOutput {
         }
     }
 
-    /// Writes what is remembered, off the thread that delivers.
-    pub(super) async fn keep_memory(&mut self, at_once: bool) {
+    /// Writes what is remembered, durably and off the thread that delivers, where it is due; with
+    /// `at_once` what is on disk is not older then, unless it says `false`.
+    pub(super) async fn keep_memory(&mut self, at_once: bool) -> bool {
         let Some((path, text)) = self.memory.keep_now(self.clock.monotonic(), at_once) else {
-            return;
+            return true;
         };
         let shown = path.display().to_string();
         let written =
             tokio::task::spawn_blocking(move || write_whole(&path, text.as_bytes(), PRIVATE)).await;
         let error = match written {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
         self.memory.not_kept();
         log::warn!("{shown}: {error}; the newest checkpoint is not on disk yet");
+        false
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! # File
 //! `log-<output>` in the data directory: the log's verifier key in one line, then the newest
-//! checkpoint that was accepted (a signed note). Written whole, at most once a second and at the
-//! end: an older checkpoint than the newest is as good a beginning, the proof is only longer. It
+//! checkpoint that was accepted (a signed note). Written whole, at most once a second, before it is
+//! cosigned, and at the end: an older checkpoint than the newest is as good a beginning, the proof is
+//! only longer, as long as nobody has this agent's word for a newer one. It
 //! stands beside the spool and not in it, so that a damaged spool does not make the agent forget.
 //!
 //! # Judgement

@@ -12,6 +12,7 @@ mod enroll;
 mod history;
 mod memory;
 pub mod probe;
+mod refused;
 mod request;
 mod window;
 

@@ -17,7 +17,7 @@ use super::place::{StreamState, mark_prefix, position_key};
 use super::worker::{After, Events, Parsed, Worked, WorkedItem, random_secret};
 use crate::identity::AgentIdentity;
 use crate::sources::{FilePosition, Item, Kept, Mark, Notice, Promise, Refused, SourceIndex};
-use crate::spool::{Batch, SpoolHandle, SpooledBlock, Ticket};
+use crate::spool::{Batch, SpoolHandle, SpoolKey, SpooledBlock, Ticket};
 use crate::status::SourceCounters;
 
 /// Small chunks are gathered up to this much text before they become a block.
@@ -110,6 +110,8 @@ struct Effects {
     bytes: usize,
     /// Dropped events that a gap among the events tells.
     told: u64,
+    /// What stands in the spool until these events have told it.
+    tells: Vec<SpoolKey>,
 }
 
 /// A value of a batch.
@@ -407,6 +409,9 @@ impl Committer {
         self.gather_text(&text, 1, (now, now));
         let one = SourceBook { read: 1, stored: 1, ..SourceBook::default() };
         self.gathered.effects.count(OWN_INPUT, &one);
+        if let OwnAct::Undelivered(gap) = act {
+            self.gathered.effects.tells.push(gap.key());
+        }
         Ok(())
     }
 
@@ -478,6 +483,8 @@ impl Committer {
             return false;
         }
         self.dropped += std::mem::take(&mut effects.told);
+        // The next start tells it.
+        effects.tells.clear();
         for book in effects.counted.values_mut() {
             self.dropped += book.stored;
             book.gap += book.stored;
@@ -495,9 +502,9 @@ impl Committer {
     }
 
     fn append(&mut self, sealed: Option<Sealed>, effects: Effects) -> anyhow::Result<()> {
-        let Effects { coverage, counted, puts, deletes, bytes, promises, .. } = effects;
-        let mut batch =
-            Batch { block: None, puts: Vec::new(), deletes: deletes.into_iter().collect() };
+        let Effects { coverage, counted, puts, deletes, bytes, promises, tells, .. } = effects;
+        let deletes = deletes.into_iter().chain(tells).collect();
+        let mut batch = Batch { block: None, puts: Vec::new(), deletes };
         let mut books = BTreeMap::new();
         for (source, counted) in counted {
             let book = self.parts.books.add(&source, &counted);

@@ -12,7 +12,10 @@ use custody_event::{
 };
 
 use super::worker::{After, Events, Parsed, Worked, WorkedItem};
-use super::{Books, Committer, CommitterParts, OwnEvents, StreamState, Underway, dropped_untold};
+use super::{
+    Books, Committer, CommitterParts, OwnAct, OwnEvents, StreamState, Undelivered, Underway,
+    dropped_untold,
+};
 use crate::identity::AgentIdentity;
 use crate::runtime::ClockForSpool;
 use crate::sources::{Item, Mark, Notice, SourceIndex};
@@ -204,4 +207,47 @@ fn what_a_full_spool_dropped_is_told_over_a_stop_and_a_kill() {
     let events = text.lines().count();
     bench.commit(Vec::new());
     assert_eq!(bench.text().lines().count(), events, "it is told once");
+}
+
+/// Output `c` refuses the first block.
+fn refused(bench: &Bench) -> Undelivered {
+    let gap = Undelivered::of("c", &bench.blocks()[0], "413: too long").unwrap();
+    let puts = vec![gap.to_put().unwrap()];
+    bench.spool.set_aside("c", 0, "413: too long", puts).wait().unwrap();
+    gap
+}
+
+#[test]
+fn a_gap_of_an_output_is_told_once_and_what_tells_it_makes_no_other() {
+    let mut bench = Bench::new(1 << 20, false);
+    bench.commit(vec![events(0, 3, 100)]);
+    let gap = refused(&bench);
+    assert_eq!((gap.block, gap.records), (0, 3));
+    assert_eq!(
+        Undelivered::untold(&bench.spool).unwrap(),
+        std::slice::from_ref(&gap),
+        "a crash finds it"
+    );
+    bench.commit(vec![WorkedItem::Own(OwnAct::Undelivered(gap))]);
+    assert_eq!(Undelivered::untold(&bench.spool).unwrap(), []);
+    let text = bench.text();
+    assert_eq!(text.matches("\"code\":\"output_refused\"").count(), 1, "{text}");
+    assert!(text.contains("\"block\":0") && text.contains("\"lost_records\":3"), "{text}");
+    // An output that refuses everything refuses this too, and nothing is told of that.
+    let telling = bench.blocks().pop().unwrap();
+    assert_eq!(Undelivered::of("c", &telling, "413: too long"), None);
+}
+
+#[test]
+fn a_gap_of_an_output_that_a_full_spool_dropped_stays_noted() {
+    let mut measure = Bench::new(1 << 20, false);
+    measure.commit(vec![events(0, 1, 5_000)]);
+    let len = u64::try_from(measure.blocks()[0].encode().unwrap().len()).unwrap();
+    // Room for that block, and not for one that tells a gap.
+    let mut bench = Bench::new(len + 200, true);
+    bench.commit(vec![events(0, 1, 5_000)]);
+    let gap = refused(&bench);
+    bench.commit(vec![WorkedItem::Own(OwnAct::Undelivered(gap.clone()))]);
+    assert!(!bench.text().contains("output_refused"));
+    assert_eq!(Undelivered::untold(&bench.spool).unwrap(), [gap]);
 }

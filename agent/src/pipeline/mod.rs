@@ -28,6 +28,7 @@ mod intake;
 mod join;
 mod own;
 mod place;
+mod undelivered;
 mod worker;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use intake::{Entry, Intake, SourceOutlet};
 pub use join::Join;
 pub use own::{Difference, OWN_INPUT, OwnAct, OwnEvents};
 pub use place::{StreamState, mark_prefix, position_key, position_prefix, positions_of};
+pub use undelivered::Undelivered;
 pub use worker::{SourceContext, Worker, random_secret};
 
 /// Raw bytes on their way from a source to the disk, at most. Text swells about sixfold when it

@@ -5,6 +5,7 @@ use custody_event::{
     Change, Detail, Digest, Draft, Field, FileKey, Offset, StreamId, Target, Timestamp,
 };
 
+use super::undelivered::Undelivered;
 use crate::sources::{Notice, Refused};
 
 /// The input that own events name, and whose book counts them.
@@ -77,6 +78,8 @@ pub enum OwnAct {
         /// Records lost.
         records: Option<u64>,
     },
+    /// An output does not take a block's events.
+    Undelivered(Undelivered),
     /// Senders were turned away.
     Refused {
         /// Stable code.
@@ -251,6 +254,10 @@ fn describe<'a>(act: &'a OwnAct, draft: &mut Draft<'a>) {
         }
         OwnAct::LogRefused { .. } | OwnAct::LogForkAccepted { .. } => describe_log(act, draft),
         OwnAct::Gap { .. } => describe_gap(act, draft),
+        OwnAct::Undelivered(gap) => {
+            say(draft, "gap.record", "high", "failure", gap.text());
+            gap.describe(draft);
+        }
         OwnAct::Refused { .. } => describe_refused(act, draft),
     }
 }
@@ -405,6 +412,15 @@ mod tests {
                 bytes: None,
                 records: Some(2),
             },
+            OwnAct::Undelivered(Undelivered {
+                output: "east".into(),
+                stream: "07".into(),
+                block: 3,
+                records: 17,
+                first_time: Timestamp::Y2020,
+                last_time: Timestamp::Y2020,
+                reason: "413: \"too long\"".into(),
+            }),
         ];
         let mut ids = std::collections::HashSet::new();
         for (number, act) in (0..).zip(&acts) {

@@ -1,6 +1,6 @@
 //! From configuration to parts: packs, parsers, sources, clients.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -497,6 +497,7 @@ pub(super) fn output_settings(
         in_flight: usize::try_from(output.in_flight)?,
         seed: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
         skipped: 0..0,
+        refused: BTreeSet::new(),
     })
 }
 

@@ -121,6 +121,7 @@ fn prepare(
         let cursor = cursors.iter().find(|cursor| cursor.output == output.id());
         let from = cursor.map_or(0, |cursor| cursor.next_seq);
         let mut settings = build::output_settings(custody, shared, acts.clone())?;
+        settings.refused.extend(cursor.iter().flat_map(|cursor| &cursor.refused));
         if let Some(cursor) = cursor.filter(|cursor| cursor.skipped > 0) {
             settings.skipped = from.saturating_sub(cursor.skipped)..from;
             if acts.try_send(skipped_gap(cursor)).is_err() {
@@ -146,7 +147,7 @@ fn prepare(
 
 /// The gap for blocks that an output never gets.
 fn skipped_gap(cursor: &OutputCursor) -> OwnAct {
-    let OutputCursor { output, next_seq, skipped } = cursor;
+    let OutputCursor { output, next_seq, skipped, .. } = cursor;
     OwnAct::Gap {
         code: "output_skipped".into(),
         text: format!(
@@ -219,7 +220,8 @@ mod tests {
 
     #[test]
     fn the_gap_of_an_output_names_it_and_how_many_blocks_it_missed() {
-        let cursor = OutputCursor { output: "east".into(), next_seq: 9, skipped: 4 };
+        let cursor =
+            OutputCursor { output: "east".into(), next_seq: 9, skipped: 4, refused: Vec::new() };
         let OwnAct::Gap { code, text, .. } = skipped_gap(&cursor) else { panic!("a gap") };
         assert_eq!(code, "output_skipped");
         assert!(text.contains("east") && text.contains("4 blocks before block 9"), "{text}");

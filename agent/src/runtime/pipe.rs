@@ -13,8 +13,8 @@ use custody_config::shell::StopToken;
 use super::{Shared, build};
 use crate::pipeline::{
     Books, Committer, CommitterParts, Entry, Gate, Intake, MAX_IN_FLIGHT_BYTES, OwnAct, OwnEvents,
-    SourceOutlet, StreamState, Underway, Worker, dropped_untold, mark_prefix, position_prefix,
-    positions_of, random_secret,
+    SourceOutlet, StreamState, Undelivered, Underway, Worker, dropped_untold, mark_prefix,
+    position_prefix, positions_of, random_secret,
 };
 use crate::sources::file::FileSource;
 use crate::sources::journal::JournalSource;
@@ -77,6 +77,7 @@ impl Pipe {
         hold_sources: bool,
     ) -> anyhow::Result<Self> {
         let contexts = Arc::new(build::contexts(config, shared)?);
+        let untold = Undelivered::untold(&shared.spool)?;
         let sources: Vec<SourceView> = config.sources.iter().map(view).collect();
         let gate = Arc::new(Gate::new(MAX_IN_FLIGHT_BYTES));
         let (intake, items) = Intake::new(Arc::clone(&gate));
@@ -113,7 +114,11 @@ impl Pipe {
         };
         let source_threads = start_sources(rooms, shared, &sources, &outlet, hold_sources)?;
         let own = Mutex::default();
-        Ok(Self { gate, sources, intake, own, stop, source_threads, threads, committer })
+        let pipe = Self { gate, sources, intake, own, stop, source_threads, threads, committer };
+        for gap in untold {
+            pipe.own(OwnAct::Undelivered(gap));
+        }
+        Ok(pipe)
     }
 
     /// Puts one of the agent's own acts into the stream, now or as soon as there is room.

@@ -450,19 +450,34 @@ impl SpoolHandle {
         self.ask(move |core| core.dead_letter(seq, Arc::clone(&bytes), &reason, &mut given))
     }
 
-    /// Replaces a block that is still held by another form of it (its sparse one). With `dead_reason`
-    /// the old bytes become a dead letter in the same atomic step. Resolves when durable.
-    pub fn replace_block(
+    /// Output `output` refuses this block for ever, for this reason: a copy of it becomes a dead
+    /// letter, and that it is refused is remembered ([`OutputCursor::refused`]) until the output is
+    /// past it. The block stays whole for all other outputs. `puts` are written in the same atomic
+    /// step. Resolves when durable; asked twice it is done once.
+    pub fn set_aside(
         &self,
+        output: &str,
         seq: u64,
-        bytes: Arc<[u8]>,
-        dead_reason: Option<&str>,
-    ) -> Reply<Option<u64>> {
+        reason: &str,
+        puts: Vec<(SpoolKey, Vec<u8>)>,
+    ) -> Reply<()> {
+        for (key, value) in &puts {
+            if let Err(error) = keys::check_small(key, value.len()) {
+                return Reply::ready(Err(error));
+            }
+        }
+        let (output, reason) = (output.to_owned(), reason.to_owned());
+        self.ask(move |core| core.set_aside(&output, seq, &reason, &puts))
+    }
+
+    /// Replaces a block that is still held by other bytes. The agent itself never does this: it is
+    /// for whoever shows what becomes of a spool in which somebody has changed a block. Resolves
+    /// when durable.
+    pub fn replace_block(&self, seq: u64, bytes: Arc<[u8]>) -> Reply<()> {
         if let Err(error) = self.check_block(&bytes) {
             return Reply::ready(Err(error));
         }
-        let reason = dead_reason.map(str::to_owned);
-        self.ask(move |core| core.replace_block(seq, Arc::clone(&bytes), reason.as_deref()))
+        self.ask(move |core| core.replace_block(seq, Arc::clone(&bytes)))
     }
 
     /// All dead letters, oldest first.

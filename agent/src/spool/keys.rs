@@ -25,6 +25,8 @@ pub(crate) const RESTREAM: &[u8] = b".restream";
 pub(crate) const CURSOR: &[u8] = b"cursor/";
 /// Where the dead letters' descriptions are.
 pub(crate) const DEAD: &[u8] = b"dead/";
+/// Which blocks which outputs have refused.
+pub(crate) const REFUSED: &[u8] = b"refused/";
 
 /// The key of one part.
 pub(crate) fn part_key(slot: Slot, part: u16) -> Vec<u8> {
@@ -74,6 +76,19 @@ pub(crate) fn dead_key(id: u64) -> Vec<u8> {
     [DEAD, &id.to_be_bytes()].concat()
 }
 
+/// The key of an output's refusal of a block: the output's name, then as a block's slot.
+pub(crate) fn refused_key(output: &str, generation: u32, seq: u64) -> Vec<u8> {
+    [REFUSED, output.as_bytes(), &generation.to_be_bytes(), &seq.to_be_bytes()].concat()
+}
+
+/// The output, the generation and the block that the key of a refusal names.
+pub(crate) fn parse_refused_key(key: &[u8]) -> Option<(String, u32, u64)> {
+    let (rest, seq) = key.strip_prefix(REFUSED)?.split_last_chunk::<8>()?;
+    let (output, generation) = rest.split_last_chunk::<4>()?;
+    let output = String::from_utf8(output.to_vec()).ok()?;
+    Some((output, u32::from_be_bytes(*generation), u64::from_be_bytes(*seq)))
+}
+
 /// The row of keys between small values and large ones.
 pub(crate) fn fences() -> impl Iterator<Item = Vec<u8>> {
     (0_u8..40).map(|n| vec![b'|', b'/', n])
@@ -89,7 +104,8 @@ pub(crate) fn check_small(key: &[u8], value_len: usize) -> Result<(), SpoolError
     }
     let ours = matches!(key.first(), Some(b'.' | b'|' | b'~' | 0x7f..))
         || key.starts_with(CURSOR)
-        || key.starts_with(DEAD);
+        || key.starts_with(DEAD)
+        || key.starts_with(REFUSED);
     if ours {
         return Err(SpoolError::ReservedKey(String::from_utf8_lossy(key).into_owned()));
     }

@@ -17,7 +17,8 @@
 //! <dir>/quarantine/<utc>-<n> damaged stores, newest few
 //! ```
 //! Inside the tree: `~b/…` the parts of blocks, `~d/…` the parts of dead letters, `.…` the spool's
-//! own counters, `cursor/<output>`, `dead/<id>`, and whatever else the caller names.
+//! own counters, `cursor/<output>`, `dead/<id>`, `refused/<output><generation><seq>` (what that output
+//! gets without its events), and whatever else the caller names.
 //!
 //! # Life of a block
 //! `append` queues a batch (block and the positions it advances to). The owner thread takes what is

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::handle::{Pending, Request, Shared, SpoolHandle, State, locked, millis};
-use super::keys::{NEXT_SEQ, RESTREAM, cursor_key};
+use super::keys::{NEXT_SEQ, RESTREAM, cursor_key, refused_key};
 use super::ledger::{Entry, Ledger};
 use super::quarantine;
 use super::recover::{Context, Recovered, cursor_value, discard, guarded};
@@ -41,6 +41,8 @@ pub(crate) struct Index {
     /// Cursors as written.
     pub(crate) cursors: BTreeMap<String, u64>,
     pub(crate) dead_ids: BTreeSet<u64>,
+    /// Which output has refused which block.
+    pub(crate) refused: BTreeSet<(String, u64)>,
 }
 
 impl Index {
@@ -278,6 +280,7 @@ impl Core {
             blocks: loaded.blocks.into_iter().map(held).collect(),
             cursors: loaded.cursors,
             dead_ids: loaded.dead_ids.into_iter().collect(),
+            refused: loaded.refused,
         };
         if before.generation != self.index.generation {
             // A restream's last step was applied although its call failed: where the outputs stood was
@@ -571,13 +574,20 @@ impl Core {
         for (seq, held) in self.index.blocks.range(..below).take(MAX_DROPS) {
             change.drops.push((Slot::Block { generation, seq: *seq }, held.len));
         }
-        (!change.puts.is_empty() || !change.drops.is_empty()).then_some(change)
+        // An output that is past a block does not send it again in this stream.
+        let passed = |refused: &&(String, u64)| is_passed(goals, refused);
+        let refused = self.index.refused.iter().filter(passed);
+        change.deletes.extend(refused.map(|(output, seq)| refused_key(output, generation, *seq)));
+        let is_empty =
+            change.puts.is_empty() && change.drops.is_empty() && change.deletes.is_empty();
+        (!is_empty).then_some(change)
     }
 
     fn settle_acks(&mut self, change: Option<&Change>) {
         self.acks_since = None;
         let Some(goals) = self.goals.as_ref().filter(|_| change.is_some()) else { return };
         self.index.cursors.extend(goals.iter().map(|(output, next)| (output.clone(), *next)));
+        self.index.refused.retain(|refused| !is_passed(goals, refused));
         let below = goals.values().min().copied().unwrap_or(0);
         let dropped = change.iter().flat_map(|change| &change.drops);
         for (slot, len) in dropped {
@@ -786,6 +796,11 @@ impl Core {
         state.requests.clear();
         state.appends.clear();
     }
+}
+
+/// Is the output past the block that it has refused?
+fn is_passed(goals: &BTreeMap<String, u64>, (output, seq): &(String, u64)) -> bool {
+    goals.get(output).is_some_and(|next| seq < next)
 }
 
 fn in_doubt(error: StoreError) -> StoreError {

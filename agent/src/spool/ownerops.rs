@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::SpoolKey;
 use super::handle::locked;
-use super::keys::{DEAD, RESTREAM, dead_key};
+use super::keys::{DEAD, RESTREAM, dead_key, refused_key};
 use super::owner::{Core, Held, count};
 use super::recover::counters;
 use super::types::{
@@ -62,7 +62,9 @@ impl Core {
                 stood.unwrap_or(first).clamp(first.min(self.index.next_seq), self.index.next_seq);
             let skipped = stood.map_or(0, |stood| next_seq.saturating_sub(stood));
             goals.insert(output.clone(), next_seq);
-            cursors.push(OutputCursor { output: output.clone(), next_seq, skipped });
+            let of_it = |(whose, seq): &&(String, u64)| whose == output && *seq >= next_seq;
+            let refused = self.index.refused.iter().filter(of_it).map(|(_, seq)| *seq).collect();
+            cursors.push(OutputCursor { output: output.clone(), next_seq, skipped, refused });
         }
         self.goals = (!goals.is_empty()).then_some(goals);
         let now = self.now();
@@ -121,39 +123,49 @@ impl Core {
         Ok(Ok(id))
     }
 
-    pub(crate) fn replace_block(
+    /// See [`super::SpoolHandle::set_aside`]. The block itself stays as it is.
+    pub(crate) fn set_aside(
         &mut self,
+        output: &str,
         seq: u64,
-        bytes: Arc<[u8]>,
-        dead_reason: Option<&str>,
-    ) -> Answer<Option<u64>> {
+        reason: &str,
+        puts: &[(SpoolKey, Vec<u8>)],
+    ) -> Answer<()> {
+        let refused = (output.to_owned(), seq);
+        // Asked again after a reopen: it is done already.
+        if self.index.refused.contains(&refused) {
+            self.sync()?;
+            return Ok(Ok(()));
+        }
+        let Some(bytes) = self.read_block(seq)? else {
+            return Ok(Err(SpoolError::NoSuchBlock(seq)));
+        };
+        let (id, mut change) = self.dead_change(seq, bytes, &format!("{output}: {reason}"));
+        change.puts.push((refused_key(output, self.index.generation, seq), Vec::new()));
+        change.puts.extend_from_slice(puts);
+        self.commit_now(change)?;
+        self.index.dead_ids.insert(id);
+        self.index.refused.insert(refused);
+        Ok(Ok(()))
+    }
+
+    pub(crate) fn replace_block(&mut self, seq: u64, bytes: Arc<[u8]>) -> Answer<()> {
         let Some(old) = self.read_block(seq)? else {
             return Ok(Err(SpoolError::NoSuchBlock(seq)));
         };
-        // Asked again after a reopen: it is done already, and the dead letter is there.
-        if old == bytes {
-            self.sync()?;
-            return Ok(Ok(self.index.dead_ids.last().copied().filter(|_| dead_reason.is_some())));
-        }
         let old_len = u32::try_from(old.len()).unwrap_or(u32::MAX);
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let (id, mut change) = match dead_reason {
-            Some(reason) => {
-                let (id, change) = self.dead_change(seq, old, reason);
-                (Some(id), change)
-            }
-            None => (None, Change::default()),
-        };
-        change.drops.push((self.slot(seq), old_len));
-        change.stores.push((self.slot(seq), bytes));
-        self.commit_now(change)?;
-        self.index.dead_ids.extend(id);
+        self.commit_now(Change {
+            drops: vec![(self.slot(seq), old_len)],
+            stores: vec![(self.slot(seq), bytes)],
+            ..Change::default()
+        })?;
         self.index.bytes = self.index.bytes + u64::from(len) - u64::from(old_len);
         if let Some(held) = self.index.blocks.get_mut(&seq) {
             held.len = len;
         }
         locked(&self.shared.ring).clear();
-        Ok(Ok(id))
+        Ok(Ok(()))
     }
 
     pub(crate) fn dead_letters(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
@@ -216,6 +228,11 @@ impl Core {
         let mut change =
             Change { deletes: vec![RESTREAM.to_vec()], puts: puts.to_vec(), ..Change::default() };
         change.puts.extend(counters(generation, next_seq));
+        // What an output refused has other numbers now: it is asked anew.
+        let refused = self.index.refused.iter();
+        change
+            .deletes
+            .extend(refused.map(|(output, seq)| refused_key(output, self.index.generation, *seq)));
         self.commit_now(change)?;
         self.switch(generation, written)?;
         Ok(Ok(Restreamed { generation, next_seq }))
@@ -306,6 +323,7 @@ impl Core {
         self.index.bytes = written.iter().map(|held| u64::from(held.len)).sum();
         let old = std::mem::replace(&mut self.index.blocks, (0_u64..).zip(written).collect());
         self.index.cursors.clear();
+        self.index.refused.clear();
         for goal in self.goals.iter_mut().flat_map(BTreeMap::values_mut) {
             *goal = 0;
         }

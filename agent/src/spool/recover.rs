@@ -5,7 +5,7 @@
 //! `opening` counts attempts that did not end, so that a store whose opening kills the process
 //! (abort, endless loop, memory) is put aside unread after [`MAX_ATTEMPTS`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keys::{CURSOR, DEAD, GENERATION, NEXT_SEQ, RESTREAM};
+use super::keys::{CURSOR, DEAD, GENERATION, NEXT_SEQ, REFUSED, RESTREAM, parse_refused_key};
 use super::ledger::Entry;
 use super::links::Links;
 use super::quarantine::{put_aside, sync_dir};
@@ -49,6 +49,8 @@ pub(crate) struct Loaded {
     pub(crate) stale: Vec<(Slot, u32)>,
     pub(crate) cursors: BTreeMap<String, u64>,
     pub(crate) dead_ids: Vec<u64>,
+    /// Output and block, of the live generation.
+    pub(crate) refused: BTreeSet<(String, u64)>,
     pub(crate) needs_restream: Option<String>,
     has_generation: bool,
 }
@@ -376,6 +378,11 @@ fn load_small(store: &mut dyn Store) -> Result<Loaded, StoreError> {
     }
     for (key, _) in store.scan_prefix(DEAD)? {
         loaded.dead_ids.extend(key[DEAD.len()..].try_into().ok().map(u64::from_be_bytes));
+    }
+    for (key, _) in store.scan_prefix(REFUSED)? {
+        let refused =
+            parse_refused_key(&key).filter(|(_, generation, _)| *generation == loaded.generation);
+        loaded.refused.extend(refused.map(|(output, _, seq)| (output, seq)));
     }
     Ok(loaded)
 }

@@ -233,7 +233,9 @@ pub enum SpoolError {
         limit: usize,
     },
     /// The key belongs to the spool itself.
-    #[error("key {0:?} is reserved for the spool itself (keys beginning with . | ~ cursor/ dead/)")]
+    #[error(
+        "key {0:?} is reserved for the spool itself (keys beginning with . | ~ cursor/ dead/ refused/)"
+    )]
     ReservedKey(String),
     /// The bytes do not pass the block check.
     #[error("not a whole block: {0}")]
@@ -375,9 +377,11 @@ pub struct OutputCursor {
     pub next_seq: u64,
     /// Blocks that were deleted while it was not configured.
     pub skipped: u64,
+    /// Blocks before it that it has refused ([`super::SpoolHandle::set_aside`]), ascending.
+    pub refused: Vec<u64>,
 }
 
-/// A block body that the collector refused, kept for people.
+/// A block body that an output refused, kept for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its own number.

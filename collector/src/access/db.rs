@@ -176,6 +176,17 @@ CREATE TABLE erasures_told (
 DELETE FROM segments_due;
 PRAGMA user_version = 7;
 ",
+    // How many events of each copy in the archive an erasure took, over all of its tries.
+    "
+CREATE TABLE erasures_archived (
+    erasure INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    gone INTEGER NOT NULL,
+    PRIMARY KEY (erasure, segment)
+) STRICT;
+PRAGMA user_version = 8;
+",
 ];
 /// Forks that are remembered, at most: one for each agent and incident.
 const MAX_FORKS: i64 = 10_000;

@@ -102,6 +102,7 @@ impl Anchors {
     pub(crate) async fn round(&mut self, tlog: &Tlog) -> anyhow::Result<Option<Checkpoint>> {
         let note = tlog.checkpoint().to_string();
         let checkpoint = Checkpoint::open(&note, tlog.verifier())?;
+        tlog.save_up_to(checkpoint.head.size)?;
         let (note, unwitnessed) = self.witnessed(tlog, note).await;
         let now = self.clock.now().micros().div_euclid(1_000_000);
         let every = i64::try_from(self.config.every.duration().as_secs()).unwrap_or(i64::MAX);

@@ -98,7 +98,7 @@ fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Resul
         acts: given.acts.clone(),
         accounts: Some(Arc::clone(&given.readers)),
     };
-    Ok(Exports::start(given.data_dir, source, export::Options::from(&given.config.exports))?)
+    Ok(Exports::start(given.data_dir, source, export::Options::from(given.config))?)
 }
 
 /// Starts what keeps events for as long as is said, and gives its routes.

@@ -227,6 +227,12 @@ async fn create(
             if !desk.has_place()? {
                 return Err(Problem::too_many("too many exports wait; ask again later"));
             }
+            match desk.room() {
+                Err(full @ (ExportError::Full { .. } | ExportError::NoRoom { .. })) => {
+                    return Err(Problem::too_many(full.to_string()));
+                }
+                other => other?,
+            }
             Ok(desk.queue(spec, &who.name)?)
         })
         .await?;

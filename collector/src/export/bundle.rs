@@ -54,7 +54,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Result<Totals, ExportError> {
         .map_err(crate::tlog::TlogError::from)?;
     let resumed = job.take_progress();
     let part_path = job.part_path();
-    let max_bytes = job.desk.options.max_bytes;
+    let room = job.desk.options.room;
     let mut walk = Walk {
         tlog,
         size: checkpoint.head.size,
@@ -68,7 +68,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Result<Totals, ExportError> {
     };
     let again = resumed.and_then(|progress| {
         let stand: Stand = serde_json::from_value(progress.state).ok()?;
-        let part = Part::resume(&part_path, &progress.part, max_bytes).ok()??;
+        let part = Part::resume(&part_path, &progress.part, room).ok()??;
         let digest = Hash::from_state(&stand.digest)?;
         walk.content = Hash::from_state(&progress.content)?;
         (walk.next, walk.cursor, walk.rows) = (stand.next, stand.cursor, progress.rows);
@@ -77,7 +77,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Result<Totals, ExportError> {
     let mut writer = match again {
         Some(writer) => writer,
         None => {
-            let part = Part::create(&part_path, max_bytes)?;
+            let part = Part::create(&part_path, room)?;
             let mut writer = BundleWriter::new(part, &walk.manifest(&checkpoint.origin))?;
             writer.log_key(tlog.verifier())?;
             writer.checkpoint(&note)?;

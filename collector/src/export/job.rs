@@ -6,6 +6,7 @@ use std::time::Duration;
 use custody_event::Clock;
 
 use super::part::Hash;
+use super::room::Room;
 use super::work::Desk;
 use super::{
     ExportError, Format, Heading, Part, Progress, Row, Status, Totals, bundle, form, proof,
@@ -206,12 +207,12 @@ struct Stand {
 }
 
 fn rows(job: &mut Job<'_>) -> Result<Totals, ExportError> {
-    let (path, max_bytes) = (job.part_path(), job.desk.options.max_bytes);
+    let (path, room) = (job.part_path(), job.desk.options.room);
     let mut resumed = None;
     let group_rows = job.desk.options.group_rows;
     let mut form = form(&job.row.spec, job.heading(), group_rows)?;
     if let Some(progress) = job.take_progress() {
-        resumed = stand_of(&progress, &path, max_bytes)?;
+        resumed = stand_of(&progress, &path, room)?;
         if resumed.is_some() && form.resume(progress.state).is_err() {
             (form, resumed) = (super::form(&job.row.spec, job.heading(), group_rows)?, None);
         }
@@ -219,7 +220,7 @@ fn rows(job: &mut Job<'_>) -> Result<Totals, ExportError> {
     let mut stand = match resumed {
         Some(stand) => stand,
         None => {
-            let mut part = Part::create(&path, max_bytes)?;
+            let mut part = Part::create(&path, room)?;
             form.begin(&mut part)?;
             Stand { part, content: Hash::default(), rows: 0, after: None }
         }
@@ -234,11 +235,11 @@ fn rows(job: &mut Job<'_>) -> Result<Totals, ExportError> {
 fn stand_of(
     progress: &Progress,
     path: &std::path::Path,
-    max_bytes: u64,
+    room: Room,
 ) -> Result<Option<Stand>, ExportError> {
     let known = Hash::from_state(&progress.content).zip(HitKey::from_cursor(&progress.after));
     let Some((content, after)) = known else { return Ok(None) };
-    let part = Part::resume(path, &progress.part, max_bytes)?;
+    let part = Part::resume(path, &progress.part, room)?;
     Ok(part.map(|part| Stand { part, content, rows: progress.rows, after: Some(after) }))
 }
 
@@ -328,11 +329,4 @@ impl<'a> Pages<'a> {
             std::thread::sleep(TRY_AGAIN);
         }
     }
-}
-
-/// Bytes that are left on the disk of a folder.
-pub(super) fn free_bytes(folder: &std::path::Path) -> Result<u64, ExportError> {
-    let stat = rustix::fs::statvfs(folder)
-        .map_err(|error| ExportError::io(folder)(std::io::Error::from(error)))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -17,7 +17,8 @@
 //!
 //! # Limits
 //! A page of the search, a form's buffer (at most 16 MiB and one event), the block cache of the
-//! index. `exports.max_bytes` for a file, [`MIN_FREE_BYTES`] of free space that are not touched,
+//! index. `exports.max_bytes` for a file, `exports.max_total_bytes` for all of them, space that is
+//! left to the evidence ([`room`]): what would be archived or refused for want of it comes first.
 //! [`MAX_WAITING`] exports that wait, [`MAX_HISTORY`] entries in the history.
 //!
 //! # Failures
@@ -36,6 +37,7 @@ mod parquet;
 mod part;
 mod pdf;
 mod proof;
+mod room;
 mod schedule;
 mod table;
 #[cfg(test)]
@@ -55,14 +57,13 @@ use crate::store::{LogCursor, StoreError};
 use crate::tlog::TlogError;
 
 pub use api::router;
+pub use room::Room;
 pub use work::{Exports, Options, Source};
 
 use part::Part;
 
 /// How often progress is written down.
 const PAUSE_EVERY: Duration = Duration::from_secs(2);
-/// Exports never take the last of the disk: evidence needs it.
-const MIN_FREE_BYTES: u64 = 512 * 1024 * 1024;
 /// Exports that wait, over all who ask.
 const MAX_WAITING: u64 = 200;
 /// Finished exports that are remembered.
@@ -378,11 +379,22 @@ pub enum ExportError {
     /// The disk is nearly full.
     #[error(
         "the disk of the data directory has only {free_bytes} bytes left; exports leave \
-         {MIN_FREE_BYTES} to the evidence"
+         {min_free_bytes} to the evidence"
     )]
     NoRoom {
         /// What is left.
         free_bytes: u64,
+        /// What must be left.
+        min_free_bytes: u64,
+    },
+    /// Exports take all that they may.
+    #[error(
+        "all exports together take {max_total_bytes} bytes, which is all that they may \
+         (`exports.max_total_bytes`); delete some, or wait until they expire"
+    )]
+    Full {
+        /// The bound.
+        max_total_bytes: u64,
     },
     /// An event cannot be written in this format.
     #[error("an event cannot be written: {0}")]

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256};
 
+use super::room::Room;
 use super::{ExportError, wide};
 
 const BUFFER_BYTES: usize = 256 * 1024;
+/// How much is written between two looks at the room that is left.
+const LOOK_EVERY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A hash that can be put aside.
 #[derive(Debug, Clone, Default)]
@@ -73,23 +76,25 @@ pub(super) struct Part {
     out: BufWriter<File>,
     hash: Hash,
     len: u64,
-    max_bytes: u64,
+    room: Room,
+    /// Its length at the last look at the room that is left.
+    looked: u64,
 }
 
 impl Part {
     /// A new, empty one.
-    pub(super) fn create(path: &Path, max_bytes: u64) -> Result<Self, ExportError> {
+    pub(super) fn create(path: &Path, room: Room) -> Result<Self, ExportError> {
         let open =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
         let file = open.map_err(ExportError::io(path))?;
-        Ok(Self::new(path, file, Hash::default(), 0, max_bytes))
+        Ok(Self::new(path, file, Hash::default(), 0, room))
     }
 
     /// One that is cut back to the mark; `None` where it does not reach so far any more.
     pub(super) fn resume(
         path: &Path,
         mark: &Mark,
-        max_bytes: u64,
+        room: Room,
     ) -> Result<Option<Self>, ExportError> {
         let file = match OpenOptions::new().write(true).open(path) {
             Ok(file) => file,
@@ -106,12 +111,12 @@ impl Part {
             Ok(Some(file))
         };
         let file = cut(file).map_err(ExportError::io(path))?;
-        Ok(file.map(|file| Self::new(path, file, hash, mark.len, max_bytes)))
+        Ok(file.map(|file| Self::new(path, file, hash, mark.len, room)))
     }
 
-    fn new(path: &Path, file: File, hash: Hash, len: u64, max_bytes: u64) -> Self {
+    fn new(path: &Path, file: File, hash: Hash, len: u64, room: Room) -> Self {
         let out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Self { path: path.to_owned(), out, hash, len, max_bytes }
+        Self { path: path.to_owned(), out, hash, len, room, looked: len }
     }
 
     /// Bytes so far.
@@ -121,8 +126,15 @@ impl Part {
 
     /// Appends.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
-        if self.len.saturating_add(wide(bytes.len())) > self.max_bytes {
-            return Err(ExportError::TooLong { max_bytes: self.max_bytes });
+        let max_bytes = self.room.max_bytes;
+        if self.len.saturating_add(wide(bytes.len())) > max_bytes {
+            return Err(ExportError::TooLong { max_bytes });
+        }
+        if self.len.saturating_sub(self.looked) >= LOOK_EVERY_BYTES {
+            self.looked = self.len;
+            // What is still in memory counts too.
+            self.out.flush().map_err(ExportError::io(&self.path))?;
+            self.room.check(self.path.parent().unwrap_or(Path::new(".")))?;
         }
         self.out.write_all(bytes).map_err(ExportError::io(&self.path))?;
         self.hash.update(bytes);
@@ -165,30 +177,50 @@ impl Write for Part {
 mod tests {
     use super::*;
 
+    fn room(max_bytes: u64) -> Room {
+        Room { max_bytes, max_total_bytes: u64::MAX, min_free_bytes: 0 }
+    }
+
     #[test]
     fn a_part_that_was_cut_off_anywhere_goes_on_as_if_nothing_had_been() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.part");
-        let mut part = Part::create(&path, 1_000).unwrap();
+        let mut part = Part::create(&path, room(1_000)).unwrap();
         part.put(b"one two ").unwrap();
         let mark = part.mark().unwrap();
         part.put(b"lost, and more than what comes instead").unwrap();
         drop(part);
-        let mut part = Part::resume(&path, &mark, 1_000).unwrap().unwrap();
+        let mut part = Part::resume(&path, &mark, room(1_000)).unwrap().unwrap();
         part.put(b"three").unwrap();
         let (len, hash) = part.complete(&dir.path().join("x")).unwrap();
         assert_eq!((len, hash), (13, Digest::of(b"one two three")));
         assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"one two three");
-        assert!(Part::resume(&path, &mark, 1_000).unwrap().is_none(), "the part is gone");
+        assert!(Part::resume(&path, &mark, room(1_000)).unwrap().is_none(), "the part is gone");
         std::fs::write(&path, b"one").unwrap();
-        assert!(Part::resume(&path, &mark, 1_000).unwrap().is_none(), "it is too short");
+        assert!(Part::resume(&path, &mark, room(1_000)).unwrap().is_none(), "it is too short");
     }
 
     #[test]
     fn a_file_ends_at_its_bound() {
         let dir = tempfile::tempdir().unwrap();
-        let mut part = Part::create(&dir.path().join("x.part"), 4).unwrap();
+        let mut part = Part::create(&dir.path().join("x.part"), room(4)).unwrap();
         part.put(b"1234").unwrap();
         assert!(matches!(part.put(b"5"), Err(ExportError::TooLong { max_bytes: 4 })));
+    }
+
+    #[test]
+    fn a_long_file_ends_where_all_of_them_take_what_they_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let max_total_bytes = 3 * LOOK_EVERY_BYTES;
+        std::fs::write(dir.path().join("another"), vec![0; 8 << 20]).unwrap();
+        let room = Room { max_total_bytes, ..room(u64::MAX) };
+        let mut part = Part::create(&dir.path().join("x.part"), room).unwrap();
+        let error = loop {
+            match part.put(&[0; 64 * 1024]) {
+                Ok(()) => assert!(part.len() < max_total_bytes),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, ExportError::Full { .. }), "{error}");
     }
 }

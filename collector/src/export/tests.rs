@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use custody_config::Period;
-use custody_config::collector::{ExportsConfig, TenantQuota};
+use custody_config::collector::{CollectorConfig, TenantQuota};
 use custody_event::{Clock, Digest, Draft, EventId, Field, Target, Timestamp};
 use custody_evidence::verify::{Trust, verify_bundle};
 use http::{Request, StatusCode, header};
@@ -57,7 +57,7 @@ fn options() -> Options {
     Options {
         pause_every: Duration::ZERO,
         group_rows: 40,
-        ..Options::from(&ExportsConfig::default())
+        ..Options::from(&CollectorConfig::with_defaults("h"))
     }
 }
 
@@ -430,7 +430,8 @@ fn scope_bounds_what_an_export_holds() {
 #[test]
 fn what_is_too_long_fails_and_leaves_nothing() {
     let house = House::with(0..100);
-    let desk = house.desk(Options { max_bytes: 5_000, ..options() });
+    let desk =
+        house.desk(Options { room: Room { max_bytes: 5_000, ..options().room }, ..options() });
     for format in Format::ALL {
         let row = desk.queue(wanted(format, ""), "ann").unwrap();
         assert!(desk.work().unwrap());
@@ -440,6 +441,55 @@ fn what_is_too_long_fails_and_leaves_nothing() {
         assert!(!desk.part_path(&row).try_exists().unwrap());
         assert!(!desk.file_path(&row).try_exists().unwrap());
     }
+}
+
+#[test]
+fn exports_together_take_no_more_than_they_may_and_leave_the_evidence_its_space() {
+    let house = House::with(0..100);
+    let (_, first) = house.made(Format::Ndjson, "");
+    let max_total_bytes = wide(first.len()) * 5 / 2;
+    let room = Room { max_total_bytes, ..options().room };
+    let desk = house.desk(Options { room, ..options() });
+    let made = |desk: &Desk| {
+        let row = desk.queue(wanted(Format::Ndjson, ""), "ann").unwrap();
+        assert!(desk.work().unwrap());
+        desk.table.get(&row.id).unwrap().unwrap()
+    };
+    let taken = || {
+        let files = std::fs::read_dir(house.dir.path().join("exports")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let done = made(&desk);
+    assert_eq!(done.status, Status::Completed, "the second of two and a half");
+    let failed = made(&desk);
+    assert_eq!(failed.status, Status::Failed);
+    assert_eq!(taken(), 2 * wide(first.len()));
+    let error = failed.told.error.clone().unwrap();
+    assert!(error.contains("exports.max_total_bytes"), "{error}");
+    assert!(!desk.part_path(&failed).try_exists().unwrap());
+    assert!(desk.delete(&done, "ann").unwrap());
+    assert_eq!(made(&desk).status, Status::Completed, "there is room again");
+
+    let room = Room { min_free_bytes: u64::MAX, ..options().room };
+    let desk = house.desk(Options { room, ..options() });
+    let error = made(&desk).told.error.unwrap();
+    assert!(error.contains("leave"), "{error}");
+}
+
+#[test]
+fn exports_end_before_evidence_would_leave_the_log_for_want_of_space() {
+    let read = |text: &str| {
+        let overrides = custody_config::collector::CollectorOverrides::default();
+        let env = custody_config::Env::default();
+        let path = std::path::Path::new("collector.yaml");
+        let config = CollectorConfig::from_text(path, text, &overrides, &env).unwrap();
+        Room::from(&config.value).min_free_bytes
+    };
+    let space = "space: { archive_below: 8GiB }\n";
+    assert!(
+        read(&format!("{space}archive: {{ type: dir, path: /mnt/x, after: 30d }}\n")) > 8 << 30
+    );
+    assert_eq!(read(space), 512 << 20, "nothing leaves it without an archive");
 }
 
 #[test]

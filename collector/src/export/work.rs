@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use custody_config::Period;
-use custody_config::collector::{ExportsConfig, TenantQuota};
+use custody_config::collector::{CollectorConfig, TenantQuota};
 use custody_event::{Clock, Timestamp};
 
+use super::room::Room;
 use super::table::Table;
 use super::{
-    ExportError, MAX_WAITING, MIN_FREE_BYTES, PAUSE_EVERY, Progress, Row, Spec, Status, Told,
-    Words, job, schedule,
+    ExportError, MAX_WAITING, PAUSE_EVERY, Progress, Row, Spec, Status, Told, Words, job, schedule,
 };
 use crate::access::{Authenticator, random_secret};
 use crate::index::EventStore;
@@ -34,8 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Options {
     /// How long files are kept.
     pub keep: Period,
-    /// The longest file.
-    pub max_bytes: u64,
+    /// What they may take of the disk.
+    pub room: Room,
     /// The longest time range.
     pub max_range: Option<Period>,
     /// How far back.
@@ -48,11 +48,13 @@ pub struct Options {
     pub(super) group_rows: u32,
 }
 
-impl From<&ExportsConfig> for Options {
-    fn from(config: &ExportsConfig) -> Self {
+impl From<&CollectorConfig> for Options {
+    fn from(config: &CollectorConfig) -> Self {
+        let room = Room::from(config);
+        let config = &config.exports;
         Self {
             keep: config.keep,
-            max_bytes: config.max_bytes.bytes(),
+            room,
             max_range: config.max_range,
             max_age: config.max_age,
             tenants: config.tenants.clone(),
@@ -140,10 +142,9 @@ impl Desk {
         self.folder.join(format!("{}.{}.part", row.id, row.spec.format.extension()))
     }
 
-    /// Fails where the disk is nearly full.
+    /// Fails where exports may take no more of the disk.
     pub(super) fn room(&self) -> Result<(), ExportError> {
-        let free_bytes = job::free_bytes(&self.folder)?;
-        if free_bytes < MIN_FREE_BYTES { Err(ExportError::NoRoom { free_bytes }) } else { Ok(()) }
+        self.options.room.check(&self.folder)
     }
 
     fn deleted(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -15,9 +15,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use custody_evidence::segments::{
-    self, Frame, Frames, HEAD_BYTES, HEADER_BYTES, HEADER_LEN, Segment, SegmentHeader, TAIL_BYTES,
-};
+use custody_evidence::segments::{self, Frame, Frames, HEAD_BYTES, HEADER_BYTES, TAIL_BYTES};
 use custody_evidence::tlog::{FileTiles, Kind, TILE_WIDTH, Tile, TileRead, bundle_entries};
 use custody_evidence::verify::{Report, Trust, verify_dir};
 use custody_evidence::{Checkpoint, note::Note};
@@ -129,16 +127,11 @@ fn blocks_in(tlog: &Path, size: u64) -> Result<u64, RetainError> {
     Ok(blocks)
 }
 
-/// Copies the segments that hold these blocks, and the header of the one that follows them: a segment
-/// that was written anew is believed to have been closed only where the next one says so too.
 fn copy_segments(from: &Path, to: &Path, mut blocks: u64) -> Result<(), RetainError> {
     std::fs::create_dir_all(to).map_err(io(to))?;
-    let mut end: Option<Segment> = None;
-    let mut known = Vec::new();
-    for number in 0.. {
-        let Some(segment) = numbered(number, from, &mut known)? else { break };
-        let last = blocks == 0;
-        if last && !follows(&segment, end.as_ref())? {
+    let mut end = (0, HEADER_BYTES);
+    for segment in segments::list(from).map_err(io(from))? {
+        if blocks == 0 && segment.number > 0 {
             break;
         }
         let day = segment.path.parent().and_then(Path::file_name).unwrap_or_default();
@@ -147,57 +140,25 @@ fn copy_segments(from: &Path, to: &Path, mut blocks: u64) -> Result<(), RetainEr
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
         let (taken, len, whole) = copy_segment(&segment.path, &folder.join(name), blocks)?;
         blocks -= taken;
-        end = Some(Segment { number, path: folder.join(name), len });
+        end = (segment.number, len);
         if whole {
             let sidecar = segment.path.with_extension("idx");
             copy_if_there(&sidecar, &folder.join(name).with_extension("idx"))?;
         }
         sync(&folder)?;
-        if last || !whole {
-            break;
-        }
     }
     if blocks > 0 {
         let what = format!("the checkpoint names {blocks} blocks that the segments do not hold");
         return Err(RetainError::Conflict(what));
     }
-    let end = end.map_or((0, HEADER_BYTES), |end| (end.number, end.len));
     write(&to.join("durable"), &segments::mark(end.0, end.1))?;
     sync(to)
-}
-
-/// The segment of this number; it may have been begun after they were listed last.
-fn numbered(
-    number: u64,
-    root: &Path,
-    known: &mut Vec<Segment>,
-) -> Result<Option<Segment>, RetainError> {
-    let find = |known: &[Segment]| known.iter().find(|segment| segment.number == number).cloned();
-    if find(known).is_none() {
-        *known = segments::list(root).map_err(io(root))?;
-    }
-    Ok(find(known))
-}
-
-/// Does the header of `segment` say that it was begun where `before` ends? Not where it is just being
-/// written, nor where `before` was copied when it still grew.
-fn follows(segment: &Segment, before: Option<&Segment>) -> Result<bool, RetainError> {
-    let Some(before) = before else { return Ok(true) };
-    let mut header = Vec::with_capacity(HEADER_LEN);
-    let file = File::open(&segment.path).map_err(io(&segment.path))?;
-    file.take(HEADER_BYTES).read_to_end(&mut header).map_err(io(&segment.path))?;
-    let header = <[u8; HEADER_LEN]>::try_from(header).ok();
-    let Some(Ok(header)) = header.map(|header| SegmentHeader::from_bytes(&header)) else {
-        return Ok(false);
-    };
-    let end = segments::end_of(before).map_err(io(&before.path))?;
-    Ok((header.prev_len, header.prev_crc) == end)
 }
 
 /// Copies at most so many frames; gives how many, the copy's length, and whether that was all.
 fn copy_segment(from: &Path, to: &Path, most: u64) -> Result<(u64, u64, bool), RetainError> {
     let mut file = File::open(from).map_err(io(from))?;
-    let mut header = vec![0; HEADER_LEN];
+    let mut header = vec![0; segments::HEADER_LEN];
     file.read_exact(&mut header).map_err(io(from))?;
     let mut out = std::io::BufWriter::new(File::create(to).map_err(io(to))?);
     out.write_all(&header).map_err(io(to))?;

@@ -24,7 +24,6 @@ use std::path::Path;
 use custody_event::{EventView, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::archive::ErasedThere;
 use super::holds::{Holds, filter, holds};
 use super::scan::{Going, Seen, each_event};
 use super::table::{ErasureRow, Status};
@@ -314,18 +313,15 @@ impl Retain {
         let _one = self.work();
         self.clean()?;
         match self.erase_everywhere(row, &filter) {
-            Ok(archived) => self.complete(row.id, archived),
+            Ok(locked) => self.complete(row.id, locked),
             Err(error @ RetainError::Held(_)) => self.refuse(row.id, &error.to_string()),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes what is sought out of the log and the archive; gives how many copies went there.
-    fn erase_everywhere(
-        &self,
-        row: &ErasureRow,
-        filter: &Filter,
-    ) -> Result<ErasedThere, RetainError> {
+    /// Takes what is sought out of the log and the archive; gives how many copies of segments stay there
+    /// because they are locked.
+    fn erase_everywhere(&self, row: &ErasureRow, filter: &Filter) -> Result<u64, RetainError> {
         let found = self.look(filter)?;
         let still: Vec<u64> = found.segments.iter().map(|segment| segment.number).collect();
         self.table.set_gone_but(row.id, &still)?;
@@ -339,26 +335,25 @@ impl Retain {
         }
         tries.one(self.clean())?;
         tries.end()?;
-        self.erase_in_archive(&|seen| self.is_sought(filter, seen))
+        self.erase_in_archive(row.id, &|seen| self.is_sought(filter, seen))
     }
 
-    fn complete(&self, id: i64, archived: ErasedThere) -> Result<(), RetainError> {
+    fn complete(&self, id: i64, locked: u64) -> Result<(), RetainError> {
         let exports = self.remove_exports()?;
         if !self.table.empty_journal()? {
             log::warn!("the journal of collector.db is in use; it is emptied later");
         }
         let row = self.erasure(id)?;
         let mut message = format!("{} events were erased: {}", row.erased, row.reason);
-        if archived.locked > 0 {
-            let locked = archived.locked;
+        if locked > 0 {
             message = format!(
                 "{message} ({locked} locked copies of segments in the archive go when their lock ends)"
             );
         }
         let mut act = self.act_of(&row, "erasure.complete", message, "");
         act.count("erased", u64::try_from(row.erased).unwrap_or_default());
-        act.count("erased_in_archive", archived.events);
-        act.count("locked_in_archive", archived.locked);
+        act.count("erased_in_archive", self.table.erased_in_archive(id)?);
+        act.count("locked_in_archive", locked);
         act.count("exports_removed", exports);
         // The receipt first: after a crash in between there are two, never none.
         self.tell(act)?;
@@ -370,16 +365,21 @@ impl Retain {
         self.clean()?;
         let row = self.erasure(id)?;
         let gone = u64::try_from(row.erased).unwrap_or_default();
-        let message = if gone == 0 {
+        let archived = self.table.erased_in_archive(id)?;
+        let message = if gone == 0 && archived == 0 {
             format!("Nothing was erased: {why}.")
         } else {
             self.remove_exports()?;
-            format!("{gone} events had been erased when a hold came, no other was: {why}.")
+            format!(
+                "{gone} events had been erased, and {archived} copies in the archive, when a hold \
+                 came; no other was: {why}."
+            )
         };
         self.table.trouble(id, &message)?;
         let mut act = self.act_of(&row, "erasure.refuse", message, "");
         act.outcome = "denied";
         act.count("erased", gone);
+        act.count("erased_in_archive", archived);
         self.tell(act)?;
         self.table.end(id, Status::Refused, self.clock.now())
     }

@@ -1,5 +1,9 @@
 //! The space on the disk of the data directory.
 //!
+//! Exports go first: their files can be made again. Below what is needed ([`Retain::reserve`]) the
+//! oldest of them are removed until there is room, before anything is done to evidence; those that
+//! are being made end by themselves.
+//!
 //! Below `space.archive_below` closed segments are archived at once, oldest first, and what is in
 //! the archive leaves the log until there is room again: archived earlier rather than stopped.
 //! Events on hold stay. Below `space.stop_below` blocks of agents are refused with 503 and
@@ -7,7 +11,8 @@
 //! segments that are written anew. That look waits for nothing: neither for segments that are being
 //! written nor for an archive that cannot be had.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use custody_config::ByteSize;
 
@@ -16,13 +21,34 @@ use super::scan::{Going, each_event};
 use super::table::EMPTY;
 use super::tries::Tries;
 use super::{Retain, RetainError, io};
-use crate::own::RetainAct;
+use crate::own::{Act, RetainAct};
 use crate::store::evidence::Segment;
 
 /// Bytes that are free where this stands.
 pub(super) fn free_at(path: &Path) -> std::io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Files of exports that are made, the oldest first.
+fn exports_in(folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, RetainError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(folder)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io(folder))?.path();
+        let is_part = path.extension().is_some_and(|extension| extension == "part");
+        let made = std::fs::metadata(&path).and_then(|meta| meta.modified());
+        match made {
+            Ok(made) if !is_part => found.push((made, path)),
+            _ => {}
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 impl Retain {
@@ -53,8 +79,54 @@ impl Retain {
         offloaded
     }
 
-    /// Refuses blocks while the disk is nearly full. Waits for nothing.
+    /// Below this something is done to evidence for want of space: without an archive only that
+    /// blocks are refused.
+    fn reserve(&self) -> ByteSize {
+        let archives = self.shelf.as_ref().map(|_| self.space.archive_below);
+        archives.unwrap_or(self.space.stop_below).max(self.space.stop_below)
+    }
+
+    /// Removes the oldest files of exports until there is the room that evidence needs.
+    fn give_up_exports(&self) -> Result<(), RetainError> {
+        let mut removed = 0;
+        for (_, path) in exports_in(&self.data_dir.join("exports"))? {
+            if self.free()? >= self.reserve() {
+                break;
+            }
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let id = name.split('.').next().unwrap_or_default();
+            if !self.table.give_up_export(id)? {
+                continue;
+            }
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                // Expired, or removed by the other thread that looks.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io(&path)(error)),
+            }
+        }
+        if removed > 0 {
+            log::warn!(exports = removed; "the disk was nearly full: files of exports were removed");
+            let message = format!("The disk was nearly full: {removed} exports were removed.");
+            let mut act = RetainAct::new("export.expire", "delete", message);
+            act.target = ("export", "files".to_owned());
+            act.count("exports", removed);
+            if let Some(acts) = &self.acts {
+                // Nothing waits here, not even for its own words.
+                acts.record(Act::Retained(Box::new(act)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up exports, and refuses blocks while the disk is nearly full all the same. Waits for
+    /// nothing.
     pub(super) fn hold_back_if_full(&self) -> Result<(), RetainError> {
+        if self.free()? < self.reserve()
+            && let Err(error) = self.give_up_exports()
+        {
+            log::error!(error:% = error; "exports cannot be removed from the full disk");
+        }
         let free = self.free()?;
         let reason = (free < self.space.stop_below).then(|| {
             format!(

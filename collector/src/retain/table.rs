@@ -295,6 +295,45 @@ impl Table {
         Ok(())
     }
 
+    /// So many events are about to be erased from the archive's copy of this segment; 0 where none
+    /// is left in it: what was noted before is gone then, also where a crash kept the word of it back.
+    pub(super) fn erases_archived(
+        &self,
+        id: i64,
+        segment: u64,
+        count: u64,
+    ) -> Result<(), RetainError> {
+        let (segment, count) = (number(segment), i64::try_from(count).unwrap_or(i64::MAX));
+        self.with(|db| {
+            if count == 0 {
+                return db.execute(
+                    "UPDATE erasures_archived SET gone = 1 WHERE erasure = ?1 AND segment = ?2",
+                    [id, segment],
+                );
+            }
+            db.execute(
+                "INSERT INTO erasures_archived (erasure, segment, count, gone)
+                 VALUES (?1, ?2, ?3, 0)
+                 ON CONFLICT (erasure, segment) DO UPDATE SET gone = 0, count = excluded.count",
+                [id, segment, count],
+            )
+        })
+        .map(|_| ())
+    }
+
+    /// Events that the erasure took out of copies in the archive, over all of its tries.
+    pub(super) fn erased_in_archive(&self, id: i64) -> Result<u64, RetainError> {
+        let count: i64 = self.with(|db| {
+            db.query_row(
+                "SELECT coalesce(sum(count), 0) FROM erasures_archived
+                 WHERE erasure = ?1 AND gone = 1",
+                [id],
+                |row| row.get(0),
+            )
+        })?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     pub(super) fn trouble(&self, id: i64, what: &str) -> Result<(), RetainError> {
         self.with(|db| {
             db.execute("UPDATE erasures SET trouble = ?2 WHERE id = ?1", params![id, what])
@@ -327,6 +366,22 @@ impl Table {
                 db.execute("UPDATE exports SET progress = NULL", [])?;
             }
             Ok(())
+        })
+    }
+
+    /// The file of a finished export goes; says whether it may: one that is being made has its own end.
+    pub(super) fn give_up_export(&self, id: &str) -> Result<bool, RetainError> {
+        self.with(|db| {
+            db.execute(
+                "UPDATE exports SET status = 'expired' WHERE id = ?1 AND status = 'completed'",
+                [id],
+            )?;
+            db.query_row(
+                "SELECT count(*) FROM exports WHERE id = ?1 AND status IN ('queued', 'running')",
+                [id],
+                |row| row.get::<_, i64>(0),
+            )
+            .map(|under_way| under_way == 0)
         })
     }
 

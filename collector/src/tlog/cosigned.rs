@@ -32,6 +32,7 @@ impl Tlog {
         {
             return Ok(());
         }
+        self.save_up_to(head.size)?;
         put(&self.witness_path(agent), note)
     }
 

@@ -10,7 +10,8 @@
 //! tiles cost no sync, for they can be made again from the segments. Statements stand nowhere
 //! else, so they are durable before anybody hears of them. Then the checkpoint is signed, and
 //! only then is anything acknowledged. On disk the checkpoint follows at once after a statement,
-//! and within [`SAVE_EVERY`] after blocks; at a start what is missing is appended again (`open`).
+//! and within [`SAVE_EVERY`] after blocks, and in any case before anything stands beside it that names
+//! more (cosignatures, anchors); at a start what is missing is appended again (`open`).
 //!
 //! # Limits
 //! Memory: the statements (about 500 bytes each), the right edge of the tree. No I/O under the
@@ -119,6 +120,8 @@ struct State {
     /// The checkpoint on disk is older than the note, and was written then.
     unsaved: bool,
     saved_at: Duration,
+    /// How many entries the checkpoint on disk names.
+    saved: u64,
 }
 
 /// See the module.
@@ -247,7 +250,7 @@ impl Tlog {
         state.unsaved = true;
         if durable || now.saturating_sub(state.saved_at) >= SAVE_EVERY {
             save(&self.folder, &note)?;
-            (state.unsaved, state.saved_at) = (false, now);
+            (state.unsaved, state.saved_at, state.saved) = (false, now, head.size);
         }
         (state.head, state.note) = (head, note);
         Ok(())
@@ -268,8 +271,20 @@ impl Tlog {
         }
         let mut state = self.write();
         save(&self.folder, &state.note)?;
-        (state.unsaved, state.saved_at) = (false, now);
+        (state.unsaved, state.saved_at, state.saved) = (false, now, state.head.size);
         Ok(None)
+    }
+
+    /// Makes the checkpoint on disk name at least so many entries. What stands beside it in the data
+    /// directory must never name more: after a kill that would look like a log that was cut off.
+    pub(crate) fn save_up_to(&self, size: u64) -> Result<(), TlogError> {
+        if self.read().saved >= size {
+            return Ok(());
+        }
+        let mut state = self.write();
+        save(&self.folder, &state.note)?;
+        (state.unsaved, state.saved) = (false, state.head.size);
+        Ok(())
     }
 
     /// Appends a statement, durably, and signs. Only the writer of the evidence log calls this:

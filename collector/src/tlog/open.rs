@@ -165,6 +165,7 @@ impl<'a> Opening<'a> {
             note: Arc::from(""),
             unsaved: false,
             saved_at: std::time::Duration::ZERO,
+            saved: claimed.size,
         };
         let public = key.verifier(KeyType::Ed25519).public();
         Self { known, public, state, claimed, blocks: 0, frontier: Frontier::default() }

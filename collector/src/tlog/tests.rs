@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use custody_event::{Block, SystemClock};
 use custody_evidence::note::cosign;
+use custody_evidence::segments;
 use custody_evidence::tlog::TreeHead;
 use custody_evidence::witness::Refused;
 use custody_evidence::{AgentKey, Entry, Witness};
@@ -118,6 +119,21 @@ fn every_block_gets_a_receipt_that_a_witness_accepts_over_restarts_and_tile_bord
     assert!(report.problems.is_empty(), "{}", report.to_text());
 }
 
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, to) = {
+            let entry = entry.unwrap();
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_killed_collector_makes_the_same_log_again_whatever_its_last_second_left_on_disk() {
     let folder = tempfile::tempdir().unwrap();
@@ -128,10 +144,6 @@ fn a_killed_collector_makes_the_same_log_again_whatever_its_last_second_left_on_
     store(&log, &blocks[0]);
     witnessed(&log, &blocks[0], &mut witness).unwrap();
     // The tlog as it was on disk then; the segments go on.
-    let copy = |from: &Path, to: &Path| {
-        let done = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-        assert!(done.success());
-    };
     copy(&folder.path().join("tlog"), &saved.path().join("tlog"));
     for block in &blocks[1..] {
         store(&log, block);
@@ -269,4 +281,93 @@ fn the_newest_cosignature_of_an_agent_is_kept_and_no_other_hands() {
     drop(log);
     let report = custody_evidence::verify::verify_dir(folder.path(), &trust).unwrap();
     assert!(report.to_text().contains("1 agents have cosigned"), "{}", report.to_text());
+}
+
+#[test]
+fn a_kill_right_after_a_cosignature_does_not_look_like_a_log_that_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let blocks = blocks(12);
+    let log = open(folder.path());
+    let tlog = log.tlog().unwrap();
+    let agent = blocks[0].header.agent;
+    for (number, block) in blocks.iter().enumerate() {
+        store(&log, block);
+        let note = tlog.checkpoint();
+        let line = cosign(&note, &stream().key.witness(&agent), 1_790_000_000).unwrap();
+        tlog.keep_cosigned(&agent, &format!("{note}{line}")).unwrap();
+        // The files as a kill at this instant leaves them.
+        let killed = elsewhere.path().join(number.to_string());
+        copy(folder.path(), &killed);
+        let trust = custody_evidence::verify::Trust::default();
+        let report = custody_evidence::verify::verify_dir(&killed, &trust).unwrap();
+        assert!(report.problems.is_empty(), "block {number}: {}", report.to_text());
+        assert!(report.to_text().contains("1 agents have cosigned"), "{}", report.to_text());
+    }
+}
+
+/// Memory, where there is such a place: thousands of openings each wait for the disk several times.
+fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+#[test]
+fn a_batch_that_was_torn_at_any_byte_leaves_whole_blocks_each_in_the_log_and_nothing_else() {
+    let (whole, torn) = (quick_folder(), quick_folder());
+    let blocks = blocks(5);
+    let log = open(whole.path());
+    let mut before = witness(&log);
+    for block in &blocks[..2] {
+        store(&log, block);
+        witnessed(&log, block, &mut before).unwrap();
+    }
+    // The log and the mark as they are before the batch is durable; the batch is of three blocks.
+    let (root, tlog) = (whole.path().join("evidence"), whole.path().join("tlog"));
+    log.tlog().unwrap().save_up_to(before.size()).unwrap();
+    let kept = quick_folder();
+    copy(&tlog, &kept.path().join("tlog"));
+    let mark = std::fs::read(root.join("durable")).unwrap();
+    let path = segments::list(&root).unwrap().remove(0).path;
+    let begins = std::fs::metadata(&path).unwrap().len();
+    let mut ends = Vec::new();
+    for block in &blocks[2..] {
+        store(&log, block);
+        ends.push(std::fs::metadata(&path).unwrap().len());
+    }
+    drop(log);
+    let bytes = std::fs::read(&path).unwrap();
+    let name = path.strip_prefix(whole.path()).unwrap();
+    // Every byte in the long form (`CUSTODY_LONG=1`); without the log every byte is cut in any case,
+    // by the tests of the evidence log.
+    let is_long = std::env::var_os("CUSTODY_LONG").is_some();
+    let is_edge = |cut: &u64| ends.iter().chain([&begins]).any(|end| end.abs_diff(*cut) <= 20);
+    let is_cut = |cut: &u64| is_long || is_edge(cut) || cut.is_multiple_of(23);
+    for cut in (begins..=ends[2]).filter(is_cut) {
+        let here = torn.path().join("x");
+        std::fs::create_dir_all(here.join(name).parent().unwrap()).unwrap();
+        std::fs::write(here.join(name), &bytes[..usize::try_from(cut).unwrap()]).unwrap();
+        std::fs::write(here.join("evidence/durable"), &mark).unwrap();
+        copy(&kept.path().join("tlog"), &here.join("tlog"));
+
+        let log = open(&here);
+        let left = ends.iter().filter(|end| **end <= cut).count();
+        let end = if left == 0 { begins } else { ends[left - 1] };
+        assert_eq!(std::fs::metadata(here.join(name)).unwrap().len(), end, "cut at {cut}");
+        // One enrolment stands before all blocks.
+        assert_eq!(log.tlog().unwrap().head().size, 1 + 2 + u64::try_from(left).unwrap());
+        let mut witness = before.clone();
+        for block in &blocks[..2 + left] {
+            witnessed(&log, block, &mut witness).unwrap();
+        }
+        // The sender, who has no answer, sends the rest again.
+        blocks[2 + left..].iter().for_each(|block| store(&log, block));
+        drop(log);
+        assert_eq!(std::fs::read(here.join(name)).unwrap().len(), bytes.len(), "cut at {cut}");
+        if cut.is_multiple_of(64) || ends.contains(&cut) {
+            let trust = custody_evidence::verify::Trust::default();
+            let report = custody_evidence::verify::verify_dir(&here, &trust).unwrap();
+            assert!(report.problems.is_empty(), "cut at {cut}: {}", report.to_text());
+        }
+        std::fs::remove_dir_all(&here).unwrap();
+    }
 }

@@ -13,16 +13,16 @@ use crate::query::auth::Permission;
 use crate::query::problem::Problem;
 use crate::serve::Peer;
 
-/// Holds the state while the browser is away. It comes back from another site, so the cookie is
+/// Holds the login while the browser is away, sealed. It comes back from another site, so the cookie is
 /// not a strict one; it is worth nothing but the end of the login that it began.
 const COOKIE: &str = "custody_oidc";
 
 type Pairs = Query<Vec<(String, String)>>;
 
-fn state_cookie(state: &str, secure: bool) -> String {
-    let age = if state.is_empty() { 0 } else { 600 };
+fn state_cookie(login: &str, secure: bool) -> String {
+    let age = if login.is_empty() { 0 } else { 600 };
     let secure = if secure { "; Secure" } else { "" };
-    format!("{COOKIE}={state}; Path=/oidc/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
+    format!("{COOKIE}={login}; Path=/oidc/; HttpOnly; SameSite=Lax; Max-Age={age}{secure}")
 }
 
 fn refused(problem: &Problem) -> Response {
@@ -34,7 +34,7 @@ pub(super) async fn begin(State(state): State<WebState>, Query(pairs): Pairs) ->
         return refused(&Problem::not_found("no identity provider is configured"));
     };
     match oidc.begin(local(field(&pairs, "next")), state.query.clock.monotonic()).await {
-        Ok(begun) => with_cookie(redirect(&begun.url), &state_cookie(&begun.state, state.secure)),
+        Ok(begun) => with_cookie(redirect(&begun.url), &state_cookie(&begun.cookie, state.secure)),
         Err(error) => {
             log::warn!(error:% = error; "the identity provider cannot be asked");
             refused(&error.into())

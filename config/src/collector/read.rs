@@ -147,7 +147,7 @@ fn search(mut section: Section<'_>) -> SearchConfig {
 fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
     kind(&mut section, &[("local", ())], &["s3"]);
     // A segment is the unit that is verified, archived and dropped: neither a crumb nor a loaf.
-    let segment_bytes = section.size("segment_bytes", ByteSize::mib(1)..=ByteSize::mib(4096));
+    let segment_bytes = section.size("segment_bytes", ByteSize::mib(1)..=ByteSize::mib(2048));
     section.finish();
     segment_bytes.map(|segment_bytes| BlocksConfig::Local { segment_bytes })
 }
@@ -245,6 +245,9 @@ fn exports(mut section: Section<'_>) -> ExportsConfig {
         max_bytes: section
             .size("max_bytes", ByteSize::mib(1)..=ByteSize::mib(4_000_000))
             .unwrap_or(base.max_bytes),
+        max_total_bytes: section
+            .size("max_total_bytes", ByteSize::mib(1)..=ByteSize::mib(4_000_000))
+            .unwrap_or(base.max_total_bytes),
         max_range: section.period("max_range", range()),
         max_age: section.period("max_age", range()),
         // Each reads the whole index: more at once would take from searches.

@@ -94,3 +94,41 @@ fn whoever_reads_the_verifier_reads_fewer_than_forty_crates() {
     let crates: std::collections::BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
     assert!(crates.contains("sha2") && crates.len() < 40, "{} {crates:?}", crates.len());
 }
+
+/// Lines of the README and the guide that begin with the program's name.
+fn lines_of_the_papers() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let guide = std::fs::read_dir(root.join("docs/guide")).unwrap();
+    let pages = guide.map(|entry| entry.unwrap().path()).chain([root.join("README.md")]);
+    let mut lines = Vec::new();
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let ours = text.lines().filter(|line| line.starts_with("custody-verify "));
+        lines.extend(ours.map(|line| (page.display().to_string(), line.to_owned())));
+    }
+    lines
+}
+
+#[test]
+fn every_line_of_the_guide_is_one_that_the_program_understands() {
+    let world = World::new(3, 1, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let key = world.vkey().to_string();
+    std::fs::write(folder.path().join("vkey"), &key).unwrap();
+    let lines = lines_of_the_papers();
+    assert!(lines.len() >= 4, "{lines:?}");
+    for (page, line) in lines {
+        // What stands behind a wide space, or a hash, is for people.
+        let command = line.split("   ").next().unwrap().split(" #").next().unwrap();
+        let command = command.replace("<64 hex digits>", &key);
+        let output = Command::new(env!("CARGO_BIN_EXE_custody-verify"))
+            .args(command.split_whitespace().skip(1))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        // What it names is not here, most likely; how it is named is understood.
+        let said = text(&output.stderr);
+        assert_ne!(output.status.code(), Some(64), "{page}: {line}\n{said}");
+        assert!(!said.contains("usage:"), "{page}: {line}\n{said}");
+    }
+}

@@ -1,4 +1,5 @@
-//! `cargo xtask ci`: what continuous integration runs, in the order in which it fails fastest.
+//! `cargo xtask ci`: a part of what continuous integration (`.ci/run`) runs, in the order in which it
+//! fails fastest. What is left out: the tools that hard tests want, the fuzzed API, the packages.
 
 use std::process::Command;
 use std::time::Instant;

@@ -55,7 +55,7 @@ struct Cli {
 enum Command {
     /// Build both programs, follow one log line into the collector, and find it by search.
     Demo(demo::Args),
-    /// Run what continuous integration runs: format, lints, tests, demo.
+    /// Run a part of what continuous integration (`.ci/run`) runs: format, lints, tests, demo.
     Ci(ci::Args),
     /// Make the packages, the archive, the bill of materials and the checksums.
     Dist(dist::Args),

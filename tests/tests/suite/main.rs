@@ -43,6 +43,7 @@
 //! | `faults` | a collector that hangs, ended certificates, lost names, a network that loses, resets and parts |
 //! | `booted` | the packages on a booted system: install, kill, hang, reload, reboot, upgrade, remove, purge |
 //! | `service` | what ops see: metrics, doctor, reloads, certificates, enrolment by hand; and their papers |
+//! | `guide` | a command or a key in the README or the guide that no program knows |
 //! | `bad_input` | ten kinds of mistakes, each with its message and exit code |
 //!
 //! Tests that need root (to mount a small file system) say `skipped: needs root` and pass without.
@@ -60,6 +61,7 @@ mod disk_full;
 mod export;
 mod faults;
 mod fork;
+mod guide;
 mod keeping;
 mod logrotate;
 mod memory_loss;

@@ -37,7 +37,7 @@ fn change(data_dir: &Path) -> u64 {
     bytes[end - 20] ^= 1;
     let crc = crc32fast::hash(&bytes[..end]);
     bytes[end..].copy_from_slice(&crc.to_le_bytes());
-    spool.replace_block(seq, bytes.into(), None).wait().unwrap();
+    spool.replace_block(seq, bytes.into()).wait().unwrap();
     assert!(spool.close(Duration::from_secs(30)));
     seq
 }

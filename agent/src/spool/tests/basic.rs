@@ -169,40 +169,72 @@ fn a_second_process_is_refused_with_the_pid_of_the_first() {
 }
 
 #[test]
-fn a_replaced_block_and_its_dead_letter_arrive_together() {
+fn what_one_output_refuses_stays_whole_and_is_remembered_until_that_output_is_past_it() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(64 << 20);
     let (spool, _) = open(dir.path(), &options);
+    spool.register_outputs(&["a", "b"]).wait().unwrap();
     for seq in 0..4 {
         spool.append(batch(seq, 400_000)).unwrap().wait().unwrap();
     }
-    let sparse = block(2, 9, 70_000);
-    let id =
-        spool.replace_block(2, sparse.clone(), Some("413 from central")).wait().unwrap().unwrap();
+    let told = vec![(b"gap/a".to_vec(), b"2".to_vec())];
+    spool.set_aside("a", 2, "413 it is too long", told.clone()).wait().unwrap();
+    spool.set_aside("a", 2, "413 again", Vec::new()).wait().unwrap();
     let other = spool.dead_letter(3, block(3, 0, 10), "422").wait().unwrap();
-    assert_ne!(id, other);
-    assert_eq!(spool.read(2).wait().unwrap().unwrap(), sparse);
-    assert_eq!(
-        spool.replace_block(9, sparse.clone(), None).wait(),
-        Err(SpoolError::NoSuchBlock(9))
-    );
+    assert_eq!(spool.set_aside("a", 9, "413", Vec::new()).wait(), Err(SpoolError::NoSuchBlock(9)));
+    let ours = vec![(b"refused/a".to_vec(), Vec::new())];
+    assert!(matches!(spool.set_aside("a", 3, "413", ours).wait(), Err(SpoolError::ReservedKey(_))));
     shut(spool);
     let (spool, opened) = open(dir.path(), &options);
     assert_eq!((opened.first_seq, opened.next_seq), (0, 4));
-    assert_eq!(spool.read(2).wait().unwrap().unwrap(), sparse);
+    assert_eq!(spool.read(2).wait().unwrap().unwrap(), block(2, 0, 400_000));
+    assert_eq!(spool.value(b"gap/a").wait().unwrap().unwrap(), b"2");
+    let refused = |spool: &SpoolHandle| {
+        let cursors = spool.register_outputs(&["a", "b"]).wait().unwrap();
+        cursors.into_iter().map(|cursor| cursor.refused).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&spool), [vec![2], vec![]]);
     let letters = spool.dead_letters().wait().unwrap();
     assert_eq!(letters.len(), 2);
-    assert_eq!(
-        (letters[0].seq, letters[0].reason.as_str(), letters[0].len),
-        (2, "413 from central", 400_004)
-    );
+    let (id, reason) = (letters[0].id, letters[0].reason.as_str());
+    assert_eq!((letters[0].seq, reason, letters[0].len), (2, "a: 413 it is too long", 400_004));
+    assert_eq!(letters[1].id, other);
     assert_eq!(spool.read_dead_letter(id).wait().unwrap().unwrap(), block(2, 0, 400_000));
+    // The other output's word is not this one's.
+    spool.ack("b", 0, 4).unwrap();
+    shut(spool);
+    let (spool, _) = open(dir.path(), &options);
+    assert_eq!(refused(&spool), [vec![2], vec![]]);
+    assert_eq!(spool.read(2).wait().unwrap().unwrap(), block(2, 0, 400_000));
+    spool.ack("a", 0, 3).unwrap();
+    until("the block to go", || spool.stats().first_seq == 3);
+    shut(spool);
+    let (spool, _) = open(dir.path(), &options);
+    assert!(refused(&spool).iter().all(Vec::is_empty));
     assert!(
         spool.remove_dead_letter(id).wait().unwrap()
             && !spool.remove_dead_letter(id).wait().unwrap()
     );
     assert_eq!(spool.read_dead_letter(id).wait().unwrap(), None);
     until("the count", || spool.stats().dead_letters == 1);
+    shut(spool);
+}
+
+#[test]
+fn a_replaced_block_is_replaced_for_good_and_no_other_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(64 << 20);
+    let (spool, _) = open(dir.path(), &options);
+    for seq in 0..4 {
+        spool.append(batch(seq, 400_000)).unwrap().wait().unwrap();
+    }
+    let other = block(2, 9, 70_000);
+    spool.replace_block(2, other.clone()).wait().unwrap();
+    assert_eq!(spool.read(2).wait().unwrap().unwrap(), other);
+    assert_eq!(spool.replace_block(9, other.clone()).wait(), Err(SpoolError::NoSuchBlock(9)));
+    shut(spool);
+    let (spool, _) = open(dir.path(), &options);
+    assert_eq!(spool.read(2).wait().unwrap().unwrap(), other);
     shut(spool);
 }
 

@@ -11,7 +11,7 @@ fn open_fake(dir: &Path, disk: &SharedDisk) -> (SpoolHandle, Opened) {
     Spool::open_with(dir, options(1 << 20), clock(), factory).unwrap()
 }
 
-/// A small life: appends, acknowledgements, a replaced block, a restream, more appends.
+/// A small life: appends, acknowledgements, a refused block, a restream, more appends.
 /// Returns how many store calls it made.
 fn life(dir: &Path, disk: &SharedDisk) -> u64 {
     let (spool, opened) = open_fake(dir, disk);
@@ -24,8 +24,8 @@ fn life(dir: &Path, disk: &SharedDisk) -> u64 {
     }
     spool.ack("a", 0, 3).unwrap();
     until("deletion", || spool.stats().blocks == 3);
-    spool.replace_block(4, block(4, 1, 50), Some("413")).wait().unwrap();
-    assert!(spool.read(4).wait().unwrap().unwrap() == block(4, 1, 50));
+    spool.set_aside("a", 4, "413", vec![(b"meta/x".to_vec(), b"1".to_vec())]).wait().unwrap();
+    assert!(spool.read(4).wait().unwrap().unwrap() == block(4, 0, 1000));
     assert!(spool.read(5).wait().unwrap().unwrap() == block(5, 0, 1000));
     let done =
         spool.restream(|_, new, _| Ok(block(new, 2, 700).to_vec()), Vec::new()).wait().unwrap();
@@ -73,6 +73,9 @@ fn an_error_or_panic_at_any_single_call_loses_and_repeats_nothing() {
                 );
             }
             assert_eq!(spool.dead_letters().wait().unwrap().len(), 1, "{fault:?} at {call}");
+            assert_eq!(spool.value(b"meta/x").wait().unwrap().unwrap(), b"1");
+            let cursors = spool.register_outputs(&["a"]).wait().unwrap();
+            assert!(cursors[0].refused.is_empty(), "{fault:?} at {call}: of the stream before");
             shut(spool);
         }
     }

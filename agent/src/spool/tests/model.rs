@@ -1,7 +1,7 @@
 //! The spool against a model: whatever happens, what was acknowledged as durable is there, in order,
 //! without a hole, with positions that never run ahead of the blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -26,7 +26,8 @@ enum Op {
         power: bool,
     },
     Restream,
-    Replace {
+    /// The output that is furthest behind refuses a block.
+    SetAside {
         which: u8,
     },
     DeadLetter,
@@ -51,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reopen),
         2 => any::<bool>().prop_map(|power| Op::Crash { power }),
         1 => Just(Op::Restream),
-        1 => any::<u8>().prop_map(|which| Op::Replace { which }),
+        1 => any::<u8>().prop_map(|which| Op::SetAside { which }),
         1 => Just(Op::DeadLetter),
         2 => (0..8_u8, fault).prop_map(|(after, fault)| Op::Fault { after, fault }),
     ]
@@ -68,6 +69,8 @@ struct Model {
     cursors: [u64; 2],
     position: u64,
     dead: usize,
+    /// What outputs have refused, also what they are past.
+    refused: BTreeSet<(usize, u64)>,
     salt: u64,
 }
 
@@ -110,6 +113,10 @@ impl World {
             assert!(cursor.next_seq <= *model || cursor.skipped == 0);
             // A lost advance is allowed; the output sends again.
             *model = cursor.next_seq.min(*model);
+            let refused = &self.model.refused;
+            let of_it = |seq: &u64| refused.contains(&(usize::from(*output == "b"), *seq));
+            let expected: Vec<u64> = (cursor.next_seq..self.model.next).filter(of_it).collect();
+            assert_eq!(cursor.refused, expected);
         }
         self.spool = Some(spool);
         self.check();
@@ -196,7 +203,7 @@ impl World {
                 self.open();
             }
             Op::Restream => self.restream(),
-            Op::Replace { which } => self.replace(*which),
+            Op::SetAside { which } => self.set_aside(*which),
             Op::DeadLetter => {
                 self.spool().dead_letter(0, block(1, 1, 100), "why").wait().unwrap();
                 self.model.dead += 1;
@@ -227,19 +234,19 @@ impl World {
         self.model.generation = done.generation;
         self.model.next = done.next_seq;
         self.model.cursors = [0, 0];
+        self.model.refused.clear();
     }
 
-    fn replace(&mut self, which: u8) {
-        let needed = self.model.cursors.iter().min().copied().unwrap();
+    fn set_aside(&mut self, which: u8) {
+        let output = usize::from(self.model.cursors[1] < self.model.cursors[0]);
+        let needed = self.model.cursors[output];
         let held = self.model.next - needed;
         if held == 0 {
             return;
         }
         let seq = needed + u64::from(which) % held;
-        let bytes = block(seq, 1000 + u64::from(which), 50);
-        self.model.dead += usize::from(self.model.blocks[&seq] != bytes);
-        self.spool().replace_block(seq, bytes.clone(), Some("413")).wait().unwrap();
-        self.model.blocks.insert(seq, bytes);
+        self.model.dead += usize::from(self.model.refused.insert((output, seq)));
+        self.spool().set_aside(OUTPUTS[output], seq, "413", Vec::new()).wait().unwrap();
     }
 }
 

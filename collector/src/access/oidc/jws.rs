@@ -95,7 +95,7 @@ impl Jwk {
 }
 
 /// Base 64 as tokens have it: for addresses, without padding.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     if text.contains(['+', '/', '=']) {
         return None;
     }

@@ -2,26 +2,25 @@
 //! (RFC 7636), for users who have been made here.
 //!
 //! # Life of a login
-//! `GET /oidc/login` remembers a state, a nonce and a verifier, and sends the browser to the
-//! provider, with the state in a cookie as well. `GET /oidc/callback` takes it back once: the
-//! browser must show the cookie, the code is exchanged for an ID token over the provider's own
+//! `GET /oidc/login` makes a state, a nonce and a verifier, seals them into a cookie ([`pending`]),
+//! and sends the browser to the provider with the state. `GET /oidc/callback` takes it back once:
+//! the browser must show the cookie, the code is exchanged for an ID token over the provider's own
 //! address, and its signature, issuer, audience, times and nonce are checked. The claim that the
 //! configuration names is the user's name; the user must be here and enabled. What the provider
 //! says decides who somebody is, never what they may.
 //!
 //! # Limits
-//! [`MAX_PENDING`] logins under way, each for [`PENDING`]; an answer of the provider has at most
+//! A login that is under way takes no memory here, and ends after [`pending::PENDING`]; an answer of the provider has at most
 //! 256 KiB and 10 s; its addresses must be https, or this machine's. Its keys are read again when a
 //! token names one that is not known, at most once a minute.
 
 mod jws;
+mod pending;
 mod provider;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use custody_config::collector::OidcConfig;
@@ -34,12 +33,9 @@ use super::login::{LoggedIn, Logins};
 use super::{random_secret, token_text, user_name};
 use crate::query::problem::Problem;
 use jws::JwsError;
+use pending::{Pending, Pendings};
 use provider::Provider;
 
-/// Logins under way at once; the oldest goes first.
-const MAX_PENDING: usize = 1_000;
-/// How long somebody may take at the provider.
-const PENDING: Duration = Duration::from_secs(600);
 /// How far the provider's clock may be from ours.
 const SKEW_S: i64 = 60;
 const VIA: &str = "sso";
@@ -93,37 +89,30 @@ impl From<OidcError> for Problem {
     }
 }
 
-struct Pending {
-    nonce: String,
-    verifier: String,
-    next: String,
-    ends: Duration,
-}
-
 /// Where a browser is sent.
 #[derive(Debug, Clone)]
 pub struct Begun {
     /// The provider's page.
     pub url: String,
-    /// Also the cookie's text.
-    pub state: String,
+    /// The cookie's text.
+    pub cookie: String,
 }
 
 /// See the module.
 pub struct Oidc {
     config: OidcConfig,
     provider: Provider,
-    pending: Mutex<HashMap<String, Pending>>,
+    pending: Pendings,
 }
 
 impl Oidc {
     /// With the provider that the configuration names, and the secret that goes with it.
     ///
     /// # Errors
-    /// No HTTP client can be made.
+    /// No HTTP client can be made, or the system gives no random numbers.
     pub fn new(config: OidcConfig, secret: String) -> anyhow::Result<Self> {
         let provider = Provider::new(&config, secret)?;
-        Ok(Self { config, provider, pending: Mutex::default() })
+        Ok(Self { config, provider, pending: Pendings::new()? })
     }
 
     /// The provider's name for people: its host.
@@ -140,43 +129,26 @@ impl Oidc {
     pub async fn begin(&self, next: &str, now: Duration) -> Result<Begun, OidcError> {
         let metadata = self.provider.metadata(now).await?;
         let fresh = || random_secret().map(|secret| token_text(&secret));
-        let (state, nonce, verifier) = match (fresh(), fresh(), fresh()) {
-            (Ok(state), Ok(nonce), Ok(verifier)) => (state, nonce, verifier),
-            _ => return Err(OidcError::Provider("no random numbers".to_owned())),
+        let no_random = || OidcError::Provider("no random numbers".to_owned());
+        let secrets = match (fresh(), fresh(), fresh()) {
+            (Ok(state), Ok(nonce), Ok(verifier)) => [state, nonce, verifier],
+            _ => return Err(no_random()),
         };
-        let challenge = jws::encode(&Digest::of(verifier.as_bytes()).0);
+        let login = Pending::begin(secrets, next, now);
+        let challenge = jws::encode(&Digest::of(login.verifier.as_bytes()).0);
         let mut url = metadata.authorization()?;
         url.query_pairs_mut().extend_pairs([
             ("response_type", "code"),
             ("client_id", self.config.client_id.get()),
             ("redirect_uri", self.config.redirect_url.get()),
             ("scope", "openid email profile"),
-            ("state", &state),
-            ("nonce", &nonce),
+            ("state", &login.state),
+            ("nonce", &login.nonce),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ]);
-        let next = next.to_owned();
-        self.remember(state.clone(), Pending { nonce, verifier, next, ends: now + PENDING }, now);
-        Ok(Begun { url: url.into(), state })
-    }
-
-    fn remember(&self, state: String, login: Pending, now: Duration) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.retain(|_, login| login.ends > now);
-        if pending.len() >= MAX_PENDING
-            && let Some(oldest) =
-                pending.iter().min_by_key(|(_, login)| login.ends).map(|(state, _)| state.clone())
-        {
-            pending.remove(&oldest);
-        }
-        pending.insert(state, login);
-    }
-
-    /// The login of this state, once.
-    fn take(&self, state: &str, now: Duration) -> Option<Pending> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.remove(state).filter(|login| login.ends > now)
+        let cookie = self.pending.seal(&login).ok_or_else(no_random)?;
+        Ok(Begun { url: url.into(), cookie })
     }
 
     /// The user's name that the provider vouches for.
@@ -202,7 +174,7 @@ impl Oidc {
 }
 
 impl Logins {
-    /// Goes on with a login that has come back: `cookie` is the state that the browser shows. Gives the
+    /// Goes on with a login that has come back: `cookie` is what the browser shows of it. Gives the
     /// session, and where to go.
     ///
     /// # Errors
@@ -218,7 +190,7 @@ impl Logins {
         };
         let now = self.clock.monotonic();
         let done = async {
-            let login = oidc.take(state, now).filter(|_| cookie == Some(state));
+            let login = cookie.and_then(|cookie| oidc.pending.take(cookie, state, now));
             let login = login.ok_or(OidcError::State)?;
             let code = code.ok_or(OidcError::Refused)?;
             let times = (now, self.clock.now().seconds());

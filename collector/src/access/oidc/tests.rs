@@ -136,15 +136,16 @@ struct Browser<'a> {
 }
 
 impl Browser<'_> {
-    /// Begins; gives the state.
-    async fn begin(&self) -> String {
+    /// Begins; gives the state and the cookie.
+    async fn begin(&self) -> (String, String) {
         let answer = self.world.browse(&Method::GET, "/oidc/login?next=/%3Fq%3Dx", "").await;
         assert_eq!(answer.status, 303, "{}", answer.body);
         let state = self.provider.visited(answer.header("location"));
         let cookie = answer.header("set-cookie");
-        assert!(cookie.starts_with(&format!("custody_oidc={state};")), "{cookie}");
         assert!(cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
-        state
+        assert!(!cookie.contains(&state), "{cookie}");
+        let (_, cookie) = cookie.split(';').next().unwrap().split_once("custody_oidc=").unwrap();
+        (state, cookie.to_owned())
     }
 
     async fn back(&self, state: &str, cookie: &str) -> crate::access::matrix::world::Browsed {
@@ -153,8 +154,8 @@ impl Browser<'_> {
     }
 
     async fn login(&self) -> crate::access::matrix::world::Browsed {
-        let state = self.begin().await;
-        self.back(&state, &state).await
+        let (state, cookie) = self.begin().await;
+        self.back(&state, &cookie).await
     }
 }
 
@@ -172,16 +173,29 @@ async fn world() -> (World, Arc<Provider>) {
 async fn a_user_comes_back_from_the_provider_with_a_session_and_only_once() {
     let (world, provider) = world().await;
     let browser = Browser { world: &world, provider: &provider };
-    let state = browser.begin().await;
-    let answer = browser.back(&state, &state).await;
+    let (state, cookie) = browser.begin().await;
+    let answer = browser.back(&state, &cookie).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(answer.body.contains("0;url=/?q=x"), "{}", answer.body);
     let session = answer.header("set-cookie").split(';').next().unwrap().to_owned();
     assert!(session.starts_with("custody_session=") && session.len() == 16 + 64, "{session}");
     let page = world.browse(&Method::GET, "/", &session).await;
     assert!(page.status == 200 && page.body.contains(">ann@example.org<"), "{}", page.body);
-    assert_eq!(browser.back(&state, &state).await.status, 401, "a state is good once");
+    assert_eq!(browser.back(&state, &cookie).await.status, 401, "a state is good once");
     assert_eq!(provider.asked.lock().unwrap().len(), 1, "and its code is not asked about again");
+    world.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_begins_thousands_of_logins_pushes_nobody_out() {
+    let (world, provider) = world().await;
+    let browser = Browser { world: &world, provider: &provider };
+    let (state, cookie) = browser.begin().await;
+    for _ in 0..3_000 {
+        let flood = world.browse(&Method::GET, "/oidc/login", "").await;
+        assert_eq!(flood.status, 303, "{}", flood.body);
+    }
+    assert_eq!(browser.back(&state, &cookie).await.status, 200);
     world.close();
 }
 
@@ -189,8 +203,16 @@ async fn a_user_comes_back_from_the_provider_with_a_session_and_only_once() {
 async fn what_another_site_or_provider_makes_up_logs_nobody_in() {
     let (world, provider) = world().await;
     let browser = Browser { world: &world, provider: &provider };
-    let state = browser.begin().await;
-    for (state, cookie) in [(&*state, ""), (&*state, "0"), ("", ""), ("0", "0")] {
+    let (state, cookie) = browser.begin().await;
+    let (_, another) = browser.begin().await;
+    for (state, cookie) in [
+        (&*state, ""),
+        (&state, "0"),
+        (&state, &state),
+        (&state, &another),
+        ("", &cookie),
+        ("0", "0"),
+    ] {
         let answer = browser.back(state, cookie).await;
         assert_eq!(answer.status, 401, "{state} {cookie}");
         assert!(!answer.header("set-cookie").contains("custody_session"));

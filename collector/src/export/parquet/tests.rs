@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use custody_event::{Draft, EventId, Field, Target, Timestamp, ocsf};
 use serde_json::{Map, Value, json};
 
+use super::super::room::Room;
 use super::super::{Form, Heading, Part, Totals, Words};
 use super::Parquet;
 
@@ -324,6 +325,7 @@ fn events() -> Vec<Vec<u8>> {
 
 fn written(words: Words, events: &[Vec<u8>]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
+    let room = Room { max_bytes: u64::MAX, max_total_bytes: u64::MAX, min_free_bytes: 0 };
     let heading = Heading {
         name: "x".to_owned(),
         query: String::new(),
@@ -334,7 +336,7 @@ fn written(words: Words, events: &[Vec<u8>]) -> Vec<u8> {
         origin: "test/log".to_owned(),
         checkpoint: String::new(),
     };
-    let mut part = Part::create(&dir.path().join("x.part"), 1 << 30).unwrap();
+    let mut part = Part::create(&dir.path().join("x.part"), room).unwrap();
     let mut form = Parquet::new(&heading, words, 25);
     form.begin(&mut part).unwrap();
     events.iter().for_each(|event| form.row(event, &mut part).unwrap());

@@ -3,21 +3,28 @@
 //! `<path>/<day>/0000000007.seg` and `.idx`, as in the evidence log, and for each day a
 //! `manifest.json` that names each segment with its length and SHA-256. A copy is synced, read back
 //! and compared before the manifest names it. What a crash left without a name in the manifest, or
-//! half written, is removed before the next copy and before an erasure, which must reach it too.
+//! half written, is removed before the next copy and before an erasure, which must reach it too. A
+//! copy that an erasure had written anew when a crash came gets its place in the manifest and its
+//! sidecar at the next start, and in any case before it is used.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use custody_event::{Clock, Digest};
 use custody_evidence::whole::{PUBLIC, write_whole};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::super::tries::Tries;
 use super::super::{RetainError, io};
-use super::{Archived, Copied, Shelf, day_of, different};
-use crate::store::evidence::{Segment, check_copy, generation_of, is_rewritten_whole};
+use super::{Archived, Around, Copied, Shelf, day_of, different};
+use crate::store::StoreError;
+use crate::store::evidence::{
+    Segment, check_copy, generation_of, is_rewritten_whole, mend_sidecar,
+};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Manifest {
@@ -98,15 +105,79 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, RetainError> {
     Ok(paths)
 }
 
+/// Ends what a crash broke off in writing this copy of the segment anew: the manifest's word of it,
+/// and its sidecar. A copy that is damaged, or not there, is for whoever uses it to refuse.
+fn mend(
+    folder: &Path,
+    manifest: &mut Manifest,
+    at: usize,
+    segment: &Segment,
+) -> Result<(), RetainError> {
+    let known = &manifest.segments[at];
+    let path = folder.join(&known.file);
+    let generation = match generation_of(&path) {
+        Ok(generation) => generation,
+        Err(StoreError::Damaged { .. }) => return Ok(()),
+        Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let is_next = match known.generation {
+        Some(before) => generation == before + 1,
+        None => generation > 0 && digest_of(&path)?.0 != known.sha256,
+    };
+    if is_next && is_rewritten_whole(&path, Some(generation))? {
+        let found = digest_of(&path)?;
+        note(folder, manifest, at, found)?;
+        log::warn!(path:% = path.display(); "a copy in the archive that a crash had caught is in the manifest now");
+    }
+    let known = &manifest.segments[at];
+    let is_whole = known.generation == Some(generation)
+        && std::fs::metadata(&path).map_err(io(&path))?.len() == known.bytes;
+    if is_whole && mend_sidecar(&segment.path, &path)? {
+        log::warn!(path:% = path.display(); "the sidecar of a copy in the archive was made again");
+    }
+    Ok(())
+}
+
+/// The path of the segment's copy, after what a crash broke off was ended; none where there is none.
+fn copy_of(folder: &Path, segment: &Segment) -> Result<Option<PathBuf>, RetainError> {
+    let mut manifest = manifest_in(folder)?;
+    let at = manifest.segments.iter().position(|known| known.segment == segment.number);
+    let Some(at) = at else { return Ok(None) };
+    mend(folder, &mut manifest, at, segment)?;
+    checked(folder, &manifest.segments[at]).map(Some)
+}
+
+/// The path of a copy that is what the manifest says.
+fn checked(folder: &Path, known: &Archived) -> Result<PathBuf, RetainError> {
+    let path = folder.join(&known.file);
+    let (found, _) = digest_of(&path)?;
+    if found == known.sha256 { Ok(path) } else { Err(different(&path, found, known.sha256)) }
+}
+
+/// Writes down what the copy is now.
+fn note(
+    folder: &Path,
+    manifest: &mut Manifest,
+    at: usize,
+    (sha256, bytes): (Digest, u64),
+) -> Result<(), RetainError> {
+    let known = &mut manifest.segments[at];
+    known.generation = Some(generation_of(&folder.join(&known.file))?);
+    (known.sha256, known.bytes) = (sha256, bytes);
+    write_manifest(folder, manifest)
+}
+
 /// See the module.
 pub(super) struct Folders {
     root: PathBuf,
     clock: Arc<dyn Clock>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Folders {
-    pub(super) fn new(root: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        Self { root, clock }
+    pub(super) fn new(root: PathBuf, around: Around<'_>) -> Self {
+        Self { root, clock: around.clock, stopping: around.stopping }
     }
 
     fn days(&self) -> Result<Vec<PathBuf>, RetainError> {
@@ -117,23 +188,28 @@ impl Folders {
         self.root.join(&known.day).join(&known.file)
     }
 
-    fn compared(&self, known: &Archived) -> Result<PathBuf, RetainError> {
-        let path = self.path_of(known);
-        let (found, _) = digest_of(&path)?;
-        if found == known.sha256 { Ok(path) } else { Err(different(&path, found, known.sha256)) }
+    /// The segment's copy, after what a crash broke off was ended.
+    fn copy_of(&self, known: &Archived, segment: &Segment) -> Result<PathBuf, RetainError> {
+        let copy = copy_of(&self.root.join(&known.day), segment)?;
+        copy.ok_or(RetainError::NotFound("the copy is in no manifest of the archive"))
     }
 
-    /// Writes down what the copy is now.
-    fn note(&self, known: &Archived, (sha256, bytes): (Digest, u64)) -> Result<(), RetainError> {
-        let folder = self.root.join(&known.day);
-        let mut manifest = manifest_in(&folder)?;
-        for archived in &mut manifest.segments {
-            if archived.segment == known.segment {
-                archived.generation = Some(generation_of(&folder.join(&archived.file))?);
-                (archived.sha256, archived.bytes) = (sha256, bytes);
+    /// Ends what a crash broke off while copies were written anew.
+    fn mend(&self, live: &[Segment]) -> Result<(), RetainError> {
+        let mut tries = Tries::new("mending the archive");
+        for folder in self.days()? {
+            let mut manifest = manifest_in(&folder)?;
+            for at in 0..manifest.segments.len() {
+                if self.stopping.load(Ordering::Relaxed) {
+                    return Err(RetainError::Stopping);
+                }
+                let number = manifest.segments[at].segment;
+                if let Some(segment) = live.iter().find(|segment| segment.number == number) {
+                    tries.one(mend(&folder, &mut manifest, at, segment))?;
+                }
             }
         }
-        write_manifest(&folder, &manifest)
+        tries.end()
     }
 }
 
@@ -183,36 +259,30 @@ impl Shelf for Folders {
     }
 
     fn check(&self, known: &Archived, segment: &Segment) -> Result<(), RetainError> {
-        Ok(check_copy(&segment.path, &self.compared(known)?)?)
+        Ok(check_copy(&segment.path, &self.copy_of(known, segment)?)?)
     }
 
-    fn fetch(&self, known: &Archived) -> Result<Copied, RetainError> {
-        Ok(Copied { path: self.compared(known)?, is_ours: false })
+    fn fetch(&self, known: &Archived, segment: &Segment) -> Result<Copied, RetainError> {
+        Ok(Copied { path: self.copy_of(known, segment)?, is_ours: false })
     }
 
     fn peek(&self, known: &Archived) -> Result<Copied, RetainError> {
         Ok(Copied { path: self.path_of(known), is_ours: false })
     }
 
-    /// The copy must be what the manifest says, or what was written anew of it when a crash came before
-    /// the manifest.
     fn open(&self, known: &Archived) -> Result<Copied, RetainError> {
-        let path = self.path_of(known);
-        let found = digest_of(&path)?;
-        if found.0 != known.sha256 {
-            if !is_rewritten_whole(&path, known.generation.map(|before| before + 1))? {
-                return Err(different(&path, found.0, known.sha256));
-            }
-            self.note(known, found)?;
-        }
-        Ok(Copied { path, is_ours: false })
+        Ok(Copied { path: checked(&self.root.join(&known.day), known)?, is_ours: false })
     }
 
     fn replace(&self, known: &Archived, copy: &Copied) -> Result<(), RetainError> {
-        self.note(known, digest_of(copy.path())?)
+        let folder = self.root.join(&known.day);
+        let mut manifest = manifest_in(&folder)?;
+        let at = manifest.segments.iter().position(|other| other.segment == known.segment);
+        let missing = || RetainError::NotFound("the copy is in no manifest of the archive");
+        note(&folder, &mut manifest, at.ok_or_else(missing)?, digest_of(copy.path())?)
     }
 
-    fn tidy(&self) -> Result<u64, RetainError> {
+    fn tidy(&self, live: &[Segment]) -> Result<u64, RetainError> {
         for day in self.days()? {
             let named: Vec<String> =
                 manifest_in(&day)?.segments.into_iter().map(|archived| archived.file).collect();
@@ -229,6 +299,6 @@ impl Shelf for Folders {
                 }
             }
         }
-        Ok(0)
+        self.mend(live).map(|()| 0)
     }
 }

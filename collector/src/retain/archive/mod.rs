@@ -62,15 +62,6 @@ pub struct Restored {
     pub segments: Vec<u64>,
 }
 
-/// What an erasure did in the archive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct ErasedThere {
-    /// Copies of events that went.
-    pub(super) events: u64,
-    /// Copies of segments that should be gone, and are under a lock that nobody lifts.
-    pub(super) locked: u64,
-}
-
 /// A copy as a file here. One that was fetched is removed when this is dropped.
 pub(super) struct Copied {
     path: PathBuf,
@@ -109,19 +100,18 @@ pub(super) trait Shelf: Send + Sync {
     fn put(&self, segment: &Segment) -> Result<Archived, RetainError>;
     /// Reads the copy: it must have the checksum that is known of it, and be one of this segment.
     fn check(&self, known: &Archived, segment: &Segment) -> Result<(), RetainError>;
-    /// The copy, compared with its checksum.
-    fn fetch(&self, known: &Archived) -> Result<Copied, RetainError>;
+    /// The copy of this segment, compared with its checksum.
+    fn fetch(&self, known: &Archived, segment: &Segment) -> Result<Copied, RetainError>;
     /// The copy to be counted in: what its checksum says of it may be late by an erasure.
-    fn peek(&self, known: &Archived) -> Result<Copied, RetainError> {
-        self.fetch(known)
-    }
+    fn peek(&self, known: &Archived) -> Result<Copied, RetainError>;
     /// The copy with its sidecar, to be written anew where it stands; compared with its checksum.
     fn open(&self, known: &Archived) -> Result<Copied, RetainError>;
     /// What was opened has been written anew: that is the copy from now on, and the one before goes.
     fn replace(&self, known: &Archived, copy: &Copied) -> Result<(), RetainError>;
     /// Removes what a crash left: copies that nobody knows, halves, and copies in whose place there is
-    /// another. Gives how many of them stay because they are locked.
-    fn tidy(&self) -> Result<u64, RetainError>;
+    /// another; ends what it broke off. `live` are the closed segments of the log. Gives how many copies
+    /// stay because they are locked.
+    fn tidy(&self, live: &[Segment]) -> Result<u64, RetainError>;
 }
 
 /// What a shelf is given.
@@ -138,9 +128,7 @@ pub(super) fn shelf(
     around: Around<'_>,
 ) -> Result<Box<dyn Shelf>, RetainError> {
     Ok(match config {
-        ArchiveConfig::Dir { path, .. } => {
-            Box::new(dir::Folders::new(path.get().clone(), around.clock))
-        }
+        ArchiveConfig::Dir { path, .. } => Box::new(dir::Folders::new(path.get().clone(), around)),
         ArchiveConfig::S3(config) => Box::new(s3::Bucket::open(config, around)?),
     })
 }
@@ -189,8 +177,9 @@ impl Retain {
         let now = self.clock.now();
         let _one = self.work();
         let (mut count, mut tries) = (0, Tries::new("the archive"));
-        tries.one(shelf.tidy())?;
-        for segment in self.log.closed_segments() {
+        let closed = self.log.closed_segments();
+        tries.one(shelf.tidy(&closed))?;
+        for segment in closed {
             self.go_on()?;
             let begun = begun_of(&segment).map_err(RetainError::from);
             let is_old = tries.one(begun)?.is_some_and(|begun| begun.plus_micros(after) <= now);
@@ -246,7 +235,7 @@ impl Retain {
             let Some(segment) = live.iter().find(|one| one.number == archived.segment) else {
                 continue;
             };
-            let copy = shelf.fetch(&archived)?;
+            let copy = shelf.fetch(&archived, segment)?;
             self.table.set_restored(segment.number, self.clock.now())?;
             self.table.set_dirty(segment.number)?;
             self.log.put_back(segment, copy.path())?;
@@ -291,29 +280,32 @@ impl Retain {
         Ok(count)
     }
 
-    /// Takes what is sought out of the archive.
+    /// Takes what erasure `id` seeks out of the archive; gives how many copies of segments should be
+    /// gone, and are under a lock that nobody lifts.
     pub(super) fn erase_in_archive(
         &self,
+        id: i64,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<ErasedThere, RetainError> {
-        let Some(shelf) = &self.shelf else { return Ok(ErasedThere::default()) };
-        let (mut events, mut tries) = (0, Tries::new("an erasure in the archive"));
-        tries.one(shelf.tidy())?;
+    ) -> Result<u64, RetainError> {
+        let Some(shelf) = &self.shelf else { return Ok(0) };
+        let (live, mut tries) =
+            (self.log.closed_segments(), Tries::new("an erasure in the archive"));
+        tries.one(shelf.tidy(&live))?;
         for known in self.archived()? {
             self.go_on()?;
-            let erased = self.erase_archived(&**shelf, &known, is_sought);
-            events += tries.one(erased)?.unwrap_or_default();
+            tries.one(self.erase_archived(id, &**shelf, &known, is_sought))?;
         }
-        let locked = tries.one(shelf.tidy())?.unwrap_or_default();
-        tries.end().map(|()| ErasedThere { events, locked })
+        let locked = tries.one(shelf.tidy(&live))?.unwrap_or_default();
+        tries.end().map(|()| locked)
     }
 
     fn erase_archived(
         &self,
+        id: i64,
         shelf: &dyn Shelf,
         known: &Archived,
         is_sought: &dyn Fn(&Seen<'_>) -> bool,
-    ) -> Result<u64, RetainError> {
+    ) -> Result<(), RetainError> {
         // Before anybody waits for it: it may come from far away.
         let copy = shelf.open(known)?;
         let _deciding = self.deciding.take();
@@ -326,10 +318,12 @@ impl Retain {
             }
             Ok(())
         })?;
+        self.table.erases_archived(id, known.segment, going.count)?;
         if going.count > 0 {
             make_sparse(copy.path(), &going.gone, &*self.hooks.on_step)?;
             shelf.replace(known, &copy)?;
+            self.table.erases_archived(id, known.segment, 0)?;
         }
-        Ok(going.count)
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::access::database_in;
 use crate::store::evidence::{Step, read_segment};
@@ -76,6 +77,68 @@ fn a_disk_that_fills_up_while_the_worker_is_busy_has_blocks_refused() {
     drop(busy);
     worker.stop();
     open.close();
+}
+
+#[test]
+fn exports_go_before_evidence_leaves_the_log_or_is_refused() {
+    for yaml in
+        ["space: { archive_below: 1GiB, stop_below: 2MiB }\n", "space: { stop_below: 1TiB }\n"]
+    {
+        let (mut world, _elsewhere, _) = with_archive("");
+        if yaml.contains("1TiB") {
+            world = World::new("");
+        }
+        world.add_yaml(yaml);
+        let folder = world.path().join("exports");
+        std::fs::create_dir_all(&folder).unwrap();
+        // Room comes back with the two oldest files.
+        let watched = folder.clone();
+        let free = move |_: &std::path::Path| {
+            let gone = ["a.csv", "b.custody"].iter().all(|name| !watched.join(name).is_file());
+            Ok(if gone { u64::MAX } else { 0 })
+        };
+        let mut open = world.open_hooked(Hooks { free: Arc::new(free), ..Hooks::default() });
+        open.store_two_segments();
+        let db = rusqlite::Connection::open(database_in(world.path())).unwrap();
+        for (age, (name, status)) in [
+            ("c.csv", "completed"),
+            ("b.custody", "completed"),
+            ("a.csv", "completed"),
+            ("r.csv.part", "running"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let file = std::fs::File::create(folder.join(name)).unwrap();
+            let age = Duration::from_secs(3_600 * u64::try_from(age).unwrap());
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000) - age)
+                .unwrap();
+            let id = name.split('.').next().unwrap();
+            db.execute(
+                "INSERT INTO exports (id, created, created_by, status, spec, told)
+                 VALUES (?1, 0, 'ann', ?2, '{}', '{}')",
+                [id, status],
+            )
+            .unwrap();
+        }
+        open.retain.look_at_space().unwrap();
+        assert_eq!(open.log.held_back(), None, "{yaml}");
+        assert_eq!(open.count("action:contact.view"), 2_000, "{yaml}: all of it is still here");
+        let mut left: Vec<String> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["c.csv", "r.csv.part"], "{yaml}");
+        let status = |id: &str| -> String {
+            let text = "SELECT status FROM exports WHERE id = ?1";
+            db.query_row(text, [id], |row| row.get(0)).unwrap()
+        };
+        let found = ["a", "b", "c", "r"].map(status);
+        assert_eq!(found, ["expired", "expired", "completed", "running"], "{yaml}");
+        until("the word of it", || open.count("action:export.expire") == 1);
+        open.close();
+    }
 }
 
 #[test]
@@ -192,6 +255,71 @@ fn a_crash_between_a_copy_and_its_manifest_is_taken_up() {
     assert_eq!(open.retain.erasure(id).unwrap().status, Status::Done);
     assert_eq!(open.retain.archived().unwrap()[0].sha256, digest_of(&copy).unwrap().0);
     open.close();
+}
+
+#[test]
+fn a_copy_that_a_crash_left_without_its_sidecar_is_mended_at_the_next_start() {
+    let (world, _elsewhere, archive) = with_archive("");
+    let from = custody_event::Clock::now(&*world.clock);
+    // Twice in the log, then in the archive: renamed, and nothing more.
+    let mut open = world.open_with(failing_at(Step::Renamed, 3));
+    let known = archived(&world, &mut open);
+    let copy = archive.join(&known[0].day).join(&known[0].file);
+    let manifest = copy.with_file_name("manifest.json");
+    open.agree_to_erase();
+    open.retain.erase_approved().unwrap_err();
+    open.close();
+    assert!(!is_whole(&copy));
+    let crashed = (std::fs::read(&manifest).unwrap(), copy.with_extension("idx"));
+
+    // What the worker does first, before anything else is looked at.
+    let open = world.open();
+    open.retain.archive_due().unwrap();
+    let now = &open.retain.archived().unwrap()[0];
+    assert_eq!((digest_of(&copy).unwrap().0, now.generation), (now.sha256, Some(1)));
+    assert!(is_whole(&copy), "it has its sidecar");
+
+    // The same where nothing but a restoration looks: it comes back, and can be erased again.
+    std::fs::write(&manifest, crashed.0).unwrap();
+    std::fs::remove_file(crashed.1).unwrap();
+    let restored = open.retain.restore_archived(from, from, "anna").unwrap();
+    assert!(restored.segments.contains(&known[0].segment));
+    assert!(is_whole(&copy));
+    let (row, _) = open.retain.ask(&subject("actor.name", "user1"), "anna").unwrap();
+    open.retain.approve(row.id, &super::person("bert")).unwrap();
+    open.retain.erase_approved().unwrap();
+    assert_eq!(open.retain.erasure(row.id).unwrap().status, Status::Done);
+    assert_eq!((open.victims(), open.count("action:contact.view actor:user1")), (0, 0));
+    assert!(is_whole(&copy));
+    open.close();
+}
+
+/// Does the sidecar name the segment's number and length as they are?
+fn is_whole(copy: &std::path::Path) -> bool {
+    let sidecar = std::fs::read(copy.with_extension("idx")).unwrap();
+    let len = std::fs::metadata(copy).unwrap().len();
+    sidecar[16..24] == len.to_le_bytes()
+}
+
+#[test]
+fn the_receipt_counts_what_went_from_the_archive_in_all_tries() {
+    // Twice in the log, then in the archive: before its second copy, and behind a crash.
+    for (step, nth) in [(Step::Writing, 4), (Step::Renamed, 4)] {
+        let (world, _elsewhere, _) = with_archive("");
+        let mut open = world.open_with(failing_at(step, nth));
+        archived(&world, &mut open);
+        let id = open.agree_to_erase();
+        open.retain.erase_approved().unwrap_err();
+        open.close();
+        let open = world.open();
+        open.retain.erase_approved().unwrap();
+        let row = open.retain.erasure(id).unwrap();
+        assert_eq!((row.status, row.erased), (Status::Done, 20));
+        let receipts = open.events("action:erasure.complete");
+        let receipt = String::from_utf8(receipts[0].event.to_vec()).unwrap();
+        assert!(receipt.contains("\"erased_in_archive\":20"), "{step:?} {nth}: {receipt}");
+        open.close();
+    }
 }
 
 #[test]

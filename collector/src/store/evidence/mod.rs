@@ -8,7 +8,7 @@
 //! the mark (`mark`) and the ledger (`ledger`) on, and answers. Only then can anybody read it.
 //!
 //! # Limits
-//! A segment is at most 2 GiB (256 MiB by default); the queue holds [`QUEUE_BLOCKS`] blocks, and
+//! A segment is at most as long as `blocks.segment_bytes` says (256 MiB by default, 2 GiB at most); the queue holds [`QUEUE_BLOCKS`] blocks, and
 //! its bytes are bounded by the permits that each block carries.
 //!
 //! # Failures
@@ -52,7 +52,8 @@ pub(crate) use ledger::{Ledger, Standing, StreamName};
 
 pub use recover::Cut;
 pub(crate) use rewrite::{
-    Gone, Step, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, read_segment,
+    Gone, Step, begun_of, check_copy, generation_of, is_rewritten_whole, make_sparse, mend_sidecar,
+    read_segment,
 };
 pub(crate) use submit::{Checked, Outcome};
 
@@ -65,8 +66,6 @@ use writer::{Batch, Sync, Writer};
 
 /// Blocks that wait for the writer, at most.
 const QUEUE_BLOCKS: usize = 256;
-/// A frame's place fits into 32 bits.
-const MAX_SEGMENT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// How the log is kept.
 #[derive(Clone)]
@@ -199,7 +198,7 @@ impl EvidenceLog {
         let (sender, queue) = crossbeam_channel::bounded(QUEUE_BLOCKS);
         let writer = Writer {
             root: root.to_owned(),
-            segment_bytes: options.segment_bytes.min(MAX_SEGMENT_BYTES),
+            segment_bytes: options.segment_bytes,
             queue,
             shared: Arc::clone(&shared),
             clock: Arc::clone(&clock),

@@ -94,20 +94,26 @@ impl SidecarBuilder {
     }
 }
 
+/// Does a sidecar that begins so belong to this segment of this length? Its checksum is not looked at.
+pub(super) fn names(head: &[u8], segment: u64, len: u64) -> bool {
+    let mut cursor = Cursor(head);
+    cursor.take(4) == Some(MAGIC)
+        && cursor.u32() == Some(VERSION)
+        && cursor.u64() == Some(segment)
+        && cursor.u64() == Some(len)
+}
+
 /// Reads a sidecar that belongs to this segment of this length; `None` for anything else.
 pub(super) fn read_sidecar(bytes: &[u8], segment: u64, len: u64) -> Option<Vec<Note>> {
     let (content, crc) = bytes.split_last_chunk::<4>()?;
     if crc32fast::hash(content) != u32::from_le_bytes(*crc) {
         return None;
     }
-    let mut cursor = Cursor(content);
-    let fits = cursor.take(4)? == MAGIC
-        && cursor.u32()? == VERSION
-        && cursor.u64()? == segment
-        && cursor.u64()? == len;
-    if !fits {
+    let (head, rest) = content.split_at_checked(PREFIX_BYTES - 4)?;
+    if !names(head, segment, len) {
         return None;
     }
+    let mut cursor = Cursor(rest);
     let count = cursor.u32()?;
     let notes: Option<Vec<Note>> = (0..count).map(|_| read_note(&mut cursor, segment)).collect();
     cursor.0.is_empty().then_some(notes?)

@@ -17,14 +17,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use custody_event::{Block, Timestamp};
 use custody_evidence::segments::HEADER_LEN;
 
 use super::frame::{self, Was};
-use super::note::{Note, SidecarBuilder};
+use super::note::{Note, SidecarBuilder, names};
 use super::reader::{RawFrame, read_frame};
 use super::recover::{notes_of, write_sidecar};
 use super::segment::{
@@ -97,11 +97,34 @@ pub(super) fn put_back(path: &Path, copy: &Path) -> Result<(), StoreError> {
     read_back(&temporary, len)?;
     std::fs::rename(&temporary, path).map_err(failed)?;
     sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-    let mut notes: Vec<&Note> = live.notes.values().collect();
-    notes.sort_by_key(|note| note.at.offset);
-    let mut sidecar = SidecarBuilder::default();
-    notes.into_iter().for_each(|note| sidecar.push(note));
-    write_sidecar(&Segment { len, ..live.segment }, &sidecar).map_err(failed)
+    live.write_sidecar_of(path, len)
+}
+
+/// Makes the sidecar of `copy` again if it is missing or unfit: a crash came between the copy's
+/// rewriting and its sidecar. It is made of the sidecar of the segment at `path`, for a segment keeps
+/// the places and notes of its frames, however often it is written anew. Says whether it was made.
+///
+/// # Errors
+/// It is no copy of this segment, or a file cannot be read or written.
+pub(crate) fn mend_sidecar(path: &Path, copy: &Path) -> Result<bool, StoreError> {
+    let (header, len) = header_of(copy)?;
+    if has_sidecar(copy, header.number, len)? {
+        return Ok(false);
+    }
+    check_copy(path, copy)?;
+    Old::open(path)?.write_sidecar_of(copy, len)?;
+    Ok(true)
+}
+
+/// Is there a sidecar for the segment at `path` as it is? Only its head is read.
+fn has_sidecar(path: &Path, number: u64, len: u64) -> Result<bool, StoreError> {
+    let path = path.with_extension("idx");
+    let mut head = Vec::new();
+    match File::open(&path).and_then(|file| file.take(64).read_to_end(&mut head)) {
+        Ok(_) => Ok(names(&head, number, len)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(&path, error)),
+    }
 }
 
 /// When the segment was begun.
@@ -239,6 +262,16 @@ impl Old {
         })?;
         let notes = notes.into_iter().map(|note| (note.at.offset, note)).collect();
         Ok(Self { end: end_of(&segment)?, segment, file, header, notes })
+    }
+
+    /// Writes the sidecar of another state of this segment, of this length at this path.
+    fn write_sidecar_of(&self, path: &Path, len: u64) -> Result<(), StoreError> {
+        let mut notes: Vec<&Note> = self.notes.values().collect();
+        notes.sort_by_key(|note| note.at.offset);
+        let mut sidecar = SidecarBuilder::default();
+        notes.into_iter().for_each(|note| sidecar.push(note));
+        let segment = Segment { number: self.segment.number, path: path.to_owned(), len };
+        write_sidecar(&segment, &sidecar).map_err(|e| io_error(path, e))
     }
 
     /// Writes the new file, durably; gives the notes in the order of the frames.

@@ -482,7 +482,11 @@ impl Shelf for Bucket {
         Ok(())
     }
 
-    fn fetch(&self, known: &Archived) -> Result<Copied, RetainError> {
+    fn fetch(&self, known: &Archived, _segment: &Segment) -> Result<Copied, RetainError> {
+        self.peek(known)
+    }
+
+    fn peek(&self, known: &Archived) -> Result<Copied, RetainError> {
         self.see_room(known.bytes)?;
         let number = self.fetched.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}.seg"));
@@ -494,7 +498,7 @@ impl Shelf for Bucket {
     fn open(&self, known: &Archived) -> Result<Copied, RetainError> {
         // Written anew it needs its room twice.
         self.see_room(known.bytes.saturating_mul(2))?;
-        let copy = self.fetch(known)?;
+        let copy = self.peek(known)?;
         let sidecar = known.file.strip_suffix("seg").unwrap_or(&known.file);
         self.fetch_to(&format!("{sidecar}idx"), &copy.path().with_extension("idx"), None)?;
         Ok(copy)
@@ -515,7 +519,7 @@ impl Shelf for Bucket {
         Ok(())
     }
 
-    fn tidy(&self) -> Result<u64, RetainError> {
+    fn tidy(&self, _live: &[Segment]) -> Result<u64, RetainError> {
         let listed = self.look()?;
         self.end_uploads(&listed.copies)?;
         let mut locked = 0;

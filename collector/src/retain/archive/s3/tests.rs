@@ -182,7 +182,7 @@ fn an_upload_that_was_killed_after_any_part_goes_on_with_the_next_one() {
         scene.bucket(&server.endpoint, LOCK).upload(&file, KEY).unwrap_err();
         // As after kill -9: only what is on the disk is known.
         let bucket = scene.bucket(&server.endpoint, LOCK);
-        bucket.tidy().unwrap();
+        bucket.tidy(&[]).unwrap();
         bucket.upload(&file, KEY).unwrap();
         let state = server.state();
         assert!(state.objects[KEY].last().unwrap().bytes == whole, "{fails}");
@@ -211,7 +211,7 @@ fn an_upload_that_was_killed_after_any_part_goes_on_with_the_next_one() {
         let query = vec![("uploads", "")];
         bucket.client.ask(&Ask { method: Method::POST, key, query, ..Ask::default() }).unwrap();
     }
-    bucket.tidy().unwrap();
+    bucket.tidy(&[]).unwrap();
     assert_eq!(server.state().open_uploads(), 1);
 }
 
