@@ -3,10 +3,12 @@
 //! Every key has a default, so that a collector runs with no file at all: on loopback, with the embedded index.
 
 mod anchors;
+mod archive;
 mod oidc;
 mod read;
 
 pub use anchors::{AnchorsConfig, WitnessConfig};
+pub use archive::{ArchiveConfig, LockConfig, LockMode, S3Config};
 pub use oidc::OidcConfig;
 pub(crate) use read::server_tls;
 
@@ -175,19 +177,6 @@ pub struct RetentionClass {
     pub keep: Keep,
 }
 
-/// Where old segments are copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ArchiveConfig {
-    /// A directory, best of another file system.
-    Dir {
-        /// Which.
-        path: Located<PathBuf>,
-        /// A closed segment is copied when it has this age.
-        after: Period,
-    },
-}
-
 /// What is done when the disk of the data directory fills up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SpaceConfig {
@@ -204,6 +193,9 @@ pub struct LimitsConfig {
     pub max_block_bytes: ByteSize,
     /// One event's canonical JSON.
     pub max_event_bytes: ByteSize,
+    /// Requests of one account in a minute; any number where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
 }
 
 impl Default for SearchConfig {
@@ -213,7 +205,7 @@ impl Default for SearchConfig {
 }
 
 /// What exports may take, and for how long they are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExportsConfig {
     /// A finished export's file is removed after this time; its entry in the history stays.
     pub keep: Period,
@@ -229,6 +221,22 @@ pub struct ExportsConfig {
     pub max_age: Option<Period>,
     /// Exports that are made at once; more wait.
     pub at_once: u32,
+    /// Tighter bounds for those who see certain tenants only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<TenantQuota>,
+}
+
+/// What those may export who see no other tenants than some: beside the bounds for all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TenantQuota {
+    /// Which tenants.
+    pub tenant: Vec<String>,
+    /// The longest time range of one export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_range: Option<Period>,
+    /// How far back an export may reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
 }
 
 impl Default for ExportsConfig {
@@ -240,6 +248,7 @@ impl Default for ExportsConfig {
             max_range: None,
             max_age: None,
             at_once: 1,
+            tenants: Vec::new(),
         }
     }
 }
@@ -273,6 +282,7 @@ impl Default for LimitsConfig {
         Self {
             max_block_bytes: ByteSize::mib(4),
             max_event_bytes: ByteSize::from_bytes(custody_event::MAX_EVENT_BYTES as u64),
+            requests_per_minute: None,
         }
     }
 }
@@ -337,10 +347,18 @@ oidc: {}
 retention: { classes: [{}] }
 archive: {}
 anchors: { witnesses: [{}] }
+exports: { tenants: [{}] }
 ";
-        let source = Source::of_text(Path::new("collector.yaml"), every);
-        let (_, collected) = source
-            .collect(|top| read::collector(top, &CollectorOverrides::default(), &Env::default()));
-        collected.asked.into_iter().collect()
+        let other = "archive: { type: s3, lock: {} }";
+        let asked = |text: &str| {
+            let source = Source::of_text(Path::new("collector.yaml"), text);
+            let (_, collected) = source.collect(|top| {
+                read::collector(top, &CollectorOverrides::default(), &Env::default())
+            });
+            collected.asked
+        };
+        let mut keys = asked(every);
+        keys.append(&mut asked(other));
+        keys.into_iter().collect()
     }
 }

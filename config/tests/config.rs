@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use custody_config::agent::{
     OutputConfig, Packs, RedactConfig, SourceConfig, Start, WhenFull, Zone,
 };
-use custody_config::collector::{BlocksConfig, IndexConfig};
+use custody_config::collector::{ArchiveConfig, BlocksConfig, IndexConfig, LockConfig, LockMode};
 use custody_config::{
     AgentConfig, AgentOverrides, ByteSize, CollectorConfig, CollectorOverrides, Env, Keep,
     LoadError, LogLevel, Period, Place,
@@ -143,7 +143,7 @@ fn a_misspelt_key_is_refused_with_the_key_that_was_meant() {
     let message = refused(collector("limits: { colour: red }\n"));
     assert_eq!(
         message,
-        "collector.yaml:1:11: unknown key `limits.colour` (hint: known here: max_block_bytes, max_event_bytes)"
+        "collector.yaml:1:11: unknown key `limits.colour` (hint: known here: max_block_bytes, max_event_bytes, requests_per_minute)"
     );
 }
 
@@ -620,4 +620,106 @@ fn a_journal_source_says_what_is_wrong_with_each_choice() {
     let SourceConfig::Journal(journal) = &loaded.sources[0] else { panic!("a journal source") };
     assert_eq!(journal.priority_max(), Some(5));
     assert_eq!(journal.units[0].get(), "ssh.service");
+}
+
+/// A bucket with everything that it must have.
+const BUCKET: &str = "type: s3, bucket: audit, access_key_file: /k/id, secret_key_file: /k/secret";
+
+#[test]
+fn an_archive_on_s3_is_read_printed_and_read_again() {
+    let text = format!(
+        "archive: {{ {BUCKET}, endpoint: 'https://s3.example.org:9000', region: eu-1, prefix: custody/c-1/, \
+         path_style: true, session_token_file: /k/token, ca_file: /k/ca.pem, \
+         lock: {{ mode: compliance, keep: 400d }}, after: 7d }}\n"
+    );
+    let loaded = collector(&text).expect("good").value;
+    let Some(ArchiveConfig::S3(s3)) = &loaded.archive else { panic!("a bucket") };
+    assert_eq!(s3.endpoint.get().to_string(), "https://s3.example.org:9000");
+    assert_eq!(s3.prefix.as_ref().unwrap().get(), "custody/c-1");
+    assert_eq!(s3.lock, Some(LockConfig { mode: LockMode::Compliance, keep: Period::days(400) }));
+    assert_eq!(loaded.archive.as_ref().unwrap().after(), Period::days(7));
+    let again = collector(&loaded.render()).expect("it loads as the same").value;
+    assert_eq!(again, loaded);
+
+    let least = collector(&format!("archive: {{ {BUCKET}, region: eu-central-1 }}\n"));
+    let Some(ArchiveConfig::S3(s3)) = least.expect("good").value.archive else { panic!() };
+    assert_eq!(s3.endpoint.get().to_string(), "https://s3.eu-central-1.amazonaws.com:443");
+    assert_eq!((s3.path_style, s3.lock, s3.after), (false, None, Period::days(30)));
+}
+
+#[test]
+fn a_bucket_that_cannot_be_is_refused_with_its_place_and_what_to_write() {
+    let without = "type: s3, access_key_file: /k/id, secret_key_file: /k/secret";
+    for (archive, expected) in [
+        (
+            without.to_owned(),
+            "collector.yaml:1:10: `archive.bucket` is missing (hint: add `bucket:`)",
+        ),
+        (
+            format!("{without}, bucket: Audit_Trail"),
+            "collector.yaml:1:82: `archive.bucket`: `Audit_Trail` cannot be the name of a bucket (hint: use 3 to 63 of: a-z 0-9 - . with a letter or digit at both ends)",
+        ),
+        (
+            format!("{without}, bucket: audit.trail"),
+            "collector.yaml:1:82: no certificate fits the host audit.trail.s3.us-east-1.amazonaws.com (hint: add `path_style: true`)",
+        ),
+        (
+            format!("{without}, bucket: audit, endpoint: 'https://192.0.2.7'"),
+            "collector.yaml:1:82: a bucket cannot stand before the address 192.0.2.7 (hint: add `path_style: true`)",
+        ),
+        (
+            format!("{BUCKET}, endpoint: 'http://s3.example.org'"),
+            "could be read and changed on the way (hint: write https://)",
+        ),
+        (format!("{BUCKET}, endpoint: 'https://s3.example.org/audit'"), "has a path"),
+        (format!("{BUCKET}, region: 'eu central'"), "`eu central` cannot be a region"),
+        (
+            format!("{BUCKET}, prefix: /a"),
+            "`archive.prefix`: `/a` cannot begin the names of objects",
+        ),
+        (
+            format!("{BUCKET}, lock: {{ mode: strict, keep: 1d }}"),
+            "`archive.lock.mode` has the unknown value `strict` (hint: one of: governance, compliance)",
+        ),
+        (
+            format!("{BUCKET}, lock: {{ mode: compliance }}"),
+            "`archive.lock.keep` is missing (hint: add `keep:`)",
+        ),
+        (format!("{BUCKET}, lock: {{ mode: compliance, keep: 1h }}"), "outside its limits"),
+        (format!("{BUCKET}, path: /x"), "unknown key `archive.path`"),
+        (format!("{BUCKET}, secret_key: AKIA"), "unknown key `archive.secret_key`"),
+        (
+            "type: s3, bucket: audit, access_key_file: id, secret_key_file: /k/s".to_owned(),
+            "no systemd credential of this name was passed",
+        ),
+        ("type: tape, path: /x".to_owned(), "unknown type `tape` (hint: one of: dir, s3)"),
+    ] {
+        let message = refused(collector(&format!("archive: {{ {archive} }}\n")));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
+}
+
+#[test]
+fn quotas_of_tenants_are_read_and_one_that_bounds_nothing_is_refused() {
+    let text = "exports: { tenants: [{ tenant: [acme], max_range: 31d }] }\n";
+    let loaded = collector(text).expect("good").value;
+    assert_eq!(loaded.exports.tenants[0].max_range, Some(Period::days(31)));
+    assert_eq!(collector(&loaded.render()).expect("the same").value, loaded);
+    for (text, expected) in [
+        (
+            "exports: { tenants: [{ tenant: [acme] }] }\n",
+            "collector.yaml:1:22: this bounds nothing (hint: write `max_range`, `max_age` or both)",
+        ),
+        (
+            "exports: { tenants: [{ max_age: 31d }] }\n",
+            "collector.yaml:1:22: `exports.tenants[].tenant` is missing (hint: add `tenant:`)",
+        ),
+        (
+            "limits: { requests_per_minute: 0 }\n",
+            "collector.yaml:1:32: `limits.requests_per_minute` is 0, outside its limits",
+        ),
+    ] {
+        let message = refused(collector(text));
+        assert!(message.contains(expected), "wanted {expected}\ngot {message}");
+    }
 }

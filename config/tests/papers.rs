@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use custody_config::{AgentConfig, AgentOverrides, CollectorConfig, Env};
+use custody_config::{AgentConfig, AgentOverrides, CollectorConfig, CollectorOverrides, Env};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -248,7 +248,12 @@ fn the_reference_shows_the_defaults_of_the_types() {
         .expect("loads")
         .value
         .render();
-    let collector = CollectorConfig::with_defaults("h").render();
+    let mut collector = CollectorConfig::with_defaults("h").render();
+    for archive in ["path: /a", "type: s3, bucket: abc, access_key_file: /k, secret_key_file: /k"] {
+        let (text, none) = (format!("archive: {{ {archive} }}"), CollectorOverrides::default());
+        let loaded = CollectorConfig::from_text(Path::new("c"), &text, &none, &env);
+        collector.push_str(&loaded.expect("loads").value.render());
+    }
     for (heading, printed) in [("agent.yaml", agent), ("collector.yaml", collector)] {
         let defaults = documented(heading);
         // A default that is one word stands in the printed configuration, as the value of its key.

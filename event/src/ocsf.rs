@@ -9,12 +9,14 @@
 //! says is lost. The form is a copy for other programs: what is signed is the canonical event.
 
 mod class;
+mod shape;
 
 use serde_json::{Map, Value, json};
 
 use crate::time::Timestamp;
 use crate::view::{ActorView, BadEvent, EventView, TargetView};
 use class::Class;
+pub use shape::{Attribute, SHAPE, Shape, stray};
 
 /// The version of the schema that the form is of.
 pub const VERSION: &str = "1.9.0";

@@ -202,6 +202,9 @@ fn every_event_of_every_pack_has_an_ocsf_form_of_the_schema() {
         if let Err(problem) = schema.check(&form) {
             problems.push(format!("{problem}: {form}"));
         }
+        if let Some(path) = ocsf::stray(&form) {
+            problems.push(format!("{path} has no place in the shape of the form: {form}"));
+        }
     }
     println!("events by class: {classes:?}");
     problems.truncate(20);

@@ -1,6 +1,5 @@
 //! Lets requests in, or records that it did not.
 
-use custody_event::EventView;
 use http::HeaderMap;
 
 use super::permission::Permission;
@@ -26,12 +25,23 @@ pub struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Who asks, whatever they may do.
+    /// Who asks, whatever they may do; counted as one request of theirs.
     ///
     /// # Errors
-    /// 401; a token that is over, revoked or a disabled user's is answered like an unknown one, and
-    /// recorded by its name.
+    /// 429 where the account has asked too much, recorded once a minute. 401; a token that is over,
+    /// revoked or a disabled user's is answered like an unknown one, and recorded by its name.
     pub fn known(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
+        let principal = self.bearer_of(headers)?;
+        if let Err(too_many) = self.auth.spend(&principal) {
+            if too_many.first {
+                self.denied(&principal, "too_many_requests");
+            }
+            return Err(Problem::too_fast(&too_many));
+        }
+        Ok(principal)
+    }
+
+    fn bearer_of(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         let standing = bearer(headers).map(|token| self.auth.judge(token));
         match standing {
             Some(Standing::Good(principal)) => Ok(principal),
@@ -50,25 +60,35 @@ impl Gate<'_> {
     /// Who asks, if they may do this.
     ///
     /// # Errors
-    /// 401 or 403.
+    /// 401, 403 or 429.
     pub fn admit(&self, headers: &HeaderMap, to: Permission) -> Result<Principal, Problem> {
-        let principal = self.known(headers)?;
-        if principal.may(to) {
-            return Ok(principal);
-        }
-        self.denied(&principal, to.name());
-        Err(Problem::forbidden(&principal.name, to))
+        self.admit_all(headers, &[to])
     }
 
-    /// Is this event within what they may see? One that is not is recorded, and must be answered as
-    /// one that is not there.
-    #[must_use]
-    pub fn sees(&self, who: &Principal, event: &[u8]) -> bool {
-        let sees = EventView::read(event).is_ok_and(|event| who.sees(&event));
-        if !sees {
-            self.denied(who, "outside_scope");
+    /// Who asks, if they may do all of this.
+    ///
+    /// # Errors
+    /// 401, 403 for the first that they may not, or 429.
+    pub fn admit_all(&self, headers: &HeaderMap, to: &[Permission]) -> Result<Principal, Problem> {
+        self.may(self.known(headers)?, to)
+    }
+
+    /// Who asked, if they still may do this: for an answer that goes on. It is no new request.
+    ///
+    /// # Errors
+    /// 401 or 403.
+    pub fn still(&self, headers: &HeaderMap, to: Permission) -> Result<Principal, Problem> {
+        self.may(self.bearer_of(headers)?, &[to])
+    }
+
+    fn may(&self, principal: Principal, to: &[Permission]) -> Result<Principal, Problem> {
+        match to.iter().find(|permission| !principal.may(**permission)) {
+            None => Ok(principal),
+            Some(missing) => {
+                self.denied(&principal, missing.name());
+                Err(Problem::forbidden(&principal.name, *missing))
+            }
         }
-        sees
     }
 
     /// Writes down that somebody who is known was refused something.

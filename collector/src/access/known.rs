@@ -140,6 +140,30 @@ impl Known {
         })
     }
 
+    /// The account of this kind and name, if it was there at `at` and is good now. A name may have been
+    /// given anew since.
+    pub(super) fn account(
+        &self,
+        kind: Kind,
+        name: &str,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Principal> {
+        if kind == Kind::User {
+            let was_there = self.users.get(name).is_some_and(|user| user.created <= at);
+            return self.principal(name).filter(|_| was_there);
+        }
+        self.by_hash.values().flatten().find_map(|(_, bearer)| match bearer {
+            Bearer::Token(token) if token.name == name && token.created <= at => {
+                match self.token(token, now) {
+                    Worth::Reader(principal) => Some(principal),
+                    _ => None,
+                }
+            }
+            _ => None,
+        })
+    }
+
     fn permissions(&self, role: &str) -> Permissions {
         // A role that is gone allows nothing.
         self.roles.permissions(role).unwrap_or_default()

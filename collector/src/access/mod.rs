@@ -26,6 +26,7 @@ mod login;
 #[cfg(test)]
 mod matrix;
 pub mod oidc;
+mod pace;
 pub mod password;
 mod permission;
 mod principal;
@@ -36,7 +37,7 @@ pub(crate) mod throttle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use custody_event::{AgentId, Clock, Digest, Timestamp};
@@ -50,6 +51,7 @@ pub use db::{ActRow, AgentRow, ForkRow, RoleRow, TokenRow, UserRow};
 pub use gate::{Gate, bearer};
 use known::{Known, Worth};
 pub use login::Logins;
+pub use pace::TooMany;
 pub use permission::{Permission, Permissions};
 pub use principal::{Authenticator, Kind, Lapse, Principal, Standing};
 pub use role::Role;
@@ -204,6 +206,8 @@ pub struct Access {
     looked: Mutex<Duration>,
     /// When tokens were shown last, and when that was last written down.
     used: Mutex<HashMap<Digest, Used>>,
+    /// Set once, where requests are bounded.
+    pace: OnceLock<pace::Pace>,
     clock: Arc<dyn Clock>,
 }
 
@@ -240,10 +244,16 @@ impl Access {
             known: RwLock::default(),
             looked: Mutex::new(clock.monotonic()),
             used: Mutex::default(),
+            pace: OnceLock::new(),
             clock,
         };
         access.reload()?;
         Ok(access)
+    }
+
+    /// Bounds the requests of each account; once.
+    pub fn bound_requests(&self, per_minute: u32) {
+        let _set = self.pace.set(pace::Pace::new(per_minute));
     }
 
     /// Makes the first tokens where there is none; says whether it did.
@@ -518,6 +528,19 @@ impl Authenticator for Access {
             Worth::Reader(principal) => Standing::Good(principal),
             Worth::Lapsed(name, why) => Standing::Lapsed(name, why),
             Worth::Agent(_) | Worth::Enroller(_) | Worth::Unknown => Standing::Unknown,
+        }
+    }
+
+    fn account(&self, kind: Kind, name: &str, at: Timestamp) -> Option<Principal> {
+        self.refresh();
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.account(kind, name, at, self.clock.now())
+    }
+
+    fn spend(&self, who: &Principal) -> Result<(), TooMany> {
+        match self.pace.get() {
+            Some(pace) => pace.spend(&who.name, self.clock.monotonic()),
+            None => Ok(()),
         }
     }
 }

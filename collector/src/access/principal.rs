@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use custody_event::{EventView, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::pace::TooMany;
 use super::permission::{Permission, Permissions};
 use super::scope::Scope;
 use super::sight::Sight;
 use crate::query::filter::{Expr, Filter};
 
 /// What kind of account it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A person.
@@ -153,6 +154,20 @@ pub trait Authenticator: Send + Sync + 'static {
     /// The same, with why a known one is not good: for the record, never for the answer.
     fn judge(&self, bearer: &str) -> Standing {
         self.check(bearer).map_or(Standing::Unknown, Standing::Good)
+    }
+
+    /// The account of this kind and name, if it was there at this time and is good now: for what is
+    /// done in its name while nobody shows a token.
+    fn account(&self, _kind: Kind, _name: &str, _at: Timestamp) -> Option<Principal> {
+        None
+    }
+
+    /// Counts a request of somebody who is known.
+    ///
+    /// # Errors
+    /// They have made too many.
+    fn spend(&self, _who: &Principal) -> Result<(), TooMany> {
+        Ok(())
     }
 }
 

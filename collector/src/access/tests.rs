@@ -245,3 +245,87 @@ fn a_new_secret_makes_a_principal_young() {
     assert_eq!(access.principal("ann").unwrap().since, changed.password_set);
     assert_eq!(access.check(&token_text(&[2; 32])).unwrap().since, changed.password_set);
 }
+
+#[test]
+fn an_account_that_asks_too_much_is_told_when_to_come_back_and_an_answer_that_goes_on_costs_nothing()
+ {
+    struct Standing;
+    impl Clock for Standing {
+        fn now(&self) -> Timestamp {
+            Timestamp::Y2020
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let access = Access::open(folder.path(), Arc::new(Standing)).unwrap();
+    access.first_start(folder.path(), &[1; 32], &[2; 32]).unwrap();
+    access.bound_requests(3);
+    let gate = Gate { auth: &access, acts: None };
+    let bearer = |secret: u8| {
+        let value = format!("Bearer {}", token_text(&[secret; 32]));
+        ::http::HeaderMap::from_iter([(::http::header::AUTHORIZATION, value.parse().unwrap())])
+    };
+    let admin = bearer(1);
+    let all = [Permission::Export, Permission::ViewRaw, Permission::ViewSensitive];
+    for _ in 0..3 {
+        gate.admit_all(&admin, &all).unwrap();
+        gate.still(&admin, Permission::Search).unwrap();
+    }
+    let refused = gate.admit(&admin, Permission::Search).unwrap_err();
+    assert_eq!((refused.status, refused.retry_after_s), (429, Some(61)));
+    assert!(refused.detail.contains("limits.requests_per_minute"), "{}", refused.detail);
+    gate.still(&admin, Permission::Search).unwrap();
+    // Who is not known is no account.
+    for _ in 0..5 {
+        assert_eq!(gate.known(&bearer(9)).unwrap_err().status, 401);
+    }
+}
+
+#[test]
+fn what_is_done_in_a_name_ends_with_the_account_and_not_with_a_later_one_of_the_name() {
+    struct Hand(Mutex<Timestamp>);
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            *self.0.lock().unwrap()
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_micros(u64::try_from(self.now().micros()).unwrap())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Hand(Mutex::new(Timestamp::Y2020)));
+    let access = Access::open(folder.path(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let later = || {
+        let mut now = clock.0.lock().unwrap();
+        *now = now.plus_micros(60_000_000);
+        *now
+    };
+    let user = || NewUser {
+        name: "ann".to_owned(),
+        role: "analyst".to_owned(),
+        scope: Scope::ALL,
+        password: String::new(),
+    };
+    access.create_user(By::Machine, user()).unwrap();
+    let made = later();
+    let is_there = |kind| access.account(kind, "ann", made).is_some();
+    assert!(is_there(Kind::User) && !is_there(Kind::Token));
+    for (disabled, there) in [(true, false), (false, true)] {
+        let change = UserChange { disabled: Some(disabled), ..UserChange::default() };
+        access.change_user(By::Machine, "ann", change).unwrap();
+        assert_eq!(is_there(Kind::User), there);
+    }
+    access.delete_user(By::Machine, "ann").unwrap();
+    assert!(!is_there(Kind::User));
+    later();
+    access.create_user(By::Machine, user()).unwrap();
+    assert!(!is_there(Kind::User), "another of the same name");
+    access.create_token("robot", Role::Analyst, &[5; 32]).unwrap();
+    let made = later();
+    assert!(access.account(Kind::Token, "robot", made).is_some());
+    assert!(access.account(Kind::Token, "robot", Timestamp::Y2020).is_none());
+    access.drop_token(By::Machine, "robot").unwrap();
+    assert!(access.account(Kind::Token, "robot", made).is_none());
+}

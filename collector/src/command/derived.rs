@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use custody_config::CollectorConfig;
 use custody_config::collector::IndexConfig;
-use custody_config::shell::{DataDir, Exit, StopToken};
+use custody_config::shell::{DataDir, Exit, Failure, StopToken};
 use custody_event::Clock;
 
 use super::ConfigArgs;
@@ -96,6 +96,7 @@ fn start_exports(given: &Given<'_>, store: Arc<dyn EventStore>) -> anyhow::Resul
         log: given.log.clone(),
         clock: Arc::clone(&given.clock),
         acts: given.acts.clone(),
+        accounts: Some(Arc::clone(&given.readers)),
     };
     Ok(Exports::start(given.data_dir, source, export::Options::from(given.config))?)
 }
@@ -108,7 +109,13 @@ pub fn retention(
     given: retain::Given<'_>,
     derived: &Derived,
 ) -> anyhow::Result<(retain::Worker, Router)> {
-    let retain = retain::Retain::open(given)?;
+    let retain = retain::Retain::open(given).map_err(|error| match error {
+        // Its keys or certificates cannot be read: that is for the operator to mend.
+        retain::RetainError::S3(error) => {
+            anyhow::Error::from(Failure::new(Exit::Config, error.to_string()))
+        }
+        other => other.into(),
+    })?;
     let (worker, wake) = retain::Worker::start(Arc::clone(&retain))?;
     let routes = match &derived.index {
         Some((_, state)) => retain::router(state.clone(), retain, wake),

@@ -45,6 +45,9 @@ struct NewArgs {
     /// What the file is
     #[arg(long, default_value = "csv", value_parser = ["csv", "json", "ndjson", "parquet", "pdf", "bundle"])]
     format: String,
+    /// In whose words the events stand: ocsf for json, ndjson and parquet, ecs for json and ndjson
+    #[arg(long, default_value = "custody", value_parser = ["custody", "ocsf", "ecs"])]
+    form: String,
     /// What it is called in the history
     #[arg(long, default_value = "export")]
     name: String,
@@ -151,6 +154,7 @@ async fn make(args: &NewArgs) -> anyhow::Result<Exit> {
     let body = json!({
         "name": args.name,
         "format": args.format,
+        "form": args.form,
         "q": args.query.join(" "),
         "from": args.from.as_deref().unwrap_or_default(),
         "to": args.to.as_deref().unwrap_or_default(),

@@ -51,6 +51,9 @@ pub fn run(args: &ConfigArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Exit> {
     let dir = DataDir::open(&config.data_dir)?;
     let access = open_access(dir.path(), &clock)?;
     let (tls, authority) = start_tls(config, dir.path(), &access, &clock)?;
+    if let Some(per_minute) = config.limits.requests_per_minute {
+        access.bound_requests(per_minute);
+    }
     let own = own::Identity::load(dir.path())?;
     let agents = agents(&access, &own)?;
     let log = open_log(config, dir.path(), agents, &clock, &service)?;

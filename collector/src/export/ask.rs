@@ -1,10 +1,12 @@
 //! What may be asked for: the request, held against the quotas of this collector.
 
+use custody_config::Period;
 use custody_event::Timestamp;
 use serde::Deserialize;
 
-use super::{Format, Options, Row, Spec};
+use super::{Format, Options, Row, Spec, Words};
 use crate::access::{Principal, Scope};
+use crate::index::terms::folded_value;
 use crate::query::filter::{Expr, Filter};
 use crate::query::params;
 use crate::query::problem::Problem;
@@ -22,6 +24,7 @@ pub(super) struct Asked {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) bom: bool,
+    pub(super) form: String,
 }
 
 /// A body of JSON.
@@ -45,6 +48,28 @@ pub(super) fn format(text: &str) -> Result<Format, Problem> {
     })
 }
 
+/// In whose words; our own where nothing is said.
+fn words(text: &str) -> Result<Words, Problem> {
+    let found = Words::ALL.into_iter().find(|words| words.name() == text);
+    found.or_else(|| text.is_empty().then(Words::default)).ok_or_else(|| {
+        Problem::bad(
+            "form",
+            format!("{text:?} is none of {}", Words::ALL.map(Words::name).join(", ")),
+        )
+    })
+}
+
+/// Refuses a file that there is none of.
+pub(super) fn may_say(words: Words, format: Format) -> Result<(), Problem> {
+    if words.fits(format) {
+        return Ok(());
+    }
+    let all = Format::ALL.into_iter().filter(|format| words.fits(*format));
+    let formats: Vec<&str> = all.map(Format::name).collect();
+    let what = format!("the form {} is for the formats {}", words.name(), formats.join(", "));
+    Err(Problem::refused("form", what))
+}
+
 impl Asked {
     /// What is to be made, if it may be.
     pub(super) fn spec(
@@ -61,10 +86,12 @@ impl Asked {
             from: None,
             to: None,
             bom: self.bom,
+            words: words(&self.form)?,
             scopes: who.scopes.to_vec(),
             schedule: None,
         };
         may_bundle(spec.format, has_log, who)?;
+        may_say(spec.words, spec.format)?;
         let pairs = [("q", &self.q), ("from", &self.from), ("to", &self.to)];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value.clone()));
         let filter = params::search(&pairs, now)?.filter;
@@ -90,30 +117,55 @@ pub(super) fn may_bundle(format: Format, has_log: bool, who: &Principal) -> Resu
     Ok(())
 }
 
+/// A bound, and the key that sets it.
+type Bound = Option<(Period, &'static str)>;
+
+/// How long and how far back an export of somebody with these scopes may be: as all may, and as the
+/// tenants that they name may; the tightest holds. Whoever names no tenant sees those of all.
+fn bounds(scopes: &[Scope], options: &Options) -> (Bound, Bound) {
+    let named = |tenant: &String| {
+        let mut values = scopes.iter().flat_map(|scope| &scope.tenants);
+        values.any(|value| match value.strip_suffix('*') {
+            Some(start) => folded_value(tenant).starts_with(&folded_value(start)),
+            None => folded_value(tenant) == folded_value(value),
+        })
+    };
+    let of_tenants = options.tenants.iter().filter(|quota| quota.tenant.iter().any(named));
+    let tightest = |bound: Bound, of_tenant: Option<Period>| match (bound, of_tenant) {
+        (Some((most, _)), Some(less)) if less < most => Some((less, "exports.tenants")),
+        (None, Some(less)) => Some((less, "exports.tenants")),
+        _ => bound,
+    };
+    let range = options.max_range.map(|most| (most, "exports.max_range"));
+    let age = options.max_age.map(|most| (most, "exports.max_age"));
+    of_tenants.fold((range, age), |(range, age), quota| {
+        (tightest(range, quota.max_range), tightest(age, quota.max_age))
+    })
+}
+
 /// Refuses what reaches too far; where a range is bounded, an open end is now.
 pub(super) fn quotas(spec: &mut Spec, now: Timestamp, options: &Options) -> Result<(), Problem> {
-    let micros = |period: custody_config::Period| {
-        i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000)
-    };
-    if let Some(max) = options.max_age {
+    let micros =
+        |period: Period| i64::try_from(period.millis()).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let (max_range, max_age) = bounds(&spec.scopes, options);
+    if let Some((max, key)) = max_age {
         let earliest = now.plus_micros(-micros(max));
         if spec.from.is_none_or(|from| from < earliest) {
             let what = format!(
-                "exports reach back {max} at most (`exports.max_age`): name a `from` of {earliest} \
-                 or later"
+                "exports reach back {max} at most (`{key}`): name a `from` of {earliest} or later"
             );
             return Err(Problem::refused("from", what));
         }
     }
-    let Some(max) = options.max_range else { return Ok(()) };
+    let Some((max, key)) = max_range else { return Ok(()) };
     let to = *spec.to.get_or_insert(now);
     let Some(from) = spec.from else {
-        let what = format!("exports are of {max} at most (`exports.max_range`): name a `from`");
+        let what = format!("exports are of {max} at most (`{key}`): name a `from`");
         return Err(Problem::refused("from", what));
     };
     if to.micros().saturating_sub(from.micros()) > micros(max) {
         let what = format!(
-            "exports are of {max} at most (`exports.max_range`); from {from} that is until {}",
+            "exports are of {max} at most (`{key}`); from {from} that is until {}",
             from.plus_micros(micros(max))
         );
         return Err(Problem::refused("to", what));

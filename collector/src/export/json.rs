@@ -1,11 +1,12 @@
-//! JSON (one array) and NDJSON (a line each): the canonical bytes as the evidence has them.
+//! JSON (one array) and NDJSON (a line each): the canonical bytes as the evidence has them, or the
+//! events in the words of another schema, keys sorted.
 
 use serde_json::Value;
 
-use super::{ExportError, Form, Part, Totals};
+use super::{ExportError, Form, Part, Totals, Words};
 
 /// A line each.
-pub(super) struct Ndjson;
+pub(super) struct Ndjson(pub(super) Words);
 
 impl Form for Ndjson {
     fn begin(&mut self, _out: &mut Part) -> Result<(), ExportError> {
@@ -13,7 +14,7 @@ impl Form for Ndjson {
     }
 
     fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError> {
-        out.put(event)?;
+        out.put(&self.0.of(event)?)?;
         out.put(b"\n")
     }
 
@@ -31,9 +32,15 @@ impl Form for Ndjson {
 }
 
 /// One array, an event a line.
-#[derive(Default)]
 pub(super) struct Json {
+    words: Words,
     some: bool,
+}
+
+impl Json {
+    pub(super) fn new(words: Words) -> Self {
+        Self { words, some: false }
+    }
 }
 
 impl Form for Json {
@@ -44,7 +51,7 @@ impl Form for Json {
     fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError> {
         out.put(if self.some { b",\n" } else { b"\n" })?;
         self.some = true;
-        out.put(event)
+        out.put(&self.words.of(event)?)
     }
 
     fn pause(&self) -> Option<Value> {

@@ -44,6 +44,7 @@ mod table;
 mod tests;
 mod work;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,6 +134,55 @@ impl Format {
     }
 }
 
+/// In whose words the events stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Words {
+    /// Our own: the canonical event.
+    #[default]
+    Custody,
+    /// The Open Cybersecurity Schema Framework's.
+    Ocsf,
+    /// The Elastic Common Schema's.
+    Ecs,
+}
+
+impl Words {
+    /// All, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Custody, Self::Ocsf, Self::Ecs];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Custody => "custody",
+            Self::Ocsf => "ocsf",
+            Self::Ecs => "ecs",
+        }
+    }
+
+    /// Is there such a file?
+    #[must_use]
+    pub const fn fits(self, format: Format) -> bool {
+        match self {
+            Self::Custody => true,
+            Self::Ocsf => matches!(format, Format::Json | Format::Ndjson | Format::Parquet),
+            Self::Ecs => matches!(format, Format::Json | Format::Ndjson),
+        }
+    }
+
+    /// The canonical event in these words, as JSON.
+    fn of(self, event: &[u8]) -> Result<Cow<'_, [u8]>, ExportError> {
+        let form = match self {
+            Self::Custody => return Ok(event.into()),
+            Self::Ocsf => custody_event::ocsf::form(event),
+            Self::Ecs => custody_event::ecs::form(event),
+        };
+        let form = form.map_err(|error| ExportError::Event(error.to_string()))?;
+        Ok(form.to_string().into_bytes().into())
+    }
+}
+
 /// How it stands with an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,6 +229,9 @@ struct Spec {
     to: Option<Timestamp>,
     /// CSV: begin with a byte order mark.
     bom: bool,
+    /// In whose words.
+    #[serde(default, rename = "form")]
+    words: Words,
     /// What its maker may see: an event must be within all of these.
     #[serde(default)]
     scopes: Vec<Scope>,
@@ -251,7 +304,8 @@ struct Heading {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Totals {
     rows: u64,
-    /// SHA-256 over the canonical events, each with its line end: the NDJSON export's.
+    /// SHA-256 over the canonical events, each with its line end, in whosever words the file is: an
+    /// NDJSON export's in our own.
     content_sha256: String,
 }
 
@@ -274,9 +328,9 @@ trait Form: Send {
 fn form(spec: &Spec, heading: Heading, group_rows: u32) -> Result<Box<dyn Form>, ExportError> {
     Ok(match spec.format {
         Format::Csv => Box::new(csv::Csv::new(spec.bom)),
-        Format::Json => Box::new(json::Json::default()),
-        Format::Ndjson => Box::new(json::Ndjson),
-        Format::Parquet => Box::new(parquet::Parquet::new(&heading, group_rows)),
+        Format::Json => Box::new(json::Json::new(spec.words)),
+        Format::Ndjson => Box::new(json::Ndjson(spec.words)),
+        Format::Parquet => Box::new(parquet::Parquet::new(&heading, spec.words, group_rows)),
         Format::Pdf => Box::new(pdf::Pdf::new(heading)?),
         Format::Bundle => return Err(ExportError::Unavailable("a bundle is made of the log")),
     })

@@ -8,7 +8,7 @@ use custody_event::ids::push_hex;
 use custody_evidence::entry::Signs;
 use serde_json::{Value, json};
 
-use super::{Row, Totals};
+use super::{Row, Totals, Words};
 use crate::tlog::Tlog;
 
 const CONTEXT: &[u8] = b"custody export v1\n";
@@ -33,6 +33,9 @@ pub(super) fn make(row: &Row, totals: &Totals, log: Option<&Tlog>) -> String {
         "sha256": told.sha256,
         "v": 1,
     });
+    if spec.words != Words::Custody {
+        proof["form"] = spec.words.name().into();
+    }
     let times = [("from", spec.from), ("to", spec.to), ("finished", told.finished)];
     for (key, time) in times {
         if let Some(time) = time {

@@ -4,6 +4,10 @@
 //! missed while the collector was down is made up, each run once and with the period that it would
 //! have had, at most [`MAX_MISSED`] of a schedule. The runs and the next due time are written
 //! together.
+//!
+//! A schedule outlives the session with which it was made, but not the right: before each run its
+//! owner must still be there, enabled, and allowed to export, and no run holds more than they may
+//! see then. Otherwise the schedule stops, says why, and does not start again by itself.
 
 use custody_event::Timestamp;
 use jiff::civil::{Date, Time};
@@ -12,8 +16,8 @@ use jiff::{ToSpan, Zoned};
 use serde::{Deserialize, Serialize};
 
 use super::work::{Desk, act_of, new_id};
-use super::{ExportError, Format, Options, Row, Spec, Status, Told, ask};
-use crate::access::{Principal, Scope};
+use super::{ExportError, Format, Options, Row, Spec, Status, Told, Words, ask};
+use crate::access::{Kind, Permission, Principal, Scope};
 use crate::query::params;
 use crate::query::problem::Problem;
 
@@ -65,9 +69,17 @@ pub(super) struct Plan {
     pub(super) period: Span,
     #[serde(default)]
     pub(super) bom: bool,
-    /// What its maker may see; never read from a request.
+    #[serde(default, rename = "form")]
+    pub(super) words: Words,
+    /// What its maker may see; never read from a request, as all that follows.
     #[serde(default)]
     pub(super) scopes: Vec<Scope>,
+    /// What kind of account made it; plans of before do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Kind>,
+    /// Why it makes no more runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stopped: Option<String>,
 }
 
 fn utc() -> String {
@@ -156,6 +168,7 @@ impl Plan {
             from: Some(from),
             to: Some(to),
             bom: self.bom,
+            words: self.words,
             scopes: self.scopes.clone(),
             schedule: Some(id.to_owned()),
         })
@@ -178,7 +191,9 @@ impl Plan {
             return Err(Problem::bad("at", "write a time of day as 02:00"));
         }
         ask::may_bundle(self.format, has_log, who)?;
+        ask::may_say(self.words, self.format)?;
         self.scopes = who.scopes.to_vec();
+        (self.owner, self.stopped) = (Some(who.kind), None);
         params::search(&[("q".to_owned(), self.q.clone())], now)?;
         let due = self.next_after(now);
         let spec = due.and_then(|due| self.spec("", due));
@@ -194,14 +209,57 @@ impl Plan {
 pub(super) fn run_due(desk: &Desk, now: Timestamp) -> Result<bool, ExportError> {
     let mut any = false;
     for schedule in desk.table.schedules()? {
-        if schedule.next <= now {
+        if schedule.next <= now && schedule.plan.stopped.is_none() {
             any |= run(desk, &schedule, now)?;
         }
     }
     Ok(any)
 }
 
+/// What a run may hold now, or why there is none.
+fn allowed(desk: &Desk, schedule: &Schedule) -> Result<Vec<Scope>, String> {
+    use Permission::{Export, ViewRaw, ViewSensitive};
+    let (plan, who) = (&schedule.plan, &schedule.created_by);
+    let mut scopes = plan.scopes.clone();
+    if let Some(accounts) = &desk.source.accounts {
+        let kinds = plan.owner.map_or(vec![Kind::User, Kind::Token], |kind| vec![kind]);
+        let account = |kind: Kind| accounts.account(kind, who, schedule.created);
+        let Some(owner) = kinds.into_iter().find_map(account) else {
+            return Err(format!("the account {who} is disabled, over, or not there any more"));
+        };
+        if let Some(missing) =
+            [Export, ViewRaw, ViewSensitive].iter().find(|need| !owner.may(**need))
+        {
+            return Err(format!("{who} has no longer the permission {}", missing.name()));
+        }
+        let has_log = desk.log().is_some();
+        ask::may_bundle(plan.format, has_log, &owner).map_err(|problem| problem.detail)?;
+        let narrower = owner.scopes.iter().filter(|scope| !plan.scopes.contains(scope)).cloned();
+        scopes.extend(narrower);
+    }
+    // The bounds may be tighter than when it was made.
+    if let Some(mut spec) = plan.spec(&schedule.id, schedule.next) {
+        spec.scopes.clone_from(&scopes);
+        ask::quotas(&mut spec, schedule.next, &desk.options).map_err(|problem| problem.detail)?;
+    }
+    Ok(scopes)
+}
+
+fn stop(desk: &Desk, schedule: &Schedule, why: String) -> Result<(), ExportError> {
+    log::warn!(schedule:% = schedule.plan.name, why = why.as_str(); "a scheduled export was stopped");
+    let mut stopped = schedule.clone();
+    stopped.plan.stopped = Some(why.clone());
+    if desk.table.put_plan(&stopped)? {
+        tell_why(desk, schedule, "schedule.stop", "", &why);
+    }
+    Ok(())
+}
+
 fn run(desk: &Desk, schedule: &Schedule, now: Timestamp) -> Result<bool, ExportError> {
+    let scopes = match allowed(desk, schedule) {
+        Ok(scopes) => scopes,
+        Err(why) => return stop(desk, schedule, why).map(|()| false),
+    };
     let mut dues = Vec::new();
     let mut next = schedule.next;
     while next <= now {
@@ -218,7 +276,8 @@ fn run(desk: &Desk, schedule: &Schedule, now: Timestamp) -> Result<bool, ExportE
     }
     let mut runs = Vec::new();
     for due in dues.into_iter().skip(skip) {
-        let Some(spec) = schedule.plan.spec(&schedule.id, due) else { continue };
+        let Some(mut spec) = schedule.plan.spec(&schedule.id, due) else { continue };
+        spec.scopes.clone_from(&scopes);
         runs.push(Row {
             id: new_id()?,
             created: now,
@@ -241,9 +300,13 @@ fn run(desk: &Desk, schedule: &Schedule, now: Timestamp) -> Result<bool, ExportE
 
 /// Makes it an event.
 pub(super) fn tell(desk: &Desk, schedule: &Schedule, action: &'static str, who: &str) {
+    tell_why(desk, schedule, action, who, "");
+}
+
+fn tell_why(desk: &Desk, schedule: &Schedule, action: &'static str, who: &str, why: &str) {
     let Some(mut spec) = schedule.plan.spec(&schedule.id, schedule.next) else { return };
     (spec.name, spec.from, spec.to) = (schedule.plan.name.clone(), None, None);
-    let act = act_of(&spec, action, "success", who, "");
+    let act = act_of(&spec, action, "success", who, why);
     desk.record(crate::own::ExportAct { id: schedule.id.clone(), ..act });
 }
 
@@ -261,7 +324,10 @@ mod tests {
             q: String::new(),
             period,
             bom: false,
+            words: Words::Custody,
             scopes: Vec::new(),
+            owner: None,
+            stopped: None,
         }
     }
 

@@ -246,6 +246,15 @@ impl Table {
         self.wrap(found)?.into_iter().map(schedule).collect()
     }
 
+    /// Writes a schedule's plan down; `false` where the schedule is gone.
+    pub(super) fn put_plan(&self, schedule: &Schedule) -> Result<bool, ExportError> {
+        let plan = write(&schedule.plan)?;
+        let changed = self
+            .db()
+            .execute("UPDATE schedules SET spec = ?2 WHERE id = ?1", params![schedule.id, plan]);
+        Ok(self.wrap(changed)? == 1)
+    }
+
     pub(super) fn remove_schedule(&self, id: &str) -> Result<bool, ExportError> {
         let changed = self.db().execute("DELETE FROM schedules WHERE id = ?1", [id]);
         Ok(self.wrap(changed)? == 1)

@@ -1,5 +1,7 @@
 //! Exports over everything that may happen to them while they are made.
 
+mod schedules;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,14 +9,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use custody_config::Period;
-use custody_config::collector::CollectorConfig;
+use custody_config::collector::{CollectorConfig, TenantQuota};
 use custody_event::{Clock, Digest, Draft, EventId, Field, Target, Timestamp};
 use custody_evidence::verify::{Trust, verify_bundle};
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
-use super::schedule::{Every, Plan, Span};
 use super::work::Desk;
 use super::*;
 use crate::access::{Access, Authenticator, Permission, Permissions, Principal, Scope};
@@ -84,8 +85,14 @@ impl House {
         let blocks: Arc<dyn BlockSource> = Arc::<EvidenceLog>::clone(&log);
         let (store, indexer) =
             Indexer::open(index, Arc::clone(&blocks), Arc::clone(&shared)).unwrap();
-        let source =
-            Source { store, blocks, log: Some(Arc::clone(&log)), clock: shared, acts: None };
+        let source = Source {
+            store,
+            blocks,
+            log: Some(Arc::clone(&log)),
+            clock: shared,
+            acts: None,
+            accounts: None,
+        };
         Self { dir, log, stream, indexer, source, clock }
     }
 
@@ -127,8 +134,12 @@ impl House {
 
     /// Makes an export in one go; gives its entry and its file.
     fn made(&self, format: Format, q: &str) -> (Row, Vec<u8>) {
+        self.made_in(format, Words::Custody, q)
+    }
+
+    fn made_in(&self, format: Format, words: Words, q: &str) -> (Row, Vec<u8>) {
         let desk = self.desk(options());
-        let row = desk.queue(wanted(format, q), "ann").unwrap();
+        let row = desk.queue(said(format, words, q), "ann").unwrap();
         assert!(desk.work().unwrap());
         let row = desk.table.get(&row.id).unwrap().unwrap();
         assert_eq!((row.status, row.told.error.as_deref()), (Status::Completed, None));
@@ -157,6 +168,16 @@ fn spec(number: u64) -> EventSpec {
 }
 
 fn wanted(format: Format, q: &str) -> Spec {
+    said(format, Words::Custody, q)
+}
+
+/// Every kind of file that there is.
+fn kinds() -> impl Iterator<Item = (Format, Words)> {
+    let each = |words: Words| Format::ALL.map(|format| (format, words));
+    Words::ALL.into_iter().flat_map(each).filter(|(format, words)| words.fits(*format))
+}
+
+fn said(format: Format, words: Words, q: &str) -> Spec {
     Spec {
         name: "Everything of \"Q3\"".to_owned(),
         format,
@@ -164,6 +185,7 @@ fn wanted(format: Format, q: &str) -> Spec {
         from: None,
         to: None,
         bom: false,
+        words,
         scopes: Vec::new(),
         schedule: None,
     }
@@ -199,9 +221,9 @@ fn every_event_is_there_once_and_in_order() {
 #[test]
 fn an_export_that_is_killed_anywhere_goes_on_to_the_same_bytes() {
     let house = House::with(0..300);
-    for format in Format::ALL {
+    for (format, words) in kinds() {
         let desk = house.desk(options());
-        let whole = desk.queue(wanted(format, "-actor:admin"), "ann").unwrap();
+        let whole = desk.queue(said(format, words, "-actor:admin"), "ann").unwrap();
         assert!(desk.work().unwrap());
         let whole = desk.table.get(&whole.id).unwrap().unwrap();
         let expected = std::fs::read(desk.file_path(&whole)).unwrap();
@@ -511,45 +533,47 @@ fn quotas_refuse_what_reaches_too_far() {
 }
 
 #[test]
-fn scheduled_runs_are_made_once_each_however_late() {
-    let house = House::with(0..10);
-    let desk = house.desk(options());
-    let day = 86_400_000_000;
-    let mut plan = Plan {
-        name: "nightly".to_owned(),
-        every: Every::Day,
-        at: "02:00".to_owned(),
-        timezone: "UTC".to_owned(),
-        format: Format::Ndjson,
-        q: String::new(),
-        period: Span::Day,
-        bom: false,
-        scopes: Vec::new(),
+fn whoever_sees_one_tenant_only_is_held_to_its_quota_and_to_that_of_all() {
+    let days = |days| Some(Period::days(days));
+    let quota = |tenant: &str, max_range, max_age| TenantQuota {
+        tenant: vec![tenant.to_owned()],
+        max_range,
+        max_age,
     };
-    let now = house.source.clock.now();
-    let next = plan.check(now, &desk.options, true, &ann()).unwrap();
-    let schedule = super::schedule::Schedule {
-        id: super::work::new_id().unwrap(),
-        created: now,
-        created_by: "ann".to_owned(),
-        next,
-        plan,
+    let tenants = vec![quota("Acme", days(31), None), quota("globex", days(400), days(60))];
+    let options = Options { max_range: days(92), max_age: days(366), tenants, ..options() };
+    let ask = |tenants: &[&str], from: &str, to: &str| {
+        let tenants = tenants.iter().map(|tenant| (*tenant).to_owned()).collect();
+        let who = Principal { scopes: [Scope { tenants, ..Scope::ALL }].into(), ..ann() };
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let (name, format) = ("x".to_owned(), "csv".to_owned());
+        super::ask::Asked { name, format, from, to, ..Default::default() }
+            .spec(Timestamp::from_micros(NOW), &options, true, &who)
+            .map(|_| ())
+            .map_err(|problem| {
+                let key = ["exports.tenants", "exports.max_range", "exports.max_age"]
+                    .into_iter()
+                    .find(|key| problem.detail.contains(key));
+                format!("{} by {}", problem.parameter.unwrap_or_default(), key.unwrap_or_default())
+            })
     };
-    desk.table.add_schedule(&schedule).unwrap();
-    assert!(!desk.keep_house().unwrap(), "nothing is due");
-    house.clock.0.store(next.micros() + 3 * day, Ordering::Relaxed);
-    assert!(desk.keep_house().unwrap());
-    assert!(!desk.keep_house().unwrap(), "all of it is made");
-    let runs = desk.table.list(None, None, 100).unwrap();
-    let mut froms: Vec<_> = runs.iter().map(|run| run.spec.from.unwrap().micros()).collect();
-    froms.sort_unstable();
-    assert_eq!(froms.len(), 4);
-    assert!(froms.windows(2).all(|pair| pair[1] - pair[0] == day), "{froms:?}");
-    assert!(runs.iter().all(|run| run.spec.schedule.as_deref() == Some(&schedule.id)));
-    // A year later, only the last month is made up.
-    house.clock.0.fetch_add(365 * day, Ordering::Relaxed);
-    assert!(desk.keep_house().unwrap());
-    assert_eq!(desk.table.list(None, None, 100).unwrap().len(), 4 + 31);
+    let refused = |what: &str| Err(what.to_owned());
+    assert_eq!(ask(&[], "90d", ""), Ok(()), "no tenant, no bound of a tenant");
+    assert_eq!(ask(&["acme"], "90d", ""), refused("to by exports.tenants"));
+    assert_eq!(ask(&["acme"], "300d", "280d"), Ok(()));
+    assert_eq!(ask(&["glob*"], "80d", "70d"), refused("from by exports.tenants"));
+    assert_eq!(ask(&["globex"], "50d", ""), Ok(()));
+    assert_eq!(
+        ask(&["globex", "acme"], "50d", ""),
+        refused("to by exports.tenants"),
+        "the tightest"
+    );
+    assert_eq!(ask(&["globex"], "500d", "400d"), refused("from by exports.tenants"));
+    assert_eq!(ask(&["acme"], "500d", "490d"), refused("from by exports.max_age"), "as of all");
+    assert_eq!(ask(&["initech"], "100d", ""), refused("to by exports.max_range"));
+    // To see one tenant more loosens nothing.
+    assert_eq!(ask(&["acme", "initech"], "90d", ""), refused("to by exports.tenants"));
+    assert_eq!(ask(&["initech"], "90d", ""), Ok(()));
 }
 
 #[test]
@@ -765,4 +789,51 @@ async fn nobody_sees_or_fetches_what_is_not_theirs() {
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
     let exports = Arc::clone(&api.exports);
     tokio::task::spawn_blocking(move || exports.stop()).await.unwrap();
+}
+
+#[test]
+fn a_form_that_a_format_does_not_have_is_refused_and_the_others_are_the_forms_themselves() {
+    let house = House::with(0..50);
+    let events = house.events(0..50);
+    let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+    };
+    let forms = |of: fn(&[u8]) -> serde_json::Value| -> Vec<serde_json::Value> {
+        events.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(of).collect()
+    };
+    let ocsf = forms(|event| custody_event::ocsf::form(event).unwrap());
+    let (row, file) = house.made_in(Format::Ndjson, Words::Ocsf, "");
+    assert_eq!(lines(&file), ocsf);
+    let proof: serde_json::Value =
+        serde_json::from_str(row.told.proof.as_deref().unwrap()).unwrap();
+    assert_eq!(proof["form"], "ocsf");
+    assert_eq!(proof["events_sha256"], Digest::of(&events).to_hex(), "of the canonical events");
+    let (_, file) = house.made_in(Format::Json, Words::Ocsf, "");
+    assert_eq!(serde_json::from_slice::<Vec<serde_json::Value>>(&file).unwrap(), ocsf);
+    let (_, file) = house.made_in(Format::Ndjson, Words::Ecs, "");
+    assert_eq!(lines(&file), forms(|event| custody_event::ecs::form(event).unwrap()));
+    for (format, form, expected) in [
+        ("parquet", "ocsf", Ok(())),
+        ("csv", "custody", Ok(())),
+        ("csv", "", Ok(())),
+        ("csv", "ocsf", Err((422, Some("form")))),
+        ("pdf", "ocsf", Err((422, Some("form")))),
+        ("bundle", "ecs", Err((422, Some("form")))),
+        ("parquet", "ecs", Err((422, Some("form")))),
+        ("json", "cef", Err((400, Some("form")))),
+    ] {
+        let asked = super::ask::Asked {
+            name: "x".to_owned(),
+            format: format.to_owned(),
+            form: form.to_owned(),
+            ..Default::default()
+        };
+        let found = asked.spec(Timestamp::from_micros(NOW), &options(), true, &ann());
+        let found = found.map(|_| ()).map_err(|problem| {
+            let named = problem.parameter.as_deref() == Some("form");
+            (problem.status, named.then_some("form"))
+        });
+        assert_eq!(found, expected, "{format} {form}");
+    }
 }

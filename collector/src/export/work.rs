@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use custody_config::Period;
-use custody_config::collector::CollectorConfig;
+use custody_config::collector::{CollectorConfig, TenantQuota};
 use custody_event::{Clock, Timestamp};
 
 use super::room::Room;
 use super::table::Table;
 use super::{
-    ExportError, MAX_WAITING, PAUSE_EVERY, Progress, Row, Spec, Status, Told, job, schedule,
+    ExportError, MAX_WAITING, PAUSE_EVERY, Progress, Row, Spec, Status, Told, Words, job, schedule,
 };
-use crate::access::random_secret;
+use crate::access::{Authenticator, random_secret};
 use crate::index::EventStore;
 use crate::own::{Act, Acts, ExportAct};
 use crate::store::BlockSource;
@@ -40,6 +40,8 @@ pub struct Options {
     pub max_range: Option<Period>,
     /// How far back.
     pub max_age: Option<Period>,
+    /// Tighter bounds of certain tenants.
+    pub tenants: Vec<TenantQuota>,
     /// Workers.
     pub at_once: u32,
     pub(super) pause_every: Duration,
@@ -55,6 +57,7 @@ impl From<&CollectorConfig> for Options {
             room,
             max_range: config.max_range,
             max_age: config.max_age,
+            tenants: config.tenants.clone(),
             at_once: config.at_once,
             pause_every: PAUSE_EVERY,
             group_rows: super::parquet::GROUP_ROWS,
@@ -75,6 +78,8 @@ pub struct Source {
     pub clock: Arc<dyn Clock>,
     /// Takes what is done.
     pub acts: Option<Acts>,
+    /// Knows whether those for whom exports recur still may have them; where absent, they may.
+    pub accounts: Option<Arc<dyn Authenticator>>,
 }
 
 /// What workers, keeper and API share.
@@ -295,6 +300,7 @@ pub(super) fn act_of(
         who: who.to_owned(),
         name: spec.name.clone(),
         format: spec.format.name(),
+        form: if spec.words == Words::Custody { "" } else { spec.words.name() },
         query: spec.q.clone(),
         from: text(spec.from),
         to: text(spec.to),

@@ -274,13 +274,18 @@ impl EmbeddedStore {
         Ok(events)
     }
 
-    fn find_id(&self, id: EventId) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
+    fn find_id(
+        &self,
+        id: EventId,
+        sees: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
         for view in self.shared.views().iter().rev() {
             for segment in view.segments.iter().rev() {
                 for key in segment.candidates(short(&id)) {
                     let block = self.blocks.get(key.at)?;
                     let Some(event) = block.events.event(key.index) else { continue };
-                    if EventView::read(event).is_ok_and(|view| view.id == id) {
+                    // Two tenants may have the same id: one that is hidden does not hide the other.
+                    if EventView::read(event).is_ok_and(|view| view.id == id) && sees(event) {
                         let event = event.to_vec();
                         let hit = Hit { key, event, redacted: false };
                         return Ok(Some((hit, block)));
@@ -352,8 +357,12 @@ impl EventStore for EmbeddedStore {
         self.watched(self.page(request))
     }
 
-    fn find(&self, id: EventId) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
-        self.watched(self.find_id(id))
+    fn find(
+        &self,
+        id: EventId,
+        sees: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
+        self.watched(self.find_id(id, sees))
     }
 
     fn stats(&self, request: &StatsRequest) -> Result<Stats, IndexError> {

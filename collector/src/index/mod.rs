@@ -308,11 +308,16 @@ pub trait EventStore: Send + Sync + 'static {
     /// The index or the evidence log cannot be read, or the search takes too long.
     fn search(&self, request: &SearchRequest) -> Result<Page, IndexError>;
 
-    /// The event of this id, with its block.
+    /// The first event of this id that `sees` lets through, with its block: two tenants may have the
+    /// same id.
     ///
     /// # Errors
     /// As for [`Self::search`].
-    fn find(&self, id: EventId) -> Result<Option<(Hit, std::sync::Arc<OpenBlock>)>, IndexError>;
+    fn find(
+        &self,
+        id: EventId,
+        sees: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Hit, std::sync::Arc<OpenBlock>)>, IndexError>;
 
     /// Counts.
     ///

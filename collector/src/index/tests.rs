@@ -279,10 +279,10 @@ proptest! {
         }
         for (_, _, event) in &held {
             let id = EventView::read(event).unwrap().id;
-            let (hit, _) = store.find(id).unwrap().unwrap();
+            let (hit, _) = store.find(id, &|_| true).unwrap().unwrap();
             prop_assert_eq!(&hit.event, event);
         }
-        prop_assert!(store.find(EventId([9; 16])).unwrap().is_none());
+        prop_assert!(store.find(EventId([9; 16]), &|_| true).unwrap().is_none());
     }
 }
 
@@ -328,6 +328,25 @@ fn new_events_do_not_move_the_pages_behind_a_cursor() {
         indexer.catch_up(|_| {}).unwrap();
     }
     assert_eq!(numbers_of(&seen), (0..100).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_id_that_another_has_too_does_not_hide_the_one_that_may_be_seen() {
+    let bench = Bench::new();
+    let id = |event: &[u8]| EventView::read(event).unwrap().id;
+    let both: Vec<Vec<u8>> = run_of(0..2).iter().map(event).collect();
+    let (first, second) = (id(&both[0]), id(&both[1]));
+    let text = |event: &[u8]| String::from_utf8(event.to_vec()).unwrap();
+    let alike = text(&both[1]).replace(&second.to_hex(), &first.to_hex());
+    for event in [text(&both[0]), alike.clone()] {
+        bench.log.append(format!("{event}\n").as_bytes(), receipt(0, vec![])).unwrap();
+    }
+    let (store, _indexer) = bench.indexed();
+    for mine in [&both[0][..], alike.as_bytes()] {
+        let (hit, _) = store.find(first, &|event| event == mine).unwrap().unwrap();
+        assert_eq!(hit.event, mine);
+    }
+    assert!(store.find(first, &|_| false).unwrap().is_none());
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {

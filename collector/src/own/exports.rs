@@ -8,7 +8,7 @@ use super::describe::Say;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExportAct {
     /// `export.request`, `export.complete`, `export.download`, `export.delete`, `export.expire`,
-    /// `export.proof`, `schedule.create`, `schedule.delete`.
+    /// `export.proof`, `schedule.create`, `schedule.delete`, `schedule.stop`.
     pub action: &'static str,
     /// `success`, `pending`, `failure`.
     pub outcome: &'static str,
@@ -20,6 +20,8 @@ pub struct ExportAct {
     pub name: String,
     /// Its format.
     pub format: &'static str,
+    /// In whose words, where they are not our own.
+    pub form: &'static str,
     /// What was asked for.
     pub query: String,
     /// From when, RFC 3339; empty for no bound.
@@ -49,9 +51,11 @@ pub(super) fn describe<'a>(act: &'a ExportAct, draft: &mut Draft<'a>) -> Say<'a>
             draft.int(field, i64::try_from(number).unwrap_or(i64::MAX));
         }
     }
-    for (key, text) in [("query", &act.query), ("sha256", &act.sha256)] {
+    for (key, text) in
+        [("form", act.form), ("query", act.query.as_str()), ("sha256", act.sha256.as_str())]
+    {
         if !text.is_empty() {
-            draft.detail(key, Detail::Text(text.as_str().into()));
+            draft.detail(key, Detail::Text(text.into()));
         }
     }
     let (op, done) = words(act);
@@ -78,6 +82,7 @@ fn words(act: &ExportAct) -> (&'static str, &'static str) {
         "export.expire" => ("delete", "removed the file of the expired export"),
         "schedule.create" => ("create", "scheduled the export"),
         "schedule.delete" => ("delete", "ended the scheduled export"),
+        "schedule.stop" => ("disable", "stopped the scheduled export"),
         _ => ("other", "did something with the export"),
     }
 }

@@ -244,10 +244,19 @@ impl QueryState {
             .map_err(|_| Problem::not_found("an event's id is 32 lower-case hex digits"))?;
         let (prover, asker, gate) = (self.prover.clone(), who.clone(), self.clone());
         self.ask(move |store| {
-            let Some((mut hit, block)) = store.find(id)? else { return Ok(None) };
-            if !gate.gate().sees(&asker, &hit.event) {
+            let hidden = std::cell::Cell::new(false);
+            let sees = |event: &[u8]| {
+                let sees = EventView::read(event).is_ok_and(|event| asker.sees(&event));
+                hidden.set(hidden.get() || !sees);
+                sees
+            };
+            let Some((mut hit, block)) = store.find(id, &sees)? else {
+                // One that is there for others is answered as one that is not there.
+                if hidden.get() {
+                    gate.gate().denied(&asker, "outside_scope");
+                }
                 return Ok(None);
-            }
+            };
             let around = around(store, &asker, &hit)?;
             show(&asker, &mut hit);
             // A proof holds the whole event.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use custody_event::Seq;
 use http::{HeaderValue, StatusCode, header};
 
-use crate::access::Permission;
+use crate::access::{Permission, TooMany};
 use crate::index::IndexError;
 use crate::serve::problem::Code;
 
@@ -187,6 +187,16 @@ impl Problem {
     /// 429.
     pub fn too_many(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "/problems/too-many", "Too many", detail)
+    }
+
+    /// 429: this account has made too many requests.
+    #[must_use]
+    pub fn too_fast(told: &TooMany) -> Self {
+        let (most, seconds) = (told.per_minute, told.retry_after_s);
+        let detail = format!(
+            "more than {most} requests in a minute (`limits.requests_per_minute`); go on in {seconds} s"
+        );
+        Self { retry_after_s: Some(seconds), ..Self::too_many(detail) }
     }
 
     /// 500.

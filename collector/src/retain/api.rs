@@ -49,6 +49,10 @@ impl From<RetainError> for Problem {
             RetainError::NotFound(what) => Self::not_found(what),
             RetainError::Conflict(what) => Self::conflict(what),
             error @ RetainError::Held(_) => Self::conflict(error.to_string()),
+            RetainError::S3(error) => {
+                log::error!(error:% = error; "the archive failed");
+                Self::unavailable(error.to_string(), 60)
+            }
             error => {
                 log::error!(error:% = error; "retention failed");
                 Self::internal(error.to_string())

@@ -313,14 +313,15 @@ impl Retain {
         let _one = self.work();
         self.clean()?;
         match self.erase_everywhere(row, &filter) {
-            Ok(()) => self.complete(row.id),
+            Ok(locked) => self.complete(row.id, locked),
             Err(error @ RetainError::Held(_)) => self.refuse(row.id, &error.to_string()),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes what is sought out of the log and the archive.
-    fn erase_everywhere(&self, row: &ErasureRow, filter: &Filter) -> Result<(), RetainError> {
+    /// Takes what is sought out of the log and the archive; gives how many copies of segments stay there
+    /// because they are locked.
+    fn erase_everywhere(&self, row: &ErasureRow, filter: &Filter) -> Result<u64, RetainError> {
         let found = self.look(filter)?;
         let still: Vec<u64> = found.segments.iter().map(|segment| segment.number).collect();
         self.table.set_gone_but(row.id, &still)?;
@@ -337,16 +338,22 @@ impl Retain {
         self.erase_in_archive(row.id, &|seen| self.is_sought(filter, seen))
     }
 
-    fn complete(&self, id: i64) -> Result<(), RetainError> {
+    fn complete(&self, id: i64, locked: u64) -> Result<(), RetainError> {
         let exports = self.remove_exports()?;
         if !self.table.empty_journal()? {
             log::warn!("the journal of collector.db is in use; it is emptied later");
         }
         let row = self.erasure(id)?;
-        let message = format!("{} events were erased: {}", row.erased, row.reason);
+        let mut message = format!("{} events were erased: {}", row.erased, row.reason);
+        if locked > 0 {
+            message = format!(
+                "{message} ({locked} locked copies of segments in the archive go when their lock ends)"
+            );
+        }
         let mut act = self.act_of(&row, "erasure.complete", message, "");
         act.count("erased", u64::try_from(row.erased).unwrap_or_default());
         act.count("erased_in_archive", self.table.erased_in_archive(id)?);
+        act.count("locked_in_archive", locked);
         act.count("exports_removed", exports);
         // The receipt first: after a crash in between there are two, never none.
         self.tell(act)?;

@@ -42,11 +42,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use custody_config::Period;
 use custody_config::collector::{ArchiveConfig, CollectorConfig, SpaceConfig};
 use custody_event::{AgentId, Clock};
 
 pub use api::router;
-pub use archive::{Archived, Restored};
+use archive::Shelf;
+pub use archive::{Archived, Restored, S3Error};
 pub use backup::{backup, restore};
 pub use erase::{NewErasure, Preview};
 pub use holds::NewHold;
@@ -109,7 +111,9 @@ pub struct Retain {
     acts: Option<Acts>,
     own: AgentId,
     policy: Policy,
-    archive: Option<ArchiveConfig>,
+    /// Where segments are copied before they lose anything; nowhere where absent.
+    shelf: Option<Box<dyn Shelf>>,
+    archive_after: Period,
     space: SpaceConfig,
     table: Table,
     /// One thing after the other.
@@ -117,7 +121,7 @@ pub struct Retain {
     /// Had from reading the holds until a segment has lost what they do not keep, and while a hold
     /// is made or let go. Whoever has both locks took `working` first.
     deciding: Turn,
-    stopping: AtomicBool,
+    stopping: Arc<AtomicBool>,
     hooks: Hooks,
 }
 
@@ -179,6 +183,9 @@ pub enum RetainError {
         /// As it was.
         expected: String,
     },
+    /// The bucket of the archive.
+    #[error(transparent)]
+    S3(#[from] S3Error),
     /// What was done did not become an event.
     #[error(
         "the collector's own stream did not take the record of what was done (its queue is full, or it \
@@ -213,6 +220,13 @@ impl Retain {
     }
 
     fn open_with(given: Given<'_>, hooks: Hooks) -> Result<Self, RetainError> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let config = given.config.archive.as_ref();
+        let around = archive::Around {
+            data_dir: given.data_dir,
+            clock: Arc::clone(&given.clock),
+            stopping: Arc::clone(&stopping),
+        };
         Ok(Self {
             data_dir: given.data_dir.to_owned(),
             log: given.log,
@@ -221,12 +235,13 @@ impl Retain {
             acts: given.acts,
             own: given.own,
             policy: Policy::new(&given.config.retention),
-            archive: given.config.archive.clone(),
+            shelf: config.map(|config| archive::shelf(config, around)).transpose()?,
+            archive_after: config.map_or(Period::days(0), ArchiveConfig::after),
             space: given.config.space,
             table: Table::open(given.data_dir)?,
             working: Mutex::new(()),
             deciding: Turn::default(),
-            stopping: AtomicBool::new(false),
+            stopping,
             hooks,
         })
     }

@@ -71,7 +71,7 @@ impl Retain {
     /// Looks at the free space and does what it asks for.
     pub(super) fn look_at_space(&self) -> Result<(), RetainError> {
         self.hold_back_if_full()?;
-        if self.archive.is_none() || self.free()? >= self.space.archive_below {
+        if self.shelf.is_none() || self.free()? >= self.space.archive_below {
             return Ok(());
         }
         let offloaded = self.offload();
@@ -82,7 +82,7 @@ impl Retain {
     /// Below this something is done to evidence for want of space: without an archive only that
     /// blocks are refused.
     fn reserve(&self) -> ByteSize {
-        let archives = self.archive.as_ref().map(|_| self.space.archive_below);
+        let archives = self.shelf.as_ref().map(|_| self.space.archive_below);
         archives.unwrap_or(self.space.stop_below).max(self.space.stop_below)
     }
 

@@ -4,7 +4,7 @@
 mod failures;
 mod hazards;
 mod people;
-mod world;
+pub(super) mod world;
 
 use std::collections::BTreeMap;
 

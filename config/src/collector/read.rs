@@ -1,14 +1,14 @@
 //! Reading the sections of `collector.yaml`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use custody_event::taxonomy::{CATEGORIES, SEVERITIES};
 
 use super::{
-    ArchiveConfig, BlocksConfig, ClientCertificates, CollectorConfig, CollectorOverrides,
-    CollectorTls, ExportsConfig, IndexConfig, LimitsConfig, RetentionClass, RetentionConfig,
-    SearchConfig, ServerTls, SpaceConfig,
+    BlocksConfig, ClientCertificates, CollectorConfig, CollectorOverrides, CollectorTls,
+    ExportsConfig, IndexConfig, LimitsConfig, RetentionClass, RetentionConfig, SearchConfig,
+    ServerTls, SpaceConfig, TenantQuota,
 };
 use crate::common;
 use crate::load::Env;
@@ -39,7 +39,9 @@ pub(super) fn collector(
         blocks: blocks(top.section("blocks")).unwrap_or(base.blocks),
         retention: retention(top.section("retention")),
         exports: exports(top.section("exports")),
-        archive: top.optional_section("archive").and_then(archive),
+        archive: top
+            .optional_section("archive")
+            .and_then(|section| super::archive::archive(section, credentials)),
         anchors: top.optional_section("anchors").and_then(super::anchors::anchors),
         space: space(top.section("space")),
         limits: limits(top.section("limits")),
@@ -143,7 +145,7 @@ fn origin(text: &str) -> Result<String, UnitError> {
 }
 
 /// The `type` of a section that has one; `None` stands for the default or for a problem that was noted.
-fn kind<T: Copy>(
+pub(super) fn kind<T: Copy>(
     section: &mut Section<'_>,
     built: &[(&'static str, T)],
     later: &[&str],
@@ -190,7 +192,7 @@ fn blocks(mut section: Section<'_>) -> Option<BlocksConfig> {
 }
 
 /// Nothing is kept for less than a day or for more than this, but for ever.
-const LONGEST: Period = Period::days(36_500);
+pub(super) const LONGEST: Period = Period::days(36_500);
 
 fn retention(mut section: Section<'_>) -> RetentionConfig {
     let base = RetentionConfig::default();
@@ -244,15 +246,6 @@ fn retention_class(reader: &Reader, node: Node, minimum: Period) -> Option<Reten
     Some(RetentionClass { severity, category, tenant, keep: keep? })
 }
 
-fn archive(mut section: Section<'_>) -> Option<ArchiveConfig> {
-    let _type = kind(&mut section, &[("dir", ())], &["s3"]);
-    section.must_have("path");
-    let path = section.parsed("path", |text| Ok(PathBuf::from(text)));
-    let after = section.period("after", Period::days(1)..=LONGEST).unwrap_or(Period::days(30));
-    section.finish();
-    Some(ArchiveConfig::Dir { path: path?, after })
-}
-
 fn space(mut section: Section<'_>) -> SpaceConfig {
     let base = SpaceConfig::default();
     let sizes = || ByteSize::from_bytes(0)..=ByteSize::mib(1024 * 1024);
@@ -298,9 +291,34 @@ fn exports(mut section: Section<'_>) -> ExportsConfig {
         max_age: section.period("max_age", range()),
         // Each reads the whole index: more at once would take from searches.
         at_once: section.number("at_once", 1..=4).unwrap_or(base.at_once),
+        tenants: tenant_quotas(&mut section),
     };
     section.finish();
     exports
+}
+
+fn tenant_quotas(section: &mut Section<'_>) -> Vec<TenantQuota> {
+    let nodes = section.list("tenants").map(|(_, nodes)| nodes).unwrap_or_default();
+    let reader = section.reader();
+    let range = || Period::days(1)..=Period::days(36_500);
+    let mut quotas = Vec::new();
+    for node in nodes {
+        let mut item = reader.section(node, "exports.tenants[]");
+        item.must_have("tenant");
+        let tenant = item.texts("tenant").unwrap_or_default();
+        let quota = TenantQuota {
+            tenant: tenant.into_iter().map(Located::into_inner).collect(),
+            max_range: item.period("max_range", range()),
+            max_age: item.period("max_age", range()),
+        };
+        if quota.max_range.is_none() && quota.max_age.is_none() {
+            let hint = "write `max_range`, `max_age` or both";
+            item.reader().at(item.spot(), "this bounds nothing", hint);
+        }
+        item.finish();
+        quotas.push(quota);
+    }
+    quotas
 }
 
 fn limits(mut section: Section<'_>) -> LimitsConfig {
@@ -312,6 +330,7 @@ fn limits(mut section: Section<'_>) -> LimitsConfig {
         max_event_bytes: section
             .size("max_event_bytes", ByteSize::kib(1)..=base.max_event_bytes)
             .unwrap_or(base.max_event_bytes),
+        requests_per_minute: section.number("requests_per_minute", 1..=1_000_000),
     };
     section.finish();
     limits

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::cells::{self, Column, Holds};
+use super::super::cells::{self, Holds};
 use super::super::{ExportError, Part, wide};
 use super::thrift::Writer;
 
@@ -45,18 +45,63 @@ pub(super) struct Chunk {
     pub(super) at: u64,
     pub(super) packed: u64,
     pub(super) unpacked: u64,
+    /// Values, and places without one.
+    pub(super) entries: u32,
     pub(super) nulls: u64,
     /// The least and the greatest number.
     pub(super) span: Option<(i64, i64)>,
 }
 
+/// A column as the schema has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leaf {
+    /// Its path, from the root on.
+    pub(super) path: Vec<&'static str>,
+    pub(super) holds: Holds,
+    /// How much of its path may be absent or repeats: the definition level of a value.
+    pub(super) defined: u8,
+    /// How much of its path repeats.
+    pub(super) repeats: u8,
+}
+
+/// Levels, as runs of the same.
+#[derive(Debug, Default)]
+struct Levels(Vec<(u8, u32)>);
+
+impl Levels {
+    fn push(&mut self, level: u8) {
+        match self.0.last_mut() {
+            Some((last, run)) if *last == level => *run += 1,
+            _ => self.0.push((level, 1)),
+        }
+    }
+
+    /// Behind their length, each run as its length and its level in one byte: no level is above 255.
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut runs = Vec::new();
+        for (level, run) in &self.0 {
+            let mut head = u64::from(*run) << 1;
+            while head >= 0x80 {
+                runs.push(u8::try_from(head & 0x7f).unwrap_or_default() | 0x80);
+                head >>= 7;
+            }
+            runs.push(u8::try_from(head).unwrap_or_default());
+            runs.push(*level);
+        }
+        let len = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.append(&mut runs);
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) column: Column,
-    holds: Holds,
-    /// Runs of rows with (`true`) and without a value.
-    runs: Vec<(bool, u32)>,
+    pub(super) leaf: Leaf,
+    repeats: Levels,
+    defines: Levels,
+    /// Values, and places without one.
+    entries: u32,
     values: Vec<u8>,
     truths: Vec<bool>,
     nulls: u64,
@@ -64,11 +109,12 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn new(column: Column) -> Self {
+    pub(super) fn new(leaf: Leaf) -> Self {
         Self {
-            column,
-            holds: column.holds(),
-            runs: Vec::new(),
+            leaf,
+            repeats: Levels::default(),
+            defines: Levels::default(),
+            entries: 0,
             values: Vec::new(),
             truths: Vec::new(),
             nulls: 0,
@@ -76,33 +122,40 @@ impl Gathered {
         }
     }
 
-    pub(super) fn holds(&self) -> Holds {
-        self.holds
-    }
-
-    /// Takes a row's value; says how many bytes that took.
-    pub(super) fn take(&mut self, event: &Value) -> usize {
+    /// Takes a value; says how many bytes that took.
+    pub(super) fn value(&mut self, repeats: u8, value: &Value) -> usize {
         let before = self.values.len();
-        let value = self.column.of(event).filter(|value| self.push(value)).is_some();
-        if !value {
-            self.nulls += 1;
+        if !self.push(value) {
+            return self.nothing(repeats, self.leaf.defined - 1);
         }
-        match self.runs.last_mut() {
-            Some((kind, run)) if *kind == value => *run += 1,
-            _ => self.runs.push((value, 1)),
-        }
+        self.entry(repeats, self.leaf.defined);
         self.values.len() - before + 1
     }
 
+    /// Takes that there is none; so much of its path is there.
+    pub(super) fn nothing(&mut self, repeats: u8, defined: u8) -> usize {
+        self.entry(repeats, defined);
+        self.nulls += 1;
+        1
+    }
+
+    fn entry(&mut self, repeats: u8, defined: u8) {
+        self.repeats.push(repeats);
+        self.defines.push(defined);
+        self.entries += 1;
+    }
+
     fn push(&mut self, value: &Value) -> bool {
-        let number = match self.holds {
+        let number = match self.leaf.holds {
             Holds::Bool => {
                 self.truths.extend(value.as_bool());
                 return value.is_boolean();
             }
             Holds::Int => value.as_i64(),
             Holds::Time => cells::micros(value),
-            Holds::Text | Holds::Json => return self.push_text(&cells::text(self.holds, value)),
+            Holds::Text | Holds::Json => {
+                return self.push_text(&cells::text(self.leaf.holds, value));
+            }
             // A list stays one: as JSON it can be taken apart in a query.
             Holds::Texts => return self.push_text(&value.to_string()),
         };
@@ -121,8 +174,9 @@ impl Gathered {
     }
 
     /// Writes the column as one page and begins anew.
-    pub(super) fn write(&mut self, rows: u32, out: &mut Part) -> Result<Chunk, ExportError> {
+    pub(super) fn write(&mut self, out: &mut Part) -> Result<Chunk, ExportError> {
         let page = self.page();
+        let entries = i32::try_from(self.entries).unwrap_or(i32::MAX);
         let packed = zstd::bulk::compress(&page, LEVEL)
             .map_err(|error| ExportError::Event(format!("zstd: {error}")))?;
         let size = |bytes: &[u8]| i32::try_from(bytes.len()).unwrap_or(i32::MAX);
@@ -132,7 +186,7 @@ impl Gathered {
             head.i32(2, size(&page));
             head.i32(3, size(&packed));
             head.within(5, |data| {
-                data.i32(1, i32::try_from(rows).unwrap_or(i32::MAX));
+                data.i32(1, entries);
                 data.i32(2, PLAIN);
                 data.i32(3, RLE);
                 data.i32(4, RLE);
@@ -145,28 +199,21 @@ impl Gathered {
             at,
             packed: out.len() - at,
             unpacked: wide(head.out.len() + page.len()),
+            entries: self.entries,
             nulls: self.nulls,
             span: self.span,
         };
-        *self = Self::new(self.column);
+        *self = Self::new(self.leaf.clone());
         Ok(chunk)
     }
 
-    /// Definition levels (is there a value?), then the values.
+    /// Where something repeats, which entry begins anew; how much is there of each; then the values.
     fn page(&mut self) -> Vec<u8> {
-        let mut levels = Vec::new();
-        for (kind, run) in &self.runs {
-            let mut head = u64::from(*run) << 1;
-            while head >= 0x80 {
-                levels.push(u8::try_from(head & 0x7f).unwrap_or_default() | 0x80);
-                head >>= 7;
-            }
-            levels.push(u8::try_from(head).unwrap_or_default());
-            levels.push(u8::from(*kind));
+        let mut page = Vec::new();
+        if self.leaf.repeats > 0 {
+            self.repeats.write(&mut page);
         }
-        let len = u32::try_from(levels.len()).unwrap_or(u32::MAX);
-        let mut page = len.to_le_bytes().to_vec();
-        page.append(&mut levels);
+        self.defines.write(&mut page);
         page.append(&mut self.values);
         for eight in self.truths.chunks(8) {
             let bits = eight.iter().enumerate().map(|(at, truth)| u8::from(*truth) << at);

@@ -1,23 +1,28 @@
-//! Parquet: one flat table, a column for each field of the event (see [`super::cells`]).
+//! Parquet: one flat table, a column for each field of the event (see [`super::cells`]), or the events
+//! in OCSF's words with its objects and lists nested ([`tree`]).
 //!
 //! Written here because a file must be taken up again after a crash, which no writer at hand can
-//! do, and because so little of the format is needed: optional columns without nesting, plain
-//! values, one page a column and row group, zstd. Texts are UTF-8, integers 64 bits, `time` and
-//! `observed` are microseconds UTC; lists and everything nested are JSON texts.
+//! do, and because so little of the format is needed: optional columns, plain values, one page a
+//! column and row group, zstd. Texts are UTF-8, integers 64 bits. Of the flat table `time` and `observed`
+//! are microseconds UTC; lists and everything nested are JSON texts. OCSF's times are its own:
+//! integers, milliseconds since 1970.
 //!
 //! A row group ends with [`GROUP_ROWS`] rows or [`GROUP_BYTES`], by the events alone; only between
-//! two groups can the file be left. What is kept of each group (where its columns stand) is about
-//! two kilobytes.
+//! two groups can the file be left. What is kept of each group (where its columns stand) is a few
+//! kilobytes.
 
 mod column;
+#[cfg(test)]
+mod tests;
 mod thrift;
+mod tree;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cells::{self, Column, Holds};
-use super::{ExportError, Form, Heading, Part, Totals, wide};
-use column::{Chunk, Gathered, Physical};
+use super::{ExportError, Form, Heading, Part, Totals, Words, wide};
+use column::{Chunk, Gathered, Leaf, Physical};
 use thrift::{ELEMENT_I32, ELEMENT_TEXT, STRUCT, Writer};
 
 const MAGIC: &[u8] = b"PAR1";
@@ -36,9 +41,18 @@ struct Group {
     chunks: Vec<Chunk>,
 }
 
+/// What the columns are.
+enum Table {
+    /// One for each field.
+    Flat(Vec<Column>),
+    /// OCSF's attributes.
+    Ocsf,
+}
+
 /// See the module.
 pub(super) struct Parquet {
-    columns: Vec<Gathered>,
+    table: Table,
+    leaves: Vec<Gathered>,
     group_rows: u32,
     rows: u32,
     bytes: usize,
@@ -47,8 +61,8 @@ pub(super) struct Parquet {
 }
 
 impl Parquet {
-    pub(super) fn new(heading: &Heading, group_rows: u32) -> Self {
-        let about = vec![
+    pub(super) fn new(heading: &Heading, words: Words, group_rows: u32) -> Self {
+        let mut about = vec![
             ("custody.name", heading.name.clone()),
             ("custody.query", heading.query.clone()),
             ("custody.from", heading.from.clone()),
@@ -56,18 +70,48 @@ impl Parquet {
             ("custody.log", heading.origin.clone()),
             ("custody.checkpoint", heading.checkpoint.clone()),
         ];
-        let columns = Column::all().into_iter().map(Gathered::new).collect();
-        Self { columns, group_rows, rows: 0, bytes: 0, groups: Vec::new(), about }
+        let (table, leaves) = if words == Words::Ocsf {
+            about.push(("ocsf.version", custody_event::ocsf::VERSION.to_owned()));
+            (Table::Ocsf, tree::leaves())
+        } else {
+            let columns = Column::all();
+            let leaves = columns.iter().map(|column| Leaf {
+                path: vec![column.name()],
+                holds: column.holds(),
+                defined: 1,
+                repeats: 0,
+            });
+            let leaves = leaves.collect();
+            (Table::Flat(columns), leaves)
+        };
+        let leaves = leaves.into_iter().map(Gathered::new).collect();
+        Self { table, leaves, group_rows, rows: 0, bytes: 0, groups: Vec::new(), about }
+    }
+
+    /// Puts an event into the columns; says how many bytes that took.
+    fn take(&mut self, event: &[u8]) -> Result<usize, ExportError> {
+        match &self.table {
+            Table::Flat(columns) => {
+                let event = cells::read(event)?;
+                let each = columns.iter().zip(&mut self.leaves);
+                Ok(each
+                    .map(|(column, leaf)| match column.of(&event) {
+                        Some(value) => leaf.value(0, value),
+                        None => leaf.nothing(0, 0),
+                    })
+                    .sum())
+            }
+            Table::Ocsf => tree::take(event, &mut self.leaves),
+        }
     }
 
     fn end_group(&mut self, out: &mut Part) -> Result<(), ExportError> {
         if self.rows == 0 {
             return Ok(());
         }
-        let rows = self.rows;
         let chunks: Result<Vec<_>, _> =
-            self.columns.iter_mut().map(|column| column.write(rows, out)).collect();
-        self.groups.push(Group { rows, chunks: chunks? });
+            self.leaves.iter_mut().map(|column| column.write(out)).collect();
+        self.groups.push(Group { rows: self.rows, chunks: chunks? });
         (self.rows, self.bytes) = (0, 0);
         Ok(())
     }
@@ -76,14 +120,7 @@ impl Parquet {
         let mut footer = Writer::default();
         footer.element(|file| {
             file.i32(1, 2);
-            file.list(2, STRUCT, self.columns.len() + 1);
-            file.element(|root| {
-                root.bytes(4, b"events");
-                root.i32(5, i32::try_from(self.columns.len()).unwrap_or(i32::MAX));
-            });
-            for column in &self.columns {
-                file.element(|element| schema(column, element));
-            }
+            self.schema(file);
             file.i64(3, signed(totals.rows));
             file.list(4, STRUCT, self.groups.len());
             for group in &self.groups {
@@ -100,21 +137,41 @@ impl Parquet {
             }
             file.bytes(6, concat!("custody ", env!("CARGO_PKG_VERSION")).as_bytes());
             // How numbers and texts compare: as their types say.
-            file.list(7, STRUCT, self.columns.len());
-            for _ in &self.columns {
+            file.list(7, STRUCT, self.leaves.len());
+            for _ in &self.leaves {
                 file.element(|order| order.within(1, |_| {}));
             }
         });
         footer.out
     }
 
+    fn schema(&self, file: &mut Writer) {
+        let (elements, children) = match self.table {
+            Table::Flat(_) => (self.leaves.len(), self.leaves.len()),
+            Table::Ocsf => tree::size(),
+        };
+        file.list(2, STRUCT, elements + 1);
+        file.element(|root| {
+            root.bytes(4, b"events");
+            root.i32(5, count(children));
+        });
+        match self.table {
+            Table::Flat(_) => {
+                for column in &self.leaves {
+                    file.element(|out| leaf(column.leaf.path[0], column.leaf.holds, out));
+                }
+            }
+            Table::Ocsf => tree::schema(file),
+        }
+    }
+
     fn group(&self, group: &Group, out: &mut Writer) {
         let sum = |of: fn(&Chunk) -> u64| signed(group.chunks.iter().map(of).sum());
         out.list(1, STRUCT, group.chunks.len());
-        for (column, chunk) in self.columns.iter().zip(&group.chunks) {
+        for (column, chunk) in self.leaves.iter().zip(&group.chunks) {
             out.element(|element| {
                 element.i64(2, 0);
-                element.within(3, |data| column_data(column, chunk, group.rows, data));
+                element.within(3, |data| column_data(&column.leaf, chunk, data));
             });
         }
         out.i64(2, sum(|chunk| chunk.unpacked));
@@ -127,12 +184,17 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn schema(column: &Gathered, out: &mut Writer) {
-    let physical = Physical::of(column.holds());
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// The schema's element of a column.
+fn leaf(name: &str, holds: Holds, out: &mut Writer) {
+    let physical = Physical::of(holds);
     out.i32(1, physical.number());
     out.i32(3, OPTIONAL);
-    out.bytes(4, column.column.name().as_bytes());
-    match (column.holds(), physical) {
+    out.bytes(4, name.as_bytes());
+    match (holds, physical) {
         (Holds::Time, _) => {
             out.i32(6, TIMESTAMP_MICROS);
             out.within(10, |logical| {
@@ -150,15 +212,17 @@ fn schema(column: &Gathered, out: &mut Writer) {
     }
 }
 
-fn column_data(column: &Gathered, chunk: &Chunk, rows: u32, out: &mut Writer) {
-    out.i32(1, Physical::of(column.holds()).number());
+fn column_data(column: &Leaf, chunk: &Chunk, out: &mut Writer) {
+    out.i32(1, Physical::of(column.holds).number());
     out.list(2, ELEMENT_I32, 2);
     out.bare_i32(0);
     out.bare_i32(3);
-    out.list(3, ELEMENT_TEXT, 1);
-    out.bare_bytes(column.column.name().as_bytes());
+    out.list(3, ELEMENT_TEXT, column.path.len());
+    for name in &column.path {
+        out.bare_bytes(name.as_bytes());
+    }
     out.i32(4, ZSTD);
-    out.i64(5, i64::from(rows));
+    out.i64(5, i64::from(chunk.entries));
     out.i64(6, signed(chunk.unpacked));
     out.i64(7, signed(chunk.packed));
     out.i64(9, signed(chunk.at));
@@ -177,8 +241,7 @@ impl Form for Parquet {
     }
 
     fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError> {
-        let event = cells::read(event)?;
-        self.bytes += self.columns.iter_mut().map(|column| column.take(&event)).sum::<usize>();
+        self.bytes += self.take(event)?;
         self.rows += 1;
         if self.rows >= self.group_rows || self.bytes >= GROUP_BYTES {
             self.end_group(out)?;

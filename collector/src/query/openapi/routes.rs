@@ -436,7 +436,7 @@ pub const ROUTES: &[Route] = &[
     Route {
         body: Some((
             JSON,
-            "{\"name\":\"Failed logins\",\"format\":\"csv\",\"q\":\"outcome:failure\"}",
+            "{\"name\":\"Failed logins\",\"format\":\"parquet\",\"form\":\"ocsf\",\"q\":\"outcome:failure\"}",
         )),
         answers: "202 and its entry; it is made in the background.",
         ..export(Method::Post, "/v1/exports", "Ask for an export", &["/v1/exports"])

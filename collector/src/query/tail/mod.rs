@@ -351,7 +351,7 @@ impl Feed {
         let now = self.query.clock.monotonic();
         if now.saturating_sub(self.admitted) >= HEARTBEAT / 2 {
             // Somebody who may see more or less by now asks again.
-            let who = self.query.admit(&self.headers, Permission::Search);
+            let who = self.query.gate().still(&self.headers, Permission::Search);
             if who.ok().as_ref() != Some(&self.who) {
                 self.text.clear();
                 return Err(Cut::Token);

@@ -29,12 +29,12 @@ use crate::testing::TestStream;
 use crate::tlog::Enrolment;
 
 /// Stands in every event that is to expire first.
-pub(super) const GONE: &str = "zqexpired";
+pub(in crate::retain) const GONE: &str = "zqexpired";
 /// Stands in every event that is to be erased.
-pub(super) const VICTIM: &str = "zqvictim";
+pub(in crate::retain) const VICTIM: &str = "zqvictim";
 
 /// A clock whose wall time is moved by hand.
-pub(super) struct Moved {
+pub(in crate::retain) struct Moved {
     now: AtomicI64,
     real: SystemClock,
 }
@@ -50,14 +50,14 @@ impl Clock for Moved {
 }
 
 impl Moved {
-    pub(super) fn pass_days(&self, days: i64) {
+    pub(in crate::retain) fn pass_days(&self, days: i64) {
         self.now.fetch_add(days * 86_400_000_000, Ordering::Relaxed);
     }
 }
 
 /// Event number `n`: even ones are of category api and expire first, one in a hundred of the others
 /// is the victim's.
-pub(super) fn event(n: u32) -> String {
+pub(in crate::retain) fn event(n: u32) -> String {
     let mut draft = Draft::new();
     let mut id = [0; 16];
     id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
@@ -85,13 +85,13 @@ pub(super) fn event(n: u32) -> String {
     String::from_utf8(out).unwrap()
 }
 
-pub(super) fn class(category: &str, days: u32) -> String {
+pub(in crate::retain) fn class(category: &str, days: u32) -> String {
     format!(
         "retention: {{ default: 400d, classes: [{{ category: [{category}], keep: {days}d }}] }}\n"
     )
 }
 
-pub(super) fn subject(key: &str, value: &str) -> NewErasure {
+pub(in crate::retain) fn subject(key: &str, value: &str) -> NewErasure {
     NewErasure {
         subject: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
         reason: "asked by the person".to_owned(),
@@ -100,7 +100,7 @@ pub(super) fn subject(key: &str, value: &str) -> NewErasure {
 }
 
 /// Waits until this holds.
-pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
+pub(in crate::retain) fn until(what: &str, holds: impl Fn() -> bool) {
     let clock = SystemClock::new();
     while !holds() {
         assert!(clock.monotonic() < Duration::from_secs(120), "still waiting: {what}");
@@ -109,17 +109,17 @@ pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// See the module.
-pub(super) struct World {
+pub(in crate::retain) struct World {
     dir: TempDir,
     yaml: String,
-    pub(super) clock: Arc<Moved>,
+    pub(in crate::retain) clock: Arc<Moved>,
 }
 
 /// Everything open.
-pub(super) struct Open {
-    pub(super) retain: Arc<Retain>,
-    pub(super) log: Arc<EvidenceLog>,
-    pub(super) store: Arc<EmbeddedStore>,
+pub(in crate::retain) struct Open {
+    pub(in crate::retain) retain: Arc<Retain>,
+    pub(in crate::retain) log: Arc<EvidenceLog>,
+    pub(in crate::retain) store: Arc<EmbeddedStore>,
     stream: TestStream,
     acts: Acts,
     own: Option<OwnStream>,
@@ -128,48 +128,48 @@ pub(super) struct Open {
 
 /// Where a word was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(in crate::retain) struct Found {
     /// In a block's body, decompressed.
-    pub(super) log: bool,
+    pub(in crate::retain) log: bool,
     /// In a term dictionary of the index.
-    pub(super) index: bool,
+    pub(in crate::retain) index: bool,
     /// In any file as it stands.
-    pub(super) raw: bool,
+    pub(in crate::retain) raw: bool,
 }
 
 impl Found {
-    pub(super) const NOWHERE: Self = Self { log: false, index: false, raw: false };
+    pub(in crate::retain) const NOWHERE: Self = Self { log: false, index: false, raw: false };
 }
 
 impl World {
-    pub(super) fn new(yaml: &str) -> Self {
+    pub(in crate::retain) fn new(yaml: &str) -> Self {
         let clock = Moved { now: AtomicI64::new(1_790_000_000_000_000), real: SystemClock::new() };
         let dir = tempfile::tempdir().unwrap();
         Self { dir, yaml: yaml.to_owned(), clock: Arc::new(clock) }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::retain) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(super) fn add_yaml(&mut self, yaml: &str) {
+    pub(in crate::retain) fn add_yaml(&mut self, yaml: &str) {
         self.yaml.push_str(yaml);
     }
 
-    pub(super) fn open(&self) -> Open {
+    pub(in crate::retain) fn open(&self) -> Open {
         self.open_with(Arc::new(|_| Ok(())))
     }
 
-    pub(super) fn open_with(&self, on_step: OnStep) -> Open {
+    pub(in crate::retain) fn open_with(&self, on_step: OnStep) -> Open {
         open_in(self.path(), &self.yaml, &self.clock, on_step)
     }
 
-    pub(super) fn open_hooked(&self, hooks: Hooks) -> Open {
+    pub(in crate::retain) fn open_hooked(&self, hooks: Hooks) -> Open {
         open_hooked_in(self.path(), &self.yaml, &self.clock, hooks)
     }
 
     /// A part of the index that was set aside, as after damage.
-    pub(super) fn index_aside(&self) -> PathBuf {
+    pub(in crate::retain) fn index_aside(&self) -> PathBuf {
         let path = self.path().join("index/2026-01-01.damaged");
         std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("x"), GONE).unwrap();
@@ -177,7 +177,10 @@ impl World {
     }
 
     /// Searches everything on the disk.
-    pub(super) fn bytes_of(&self, words: &[&'static str]) -> BTreeMap<&'static str, Found> {
+    pub(in crate::retain) fn bytes_of(
+        &self,
+        words: &[&'static str],
+    ) -> BTreeMap<&'static str, Found> {
         let mut found: BTreeMap<_, _> =
             words.iter().map(|word| (*word, Found::default())).collect();
         each_file(self.path(), &mut |path| {
@@ -224,7 +227,12 @@ fn in_segment(path: &Path, word: &str) -> bool {
     found
 }
 
-pub(super) fn open_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, on_step: OnStep) -> Open {
+pub(in crate::retain) fn open_in(
+    dir: &Path,
+    yaml: &str,
+    clock: &Arc<Moved>,
+    on_step: OnStep,
+) -> Open {
     open_hooked_in(dir, yaml, clock, Hooks { on_step, ..Hooks::default() })
 }
 
@@ -275,7 +283,7 @@ fn open_hooked_in(dir: &Path, yaml: &str, clock: &Arc<Moved>, hooks: Hooks) -> O
 
 impl Open {
     /// Blocks of a thousand of these events.
-    pub(super) fn store(&mut self, events: impl Iterator<Item = String>) {
+    pub(in crate::retain) fn store(&mut self, events: impl Iterator<Item = String>) {
         let events: Vec<String> = events.collect();
         events.chunks(1_000).for_each(|events| self.store_block(events));
     }
@@ -301,7 +309,7 @@ impl Open {
         }
     }
 
-    pub(super) fn wait_indexed(&self) {
+    pub(in crate::retain) fn wait_indexed(&self) {
         let end = *self.log.durable_end().borrow();
         let begun = std::time::Duration::from_secs(120);
         let clock = SystemClock::new();
@@ -318,14 +326,14 @@ impl Open {
         }
     }
 
-    pub(super) fn count(&self, q: &str) -> u64 {
+    pub(in crate::retain) fn count(&self, q: &str) -> u64 {
         self.wait_indexed();
         let filter = line::parse(q, Timestamp::Y2020).unwrap();
         let request = StatsRequest { filter, ..StatsRequest::default() };
         self.store.stats(&request).unwrap().total
     }
 
-    pub(super) fn events(&self, q: &str) -> Vec<Hit> {
+    pub(in crate::retain) fn events(&self, q: &str) -> Vec<Hit> {
         self.wait_indexed();
         let filter = line::parse(q, Timestamp::Y2020).unwrap();
         let mut request = SearchRequest { filter, limit: 1_000, ..SearchRequest::default() };
@@ -341,7 +349,7 @@ impl Open {
     }
 
     /// Everything there is now as a bundle, and its checkpoint.
-    pub(super) fn bundle(&self) -> (Vec<u8>, String) {
+    pub(in crate::retain) fn bundle(&self) -> (Vec<u8>, String) {
         let tlog = self.log.tlog().unwrap();
         tlog.flush(Duration::ZERO).unwrap();
         let (note, size) = (tlog.checkpoint().to_string(), tlog.head().size);
@@ -379,14 +387,14 @@ impl Open {
     }
 
     /// Ends the collector's own stream, if it has not ended yet.
-    pub(super) fn end_own(&mut self) {
+    pub(in crate::retain) fn end_own(&mut self) {
         if let Some(own) = self.own.take() {
             own.close();
         }
     }
 
     /// Two closed segments of a thousand events each.
-    pub(super) fn store_two_segments(&mut self) {
+    pub(in crate::retain) fn store_two_segments(&mut self) {
         for first in [0, 1_000] {
             self.store((first..first + 1_000).map(event));
             self.log.close_segment().unwrap();
@@ -395,7 +403,7 @@ impl Open {
     }
 
     /// An erasure of the victim's events that two people have agreed on; gives its number.
-    pub(super) fn agree_to_erase(&self) -> i64 {
+    pub(in crate::retain) fn agree_to_erase(&self) -> i64 {
         let new = subject("actor.name", &format!("{VICTIM}@example.org"));
         let (row, _) = self.retain.ask(&new, "anna").unwrap();
         self.retain.approve(row.id, &super::person("bert")).unwrap();
@@ -403,12 +411,12 @@ impl Open {
     }
 
     /// Events of the victim that can be found.
-    pub(super) fn victims(&self) -> u64 {
+    pub(in crate::retain) fn victims(&self) -> u64 {
         self.count(&format!("action:contact.view actor:{VICTIM}@example.org"))
     }
 
     /// Ends everything in order.
-    pub(super) fn close(mut self) {
+    pub(in crate::retain) fn close(mut self) {
         self.end_own();
         drop(self.acts);
         self.runner.take().unwrap().stop();

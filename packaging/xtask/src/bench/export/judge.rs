@@ -38,7 +38,8 @@ pub(super) fn judge(
                 row(format, "SHA-256", "as the proof says"),
             ]
         }
-        "parquet" => vec![row(format, "DuckDB", parquet(file, events)?)],
+        "parquet" => vec![row(format, "DuckDB", parquet(file, events, ASK)?)],
+        "parquet-ocsf" => vec![row(format, "DuckDB", parquet(file, events, ASK_NESTED)?)],
         "pdf" => vec![row(format, "poppler", pdf(file)?)],
         _ => vec![row(format, "verifier", bundle(file, events)?)],
     };
@@ -147,11 +148,20 @@ top = duckdb.sql('select action, count(*) n from read_parquet(?) group by 1 orde
 print(rows, top[0][0], top[0][1])
 ";
 
-fn parquet(file: &Path, events: u64) -> anyhow::Result<String> {
+/// Objects are structs, lists are lists, and every event has its identity and its user.
+const ASK_NESTED: &str = "import sys, duckdb
+ask = lambda what: duckdb.sql('select ' + what, params=[sys.argv[1]]).fetchall()
+rows, ids, first, last, profiles = ask('count(*), count(distinct metadata.uid), min(time), max(time), count(*) filter (list_contains(metadata.profiles, \'host\')) from read_parquet(?)')[0]
+assert first < last and ids == rows == profiles, (rows, ids, first, last, profiles)
+top = ask('class_name, coalesce(actor.user.name, \'\') who, count(*) n from read_parquet(?) group by 1, 2 order by n desc, 1, 2 limit 1')
+print(rows, top[0][0] + ':', top[0][1], top[0][2])
+";
+
+fn parquet(file: &Path, events: u64, ask: &str) -> anyhow::Result<String> {
     let Some(python) = DUCKDB.program()? else {
         return Ok("skipped: duckdb cannot be installed".to_owned());
     };
-    let answer = said(&python, &["-c".as_ref(), ASK.as_ref(), file.as_os_str()])?;
+    let answer = said(&python, &["-c".as_ref(), ask.as_ref(), file.as_os_str()])?;
     let rows = answer.split(' ').next().and_then(|rows| rows.parse().ok());
     if rows != Some(events) {
         bail!("parquet: DuckDB says {answer}");
