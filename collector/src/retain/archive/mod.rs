@@ -295,8 +295,9 @@ impl Retain {
             self.go_on()?;
             tries.one(self.erase_archived(id, &**shelf, &known, is_sought))?;
         }
-        let locked = tries.one(shelf.tidy(&live))?.unwrap_or_default();
-        tries.end().map(|()| locked)
+        // What failed is left as a crash would leave it, for the next try.
+        tries.end()?;
+        shelf.tidy(&live)
     }
 
     fn erase_archived(
