@@ -688,15 +688,17 @@ fn a_bucket_that_cannot_be_is_refused_with_its_place_and_what_to_write() {
         (format!("{BUCKET}, lock: {{ mode: compliance, keep: 1h }}"), "outside its limits"),
         (format!("{BUCKET}, path: /x"), "unknown key `archive.path`"),
         (format!("{BUCKET}, secret_key: AKIA"), "unknown key `archive.secret_key`"),
-        (
-            "type: s3, bucket: audit, access_key_file: id, secret_key_file: /k/s".to_owned(),
-            "no systemd credential of this name was passed",
-        ),
         ("type: tape, path: /x".to_owned(), "unknown type `tape` (hint: one of: dir, s3)"),
     ] {
         let message = refused(collector(&format!("archive: {{ {archive} }}\n")));
         assert!(message.contains(expected), "wanted {expected}\ngot {message}");
     }
+    // A credential, where the unit is not: only who reads it is refused.
+    let outside = "type: s3, bucket: audit, access_key_file: id, secret_key_file: /k/s";
+    let loaded = collector(&format!("archive: {{ {outside} }}\n")).expect("loads");
+    let warned =
+        loaded.warnings.iter().any(|one| one.to_string().contains("only the unit is given"));
+    assert!(warned, "{:?}", loaded.warnings);
 }
 
 #[test]
