@@ -1,6 +1,7 @@
 //! The embedded index's answers.
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,6 +20,14 @@ use super::{
 };
 use crate::query::filter::Filter;
 use crate::store::{BlockSource, LogCursor};
+
+/// Threads that open the blocks of one page, at most.
+const MAX_READERS: usize = 4;
+/// One thread opens so many blocks before a second one pays.
+const BLOCKS_OF_A_READER: usize = 4;
+
+/// An event, if it is still there, and the number of the key that it was asked for by.
+type Numbered = (usize, Option<Vec<u8>>);
 
 /// Counting beyond the page goes on for so long; then the total is "at least".
 const TOTAL_BUDGET: Duration = Duration::from_millis(20);
@@ -130,6 +139,8 @@ pub struct EmbeddedStore {
     fields: Fields,
     search_limit_ms: u64,
     page_bytes: usize,
+    /// Threads that open the blocks of one page.
+    readers: usize,
 }
 
 impl EmbeddedStore {
@@ -148,6 +159,7 @@ impl EmbeddedStore {
             fields: Fields::schema().1,
             search_limit_ms: options.search_limit_ms,
             page_bytes: options.page_bytes,
+            readers: std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_READERS),
         }
     }
 
@@ -256,20 +268,53 @@ impl EmbeddedStore {
     }
 
     /// The events of these keys, in their order; one whose block keeps only its leaf is `None`.
-    /// Blocks are visited in the order of the log, each once.
+    /// Each block is opened once. Where there are many, several threads open them: a page of seldom events is in as many
+    /// blocks as it has events, and unpacking these is most of its time.
     pub(super) fn events(&self, keys: &[HitKey]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|at| (keys[*at].at, keys[*at].index));
+        let blocks: Vec<&[usize]> =
+            order.chunk_by(|one, next| keys[*one].at == keys[*next].at).collect();
         let mut events = vec![None; keys.len()];
-        let mut open: Option<(LogCursor, Arc<OpenBlock>)> = None;
-        for at in order {
-            let key = &keys[at];
-            let block = match &open {
-                Some((place, block)) if *place == key.at => Arc::clone(block),
-                _ => self.blocks.get(key.at)?,
-            };
-            events[at] = block.events.event(key.index).map(<[u8]>::to_vec);
-            open = Some((key.at, block));
+        for part in self.events_by_block(keys, &blocks)? {
+            for (at, event) in part {
+                events[at] = event;
+            }
+        }
+        Ok(events)
+    }
+
+    /// The events of these blocks; each block is told by the numbers of its keys.
+    fn events_by_block(
+        &self,
+        keys: &[HitKey],
+        blocks: &[&[usize]],
+    ) -> Result<Vec<Vec<Numbered>>, IndexError> {
+        let threads = self.readers.min(blocks.len() / BLOCKS_OF_A_READER).max(1);
+        let mut parts = blocks.chunks(blocks.len().div_ceil(threads).max(1));
+        let Some(own) = parts.next() else { return Ok(Vec::new()) };
+        std::thread::scope(|scope| {
+            let others: Vec<_> =
+                parts.map(|part| scope.spawn(move || self.events_of(keys, part))).collect();
+            let mut all = vec![self.events_of(keys, own)?];
+            for other in others {
+                let read = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                all.push(read?);
+            }
+            Ok(all)
+        })
+    }
+
+    fn events_of(&self, keys: &[HitKey], blocks: &[&[usize]]) -> Result<Vec<Numbered>, IndexError> {
+        let mut events = Vec::new();
+        for numbers in blocks {
+            let Some(first) = numbers.first() else { continue };
+            let block = self.blocks.get(keys[*first].at)?;
+            events.extend(
+                numbers
+                    .iter()
+                    .map(|at| (*at, block.events.event(keys[*at].index).map(<[u8]>::to_vec))),
+            );
         }
         Ok(events)
     }

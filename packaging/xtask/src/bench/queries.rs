@@ -63,7 +63,10 @@ const QUESTIONS: &[Question] = &[
     Question { name: "counts, facets", ask: |_, _| stats("group_by=action,outcome,category,host") },
     Question { name: "counts, histogram", ask: |_, _| stats("interval=1d&q=outcome:failure") },
     Question { name: "counts, by user", ask: |_, _| stats("group_by=actor&interval=1h") },
-    Question { name: "suggestion", ask: |_, _| "/v1/suggest?field=actor&prefix=a".to_owned() },
+    Question {
+        name: "counts, suggestion",
+        ask: |_, _| "/v1/suggest?field=actor&prefix=a".to_owned(),
+    },
     Question { name: "outcome, none such", ask: |_, _| search("outcome:pending") },
     Question { name: "role, none such", ask: |_, _| search("role:admin") },
     Question { name: "tag, none such", ask: |_, _| search("tag:weekly") },
