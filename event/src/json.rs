@@ -108,8 +108,10 @@ fn is_plain(bytes: &[u8]) -> bool {
     !narrow.by_ref().any(some) && !special(narrow.remainder())
 }
 
-/// The first byte that must be escaped: eight at a time, then one at a time.
-pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
+/// The first byte that must be escaped, which is also the first that ends a run of plain bytes in a JSON string: eight at
+/// a time, then one at a time.
+#[must_use]
+pub fn find_special(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let Some(eight) = bytes[at..].first_chunk() {
         let hits = specials_of(eight);

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use crate::decode::json::index;
+use crate::decode::json::{NOWHERE, index};
 use crate::pack::{Pack, Rule};
 use crate::pattern::{Cache, Needs};
 use crate::scan::Slots;
@@ -95,8 +95,8 @@ impl Later {
     pub(crate) fn get(&self, packs: &[PackAt]) -> &Matcher {
         self.made.get_or_init(|| {
             let rule = |at: &RuleAt| {
-                let PackAt { pack, json_base } = &packs[at.pack];
-                (*at, *json_base, &pack.rules[at.rule])
+                let PackAt { pack, fields } = &packs[at.pack];
+                (*at, &**fields, &pack.rules[at.rule])
             };
             let rules: Vec<_> = self.rules.iter().map(rule).collect();
             Matcher::new(&rules, &self.named(packs))
@@ -107,16 +107,11 @@ impl Later {
     fn named(&self, packs: &[PackAt]) -> HashMap<u32, usize> {
         let mut own: Vec<usize> = self.rules.iter().map(|at| at.pack).collect();
         own.dedup();
-        let paths = || {
-            own.iter()
-                .map(|pack| &packs[*pack])
-                .flat_map(|at| (at.json_base..).zip(at.pack.json_paths.iter().map(Vec::as_slice)))
-        };
-        let mut times: HashMap<&[Box<str>], usize> = HashMap::new();
-        for (_, path) in paths() {
-            *times.entry(path).or_default() += 1;
+        let mut times = HashMap::new();
+        for slot in own.iter().flat_map(|pack| &packs[*pack].fields) {
+            *times.entry(*slot).or_default() += 1;
         }
-        paths().map(|(slot, path)| (slot, times[path])).collect()
+        times
     }
 }
 
@@ -130,6 +125,8 @@ struct Entry {
     any: Vec<Box<[Box<[u16]>]>>,
     /// Slots of fields that must be there.
     slots: Box<[u32]>,
+    /// Of these the one whose path the fewest packs name.
+    rarest: u32,
 }
 
 /// What a search needs beside the message; one a worker.
@@ -165,15 +162,26 @@ impl Work {
 /// is said to be there may be missing, but never the other way round.
 #[derive(Debug)]
 struct Couples {
-    bits: [u64; 64],
+    /// In which turn each was last seen: a byte each, for setting bits would make every couple wait for the one before.
+    seen: Box<[u8; COUPLES]>,
+    turn: u8,
     /// Place and length of the text.
     of: Option<(usize, usize)>,
 }
 
+/// How many numbers couples have.
+const COUPLES: usize = 0x1000;
+
 impl Default for Couples {
     fn default() -> Self {
-        Self { bits: [0; 64], of: None }
+        Self { seen: Box::new([0; COUPLES]), turn: 0, of: None }
     }
+}
+
+/// How often a byte is met in logs, roughly: nothing but speed depends on it.
+fn commonness(byte: u8) -> usize {
+    const FREQUENT: &[u8] = b"\"e:ta,ionsr_dlc1u0.p2-m h3f/g54yb6789v{}w=k[]x";
+    FREQUENT.iter().rev().position(|frequent| *frequent == byte).map_or(0, |place| place + 1)
 }
 
 /// A rule is asked for so many couples at most: each that is missing rules it out, and one in ten is there by chance.
@@ -186,13 +194,14 @@ impl Couples {
 
     /// Those of a rule, from the words that it must find.
     fn needed(words: &[Box<[u8]>]) -> Box<[u16]> {
-        let both = |two: &[u8]| Self::number(two[0], two[1]);
-        let mut all: Vec<u16> = words.iter().flat_map(|word| word.windows(2).map(both)).collect();
+        let couple =
+            |two: &[u8]| (commonness(two[0]) * commonness(two[1]), Self::number(two[0], two[1]));
+        let mut all: Vec<_> = words.iter().flat_map(|word| word.windows(2).map(couple)).collect();
         all.sort_unstable();
         all.dedup();
-        // Spread over all words.
-        let step = all.len().div_ceil(MAX_COUPLES).max(1);
-        all.into_iter().step_by(step).collect()
+        // The seldom ones first: the first that is missing ends the search.
+        all.truncate(MAX_COUPLES);
+        all.into_iter().map(|(_, number)| number).collect()
     }
 
     fn note(&mut self, text: &[u8]) {
@@ -201,36 +210,52 @@ impl Couples {
             return;
         }
         self.of = Some(of);
-        self.bits = [0; 64];
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn == 0 {
+            self.seen.fill(0);
+            self.turn = 1;
+        }
         for two in text.windows(2) {
-            let number = Self::number(two[0], two[1]);
-            self.bits[usize::from(number >> 6)] |= 1 << (number & 63);
+            self.seen[usize::from(Self::number(two[0], two[1]))] = self.turn;
         }
     }
 
     fn have(&self, number: u16) -> bool {
-        self.bits[usize::from(number >> 6)] >> (number & 63) & 1 == 1
+        self.seen.get(usize::from(number)).is_some_and(|seen| *seen == self.turn)
     }
 }
 
-/// Numbers of entries as bits, and how many there are.
+/// Numbers of entries as bits and in order, each with what rules it out soonest.
 #[derive(Debug, PartialEq, Eq)]
 struct List {
     bits: Box<[u64]>,
-    count: usize,
+    entries: Vec<Listed>,
 }
+
+/// An entry's number, and what it cannot match without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listed {
+    entry: u16,
+    /// A couple of bytes; [`FREE`] where it needs none, or its prefix is looked at first.
+    couple: u16,
+    /// The slot of the field that the fewest packs name; [`NOWHERE`] where it needs none.
+    slot: u32,
+}
+
+/// No couple's number.
+const FREE: u16 = u16::MAX;
 
 /// The entries of a matcher whose packs are asked, by the message's first byte, each list made when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// One more than the number of the list; zero where there is none yet.
-    of: [Cell<u16>; EMPTY + 1],
+    of: [Cell<u16>; BUCKETS],
     lists: RefCell<Vec<List>>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { of: [const { Cell::new(0) }; EMPTY + 1], lists: RefCell::default() }
+        Self { of: [const { Cell::new(0) }; BUCKETS], lists: RefCell::default() }
     }
 }
 
@@ -241,12 +266,14 @@ impl Plan {
         if known > 0 {
             return usize::from(known) - 1;
         }
-        let mut list = List { bits: vec![0; matcher.free.len()].into(), count: 0 };
+        let mut list = List { bits: vec![0; matcher.free.len()].into(), entries: Vec::new() };
         for number in &matcher.buckets[bucket] {
-            let at = matcher.entries[usize::from(*number)].at;
-            if asked.by_service && at.by_service || asked.packs[at.pack] {
+            let entry = &matcher.entries[usize::from(*number)];
+            if asked.by_service && entry.at.by_service || asked.packs[entry.at.pack] {
                 mark(&mut list.bits, *number);
-                list.count += 1;
+                let couple = entry.couples.first().filter(|_| entry.prefixes.is_empty());
+                let couple = couple.copied().unwrap_or(FREE);
+                list.entries.push(Listed { entry: *number, couple, slot: entry.rarest });
             }
         }
         let mut lists = self.lists.borrow_mut();
@@ -262,7 +289,7 @@ impl Plan {
     /// Could any rule know a message that begins so?
     pub(crate) fn hopes(&self, matcher: &Matcher, message: &str, asked: &Asked<'_>) -> bool {
         let list = self.list(matcher, bucket(message.as_bytes()), asked);
-        self.lists.borrow().get(list).is_some_and(|list| list.count > 0)
+        self.lists.borrow().get(list).is_some_and(|list| !list.entries.is_empty())
     }
 }
 
@@ -275,11 +302,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) by_service: bool,
 }
 
-fn bucket(message: &[u8]) -> usize {
+/// The number of a message's first byte.
+pub(crate) fn bucket(message: &[u8]) -> usize {
     message.first().map_or(EMPTY, |byte| usize::from(*byte))
 }
 
 const EMPTY: usize = 256;
+/// How many numbers first bytes have, that of the empty message among them.
+pub(crate) const BUCKETS: usize = EMPTY + 1;
 
 /// The first eight bytes of a text, and which of them count.
 #[derive(Debug, Clone, Copy)]
@@ -305,7 +335,7 @@ impl Head {
 
 impl Matcher {
     /// Compiles these rules, in this order.
-    fn new(rules: &[(RuleAt, u32, &Rule)], named: &HashMap<u32, usize>) -> Self {
+    fn new(rules: &[(RuleAt, &[u32], &Rule)], named: &HashMap<u32, usize>) -> Self {
         let mut matcher = Self {
             entries: Vec::new(),
             buckets: Vec::new(),
@@ -313,14 +343,17 @@ impl Matcher {
             keyed: Keyed::default(),
         };
         let mut keys = Vec::new();
-        let mut buckets: Vec<Vec<u16>> = vec![Vec::new(); EMPTY + 1];
-        for (at, json_base, rule) in rules {
+        let mut buckets: Vec<Vec<u16>> = vec![Vec::new(); BUCKETS];
+        for (at, fields, rule) in rules {
             let Ok(number) = u16::try_from(matcher.entries.len()) else { break };
-            let slots: Box<[u32]> = rule.needs().iter().map(|path| json_base + path).collect();
-            match slots.iter().min_by_key(|slot| named.get(*slot)) {
-                Some(slot) => keys.push((*slot, number)),
+            let slots: Box<[u32]> =
+                rule.needs().iter().filter_map(|path| fields.get(index(*path)).copied()).collect();
+            let rarest = slots.iter().min_by_key(|slot| named.get(*slot)).copied();
+            match rarest {
+                Some(slot) => keys.push((slot, number)),
                 None => mark(&mut matcher.free, number),
             }
+            let rarest = rarest.unwrap_or(NOWHERE);
             let (needs, first, words) = match (&rule.pattern, rule.on) {
                 (Some(pattern), Source::Message) => {
                     (&pattern.needs, pattern.first.as_ref(), Some(&pattern.words))
@@ -333,7 +366,7 @@ impl Matcher {
                 branches.iter().map(|branch| needed(std::slice::from_ref(branch))).collect()
             };
             let any = words.map(|words| words.any.iter().map(one_of).collect()).unwrap_or_default();
-            let mut entry = Entry { at: *at, prefixes: Vec::new(), couples, any, slots };
+            let mut entry = Entry { at: *at, prefixes: Vec::new(), couples, any, slots, rarest };
             match needs {
                 Needs::Prefix(prefixes) => {
                     for prefix in prefixes {
@@ -369,7 +402,7 @@ impl Matcher {
         let bytes = view.facts.message.as_bytes();
         let list = plan.list(self, bucket(bytes), &view.asked);
         let lists = plan.lists.borrow();
-        let list = lists.get(list).filter(|list| list.count > 0)?;
+        let list = lists.get(list).filter(|list| !list.entries.is_empty())?;
         let asked = Search {
             bytes,
             head: Head::of(bytes),
@@ -377,7 +410,11 @@ impl Matcher {
             which: usize::from(bytes.len() != view.facts.record.len()),
             many: view.packs.len() > FEW,
         };
-        self.mark(&view.facts, list.count, work);
+        let filled = view.facts.json.map_or(0, |(tape, _)| tape.filled().len());
+        if self.keyed.entries.is_empty() || list.entries.len() <= filled {
+            return self.find_listed(&list.entries, &asked, view, work);
+        }
+        self.mark(&view.facts, work);
         for (at, word) in list.bits.iter().enumerate() {
             let mut left = word & work.marks[at];
             while left != 0 {
@@ -392,15 +429,36 @@ impl Matcher {
         None
     }
 
-    /// Marks the entries that need no field, and those whose rarest field is there; all of them, where they are fewer than
-    /// the fields and asking each is less to do.
-    fn mark(&self, facts: &Facts<'_>, entries: usize, work: &mut Work) {
-        work.marks.clear();
-        let filled = facts.json.map_or(0, |(tape, _)| tape.filled().len());
-        if self.keyed.entries.is_empty() || entries <= filled {
-            work.marks.resize(self.free.len(), u64::MAX);
-            return;
+    /// The first of these that knows the message: of many, each is mostly ruled out by one look.
+    fn find_listed(
+        &self,
+        entries: &[Listed],
+        search: &Search<'_>,
+        view: &View<'_>,
+        work: &mut Work,
+    ) -> Option<RuleAt> {
+        for Listed { entry, couple, slot } in entries {
+            if *slot != NOWHERE && !view.facts.has(*slot) {
+                continue;
+            }
+            if search.many && *couple != FREE {
+                let couples = &mut work.couples[search.which];
+                couples.note(search.bytes);
+                if !couples.have(*couple) {
+                    continue;
+                }
+            }
+            let entry = &self.entries[usize::from(*entry)];
+            if entry.may_know(search, view, work) && view.knows(entry.at, work) {
+                return Some(entry.at);
+            }
         }
+        None
+    }
+
+    /// Marks the entries that need no field, and those whose rarest field is there.
+    fn mark(&self, facts: &Facts<'_>, work: &mut Work) {
+        work.marks.clear();
         work.marks.extend_from_slice(&self.free);
         let Some((tape, _)) = facts.json else { return };
         for slot in tape.filled() {
@@ -460,8 +518,8 @@ pub(crate) struct View<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct PackAt {
     pub(crate) pack: Arc<Pack>,
-    /// The number of its first JSON path among those of all packs.
-    pub(crate) json_base: u32,
+    /// The slot of each of its paths.
+    pub(crate) fields: Box<[u32]>,
 }
 
 impl<'a> View<'a> {
@@ -472,7 +530,7 @@ impl<'a> View<'a> {
             Source::Message => Some(self.facts.message),
             other => {
                 const NONE: &Slots = &[crate::scan::UNSET; crate::scan::MAX_GROUPS * 2];
-                self.facts.scene("", NONE, pack.json_base).text(other)
+                self.facts.scene("", NONE, &pack.fields).text(other)
             }
         }
     }
@@ -486,7 +544,7 @@ impl<'a> View<'a> {
         {
             return false;
         }
-        let scene = self.facts.scene(subject, &work.slots, pack.json_base);
+        let scene = self.facts.scene(subject, &work.slots, &pack.fields);
         rule.when.iter().all(|condition| condition.holds(&scene))
     }
 }

@@ -41,6 +41,16 @@ pub(crate) struct Pack {
     pub(crate) test_now: Option<String>,
 }
 
+impl Pack {
+    /// Does it come with the program?
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.file.starts_with(BUILTIN)
+    }
+}
+
+/// How the names of built-in packs' sources begin.
+pub(crate) const BUILTIN: &str = "built-in ";
+
 /// To which records a pack applies: where any of these fits, or all of them are empty.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct SelectBy {

@@ -342,7 +342,7 @@ impl Parser {
     fn add(&mut self, pack: &Arc<Pack>) {
         let number = self.packs.len();
         let reader = self.reader_of(pack);
-        let json_base = reader.map_or(0, |reader| self.readers[reader].add(pack));
+        let fields = reader.map_or_else(Box::default, |reader| self.readers[reader].add(pack));
         for (rule_number, rule) in pack.rules.iter().enumerate() {
             if let Some(reason) = &rule.drop {
                 self.drop_of.insert((number, rule_number), self.drops.len());
@@ -370,7 +370,7 @@ impl Parser {
                 matchers: Vec::new(),
             }),
         }
-        self.packs.push(PackAt { pack: Arc::clone(pack), json_base });
+        self.packs.push(PackAt { pack: Arc::clone(pack), fields });
     }
 
     /// Makes each group's matchers: one for every program that its packs name, one for the rest.
@@ -606,6 +606,11 @@ impl<'t> Decoded<'t> {
         let message = said.map(|said| said.message).filter(|message| !message.is_empty());
         let syslog = said.map(|said| Ok(Syslog::said(&said, message.unwrap_or(text))));
         Self { text, number, syslog, said: message, reason: None }
+    }
+
+    /// Is it known that there is no envelope, and does nobody name the program?
+    fn is_bare(&self, envelope: &Envelope<'_>) -> bool {
+        matches!(self.syslog, Some(Err(_))) && envelope.service.is_none()
     }
 
     /// The message that a chain leaves, before its fields are read; `None` if it wants an envelope that there is not.

@@ -115,6 +115,11 @@ impl Pattern {
 
     /// Finds the leftmost match and fills the slots of its groups.
     pub(crate) fn find(&self, text: &str, slots: &mut Slots, cache: &mut Cache) -> bool {
+        let begins =
+            |first: &First| text.bytes().next().is_some_and(|byte| first[usize::from(byte)]);
+        if !self.first.as_ref().is_none_or(begins) {
+            return false;
+        }
         if let Some(scanner) = &self.scanner {
             match scanner.find(text, slots) {
                 Found::Match => return true,

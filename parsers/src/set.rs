@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::builtin::builtin;
 use crate::error::{PackError, PackErrors, hint};
 use crate::load::{PackSource, load, load_proven};
-use crate::pack::Pack;
+use crate::pack::{BUILTIN, Pack};
 use crate::packtest::{self, TestReport};
 use crate::parser::{Parser, Settings};
 
@@ -64,7 +64,7 @@ impl Entry {
 }
 
 fn builtin_source(name: &str, text: &str) -> PackSource {
-    PackSource { name: format!("built-in {name}.yaml"), text: text.to_owned() }
+    PackSource { name: format!("{BUILTIN}{name}.yaml"), text: text.to_owned() }
 }
 
 /// What is known of a pack without using it.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use custody_event::Detail;
 
-use crate::decode::json::{At, Kind, Tape};
+use crate::decode::json::{At, Kind, Tape, index};
 use crate::decode::syslog::Syslog;
 use crate::parser::Envelope;
 use crate::scan::{Slots, UNSET};
@@ -117,8 +117,8 @@ pub(crate) struct Scene<'a> {
     /// The text that the rule's groups are of.
     pub(crate) subject: &'a str,
     pub(crate) slots: &'a Slots,
-    /// What to add to the pack's own number of a path.
-    pub(crate) json_base: u32,
+    /// The slot of each of the pack's paths.
+    pub(crate) fields: &'a [u32],
 }
 
 impl<'a> Facts<'a> {
@@ -128,11 +128,16 @@ impl<'a> Facts<'a> {
     }
 
     /// With the groups of a rule's pattern.
-    pub(crate) fn scene<'b>(&self, subject: &'b str, slots: &'b Slots, json_base: u32) -> Scene<'b>
+    pub(crate) fn scene<'b>(
+        &self,
+        subject: &'b str,
+        slots: &'b Slots,
+        fields: &'b [u32],
+    ) -> Scene<'b>
     where
         'a: 'b,
     {
-        Scene { facts: *self, subject, slots, json_base }
+        Scene { facts: *self, subject, slots, fields }
     }
 }
 
@@ -143,7 +148,7 @@ impl<'a> Scene<'a> {
             Source::Group(group) => self.group(group),
             Source::Json(path) => {
                 let (tape, text) = self.facts.json?;
-                tape.scalar(tape.slot(self.json_base + path)?, text)
+                tape.scalar(tape.slot(self.slot_of(path)?)?, text)
             }
             Source::Message => Some(self.facts.message),
             Source::Record => Some(self.facts.record),
@@ -170,12 +175,23 @@ impl<'a> Scene<'a> {
         self.subject.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
+    /// The slot of one of the pack's paths.
+    #[inline]
+    fn slot_of(&self, path: u32) -> Option<u32> {
+        self.fields.get(index(path)).copied()
+    }
+
+    #[inline]
+    fn has(&self, path: u32) -> bool {
+        self.slot_of(path).is_some_and(|slot| self.facts.has(slot))
+    }
+
     /// Where a JSON value stands.
     pub(crate) fn json_at(&self, source: Source) -> Option<(&'a Tape, &'a str, At)> {
         let (Source::Json(path), Some((tape, text))) = (source, self.facts.json) else {
             return None;
         };
-        tape.slot(self.json_base + path).map(|at| (tape, text, at))
+        tape.slot(self.slot_of(path)?).map(|at| (tape, text, at))
     }
 
     /// Is there anything, even an empty text, a list or an object?
@@ -189,16 +205,15 @@ impl<'a> Scene<'a> {
     /// Is there a field, where the source is one?
     #[inline]
     fn may_have(&self, source: Source) -> bool {
-        match (source, self.facts.json) {
-            (Source::Json(path), Some((tape, _))) => tape.slot(self.json_base + path).is_some(),
-            (Source::Json(_), None) => false,
+        match source {
+            Source::Json(path) => self.has(path),
             _ => true,
         }
     }
 
     /// Is there none of these fields?
     pub(crate) fn lacks(&self, paths: &[u32]) -> bool {
-        self.facts.json.is_none_or(|(tape, _)| tape.lacks(self.json_base, paths))
+        !paths.iter().any(|path| self.has(*path))
     }
 
     /// Notes that a JSON value has been taken up.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use custody_event::{Offset, Timestamp};
-use custody_parsers::{Envelope, PackSet, Parser, Scratch, Select, Settings};
+use custody_parsers::{Envelope, PackSet, PackSource, Parser, Scratch, Select, Settings};
 use serde_json::Value;
 
 fn parser() -> Parser {
@@ -123,4 +123,27 @@ fn a_message_in_json_is_read_as_the_sentence_that_it_is() {
     assert_eq!(event["action"], "authentication.login", "{event}");
     assert_eq!((&event["outcome"], &event["actor"]["name"]), (&"failure".into(), &"eva".into()));
     assert_eq!(event["source"]["ip"], "203.0.113.9");
+}
+
+#[test]
+fn json_is_no_text_of_another_program_but_an_operators_own_pack_may_read_it_as_text() {
+    const OWN: &str = r#"
+pack: own
+version: 1
+about: reads lines as texts, whatever they are
+decode: none
+rules:
+  - id: door
+    match: '"door":"(?<door>\w+)"'
+    event: { action: door.open, targets.id: $door }
+"#;
+    let line = r#"{"door":"north","action":"shift.begin","user":"eva"}"#;
+    let own = PackSource { name: "own.yaml".to_owned(), text: OWN.to_owned() };
+    let auto = |sources: &[PackSource]| {
+        let set = PackSet::with_builtin(sources).unwrap();
+        set.select(&Select::Auto, Settings::default()).unwrap()
+    };
+    let read = |parser: &Parser| event(parser, &mut Scratch::new(), "/var/log/x.log", line);
+    assert_eq!(read(&auto(&[]))["origin"]["pack"], "generic-json");
+    assert_eq!(read(&auto(&[own]))["origin"]["pack"], "own");
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use custody_event::Detail;
+use custody_event::json::find_special;
 
 /// Objects and lists in one another, at most.
 pub(crate) const MAX_DEPTH: usize = 64;
@@ -83,29 +84,36 @@ pub(crate) struct Paths {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct PathNode {
-    children: HashMap<Box<[u8]>, u32, BuildHasherDefault<Fnv>>,
-    slots: Vec<u32>,
+    children: HashMap<Box<[u8]>, u32, BuildHasherDefault<KeyHasher>>,
+    slot: Option<u32>,
 }
 
-/// FNV-1a: short keys, a map that only packs fill.
-#[derive(Debug, Clone)]
-pub(super) struct Fnv(u64);
+/// Eight bytes with one multiplication: short keys, a map that only packs fill, so nobody can choose keys that collide.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyHasher(u64);
 
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+impl KeyHasher {
+    fn add(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
-impl Hasher for Fnv {
+impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
-        self.0
+        self.0 ^ self.0 >> 32
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.add(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            self.add(word);
         }
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.add(u64::try_from(number).unwrap_or(u64::MAX));
     }
 }
 
@@ -130,8 +138,8 @@ impl Paths {
         Self { nodes: vec![PathNode::default()], folded }
     }
 
-    /// Adds a path; its value will be noted in `slot`.
-    pub(crate) fn add(&mut self, path: &[Box<str>], slot: u32) {
+    /// Adds a path; gives the slot that its value is noted in: `next`, unless it has one.
+    pub(crate) fn add(&mut self, path: &[Box<str>], next: u32) -> u32 {
         let mut at = 0_usize;
         for part in path {
             let mut buffer = [0; FOLD_BYTES];
@@ -150,7 +158,7 @@ impl Paths {
                 }
             };
         }
-        self.nodes[at].slots.push(slot);
+        *self.nodes[at].slot.get_or_insert(next)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -280,16 +288,17 @@ impl Tape {
                 paths.follow(node, self.key_bytes(at))
             };
             if let Some(child) = child {
-                for slot in &paths.nodes[index(child)].slots {
-                    if let Some(place) = found.get_mut(index(*slot)) {
-                        if *place != NOWHERE {
-                            self.used[index(*place)].set(true);
-                        }
-                        *place = at;
-                        touched.push(*slot);
+                let node = &paths.nodes[index(child)];
+                if let Some(slot) = node.slot
+                    && let Some(place) = found.get_mut(index(slot))
+                {
+                    if *place != NOWHERE {
+                        self.used[index(*place)].set(true);
                     }
+                    *place = at;
+                    touched.push(slot);
                 }
-                if !paths.nodes[index(child)].children.is_empty() {
+                if !node.children.is_empty() {
                     self.walk(at, paths, child, found, touched);
                 }
             }
@@ -312,13 +321,6 @@ impl Tape {
     /// Slots that have a value, and perhaps some that had one in another element.
     pub(crate) fn filled(&self) -> &[u32] {
         &self.touched
-    }
-
-    /// Is none of these slots, counted from `base`, filled?
-    pub(crate) fn lacks(&self, base: u32, slots: &[u32]) -> bool {
-        let found = self.found.get(index(base)..).unwrap_or_default();
-        let mut places = slots.iter().map(|slot| found.get(index(*slot)));
-        places.all(|place| place.is_none_or(|at| *at == NOWHERE))
     }
 
     /// What a value is.
@@ -602,10 +604,7 @@ impl Reader<'_> {
 
     /// Goes on to the next quote or backslash.
     fn plain(&mut self) -> Step<u8> {
-        let run = self.bytes[self.at..]
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))
-            .ok_or("JSON that ends in the middle")?;
+        let run = find_special(&self.bytes[self.at..]).ok_or("JSON that ends in the middle")?;
         self.at += run;
         match self.bytes[self.at] {
             byte @ (b'"' | b'\\') => Ok(byte),

@@ -9,7 +9,7 @@
 use std::cell::OnceCell;
 
 use super::{Envelope, Group, Parser};
-use crate::matcher::{Asked, PackAt, Plan};
+use crate::matcher::{Asked, BUCKETS, PackAt, Plan, bucket};
 
 /// When a pack is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(super) struct Choice {
     groups: [Vec<usize>; 3],
     /// By set and by the matcher's number; made when they are first needed.
     plans: Vec<OnceCell<Box<Plan>>>,
+    /// By turn, by whether a record is JSON and by its first byte; made when they are first needed.
+    hopeful: Vec<OnceCell<Box<[usize]>>>,
     matchers: usize,
     /// The path, unit and endpoint that this is of.
     place: Option<[Option<String>; 3]>,
@@ -40,6 +42,9 @@ pub(super) struct Choice {
 struct Sets {
     chosen: Vec<bool>,
     elsewhere: Vec<bool>,
+    /// Those that are looked for in a record that is JSON as a whole, though they read texts: chosen by their place, or
+    /// an operator's own.
+    in_json: Vec<bool>,
     /// Of those the ones that name no program.
     elsewhere_nameless: Vec<bool>,
     general: Vec<bool>,
@@ -71,6 +76,8 @@ impl Choice {
             let fits = pack.select.fits(envelope.path, envelope.unit, envelope.endpoint);
             let general = !parser.by_name && pack.name.starts_with("generic-");
             let elsewhere = !fits && !general;
+            let by_place = fits && !pack.select.fits(None, None, None);
+            sets.in_json.push(by_place || !pack.is_builtin());
             sets.chosen.push(parser.by_name || (fits && !general));
             sets.elsewhere.push(elsewhere);
             sets.elsewhere_nameless.push(elsewhere && pack.select.services.is_empty());
@@ -89,7 +96,8 @@ impl Choice {
         let groups = [asked(Turn::Chosen), asked(Turn::Elsewhere), asked(Turn::General)];
         let matchers = parser.matchers;
         let plans = (0..SETS * matchers).map(|_| OnceCell::new()).collect();
-        *self = Self { sets, groups, plans, matchers, place };
+        let hopeful = (0..groups.len() * 2 * BUCKETS).map(|_| OnceCell::new()).collect();
+        *self = Self { sets, groups, plans, hopeful, matchers, place };
     }
 
     /// The groups of which any pack is asked in this turn.
@@ -99,6 +107,42 @@ impl Choice {
             Turn::Elsewhere => &self.groups[1],
             Turn::General => &self.groups[2],
         }
+    }
+
+    /// The same without the groups of which no rule could know a record that begins so. For records that have no
+    /// envelope and whose program nobody names: whatever a group's chain is, the record is its message.
+    ///
+    /// What is JSON as a whole (`is_json`) is no text that an unknown program has written: built-in packs that read texts
+    /// are shown it where their place chooses them.
+    pub(super) fn hopeful(
+        &self,
+        parser: &Parser,
+        turn: Turn,
+        record: &str,
+        is_json: bool,
+    ) -> &[usize] {
+        let all = self.groups(turn);
+        let list = (turn as usize * 2 + usize::from(is_json)) * BUCKETS + bucket(record.as_bytes());
+        let Some(list) = self.hopeful.get(list) else { return all };
+        list.get_or_init(|| {
+            let is_hopeful = |number: &usize| {
+                let group = &parser.groups[*number];
+                let reads_texts = group.reader.is_none();
+                if is_json
+                    && reads_texts
+                    && !group.packs.iter().any(|pack| self.sets.in_json[*pack])
+                {
+                    return false;
+                }
+                let Some(later) = group.matchers.first() else { return false };
+                let (asked, plan) = self.plan(turn, false, later.number);
+                !group.needs_envelope() && plan.hopes(later.get(&parser.packs), record, &asked)
+            };
+            // What the last group finds wrong is told, so it is always asked.
+            let last = all.last().filter(|_| parser.turns().last() == Some(&turn));
+            let is_asked = |number: &usize| last == Some(number) || is_hopeful(number);
+            all.iter().copied().filter(is_asked).collect()
+        })
     }
 
     /// Which packs a record of this program is shown to in this turn, and the matcher's rules of theirs.

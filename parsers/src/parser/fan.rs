@@ -182,14 +182,14 @@ impl Parser {
             Some((at, _)) if self.drop_reason(at).is_some() => Became::Filtered,
             Some((at, known)) => {
                 let subject = view.subject(at).unwrap_or_default();
-                let json_base = self.packs[at.pack].json_base;
-                let scene = view.facts.scene(subject, &hands.work.slots, json_base);
+                let fields = &self.packs[at.pack].fields;
+                let scene = view.facts.scene(subject, &hands.work.slots, fields);
                 let both = (&mut *hands.memo, &mut *hands.swaps);
                 Became::Stored(self.store(known, &scene, &place, both, out))
             }
             None => {
                 const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
-                let scene = facts.scene("", NONE, 0);
+                let scene = facts.scene("", NONE, &[]);
                 let reason = "no rule matched";
                 let both = (&mut *hands.memo, &mut *hands.swaps);
                 Became::Unmatched(self.unmatched(reason, &scene, &place, both, out))

@@ -20,23 +20,15 @@ impl Reader {
         Self { decoder, trees: [Paths::new(false), Paths::new(true)], slots: 0 }
     }
 
-    /// Adds a pack's paths; gives the number of their first slot.
-    pub(super) fn add(&mut self, pack: &Pack) -> u32 {
-        let base = self.next();
-        for path in &pack.json_paths {
-            self.path(pack, path);
-        }
-        base
-    }
-
-    fn next(&self) -> u32 {
-        u32::try_from(self.slots).unwrap_or(u32::MAX)
+    /// Adds a pack's paths; gives their slots. Packs that name the same path share its slot.
+    pub(super) fn add(&mut self, pack: &Pack) -> Box<[u32]> {
+        pack.json_paths.iter().map(|path| self.path(pack, path)).collect()
     }
 
     fn path(&mut self, pack: &Pack, path: &[Box<str>]) -> u32 {
-        let slot = self.next();
-        self.trees[usize::from(pack.folded)].add(path, slot);
-        self.slots += 1;
+        let next = u32::try_from(self.slots).unwrap_or(u32::MAX);
+        let slot = self.trees[usize::from(pack.folded)].add(path, next);
+        self.slots += usize::from(slot == next);
         slot
     }
 
@@ -70,6 +62,16 @@ impl Parser {
             self.readers.push(Reader::new(wanted.decoder.clone()));
             self.readers.len() - 1
         }))
+    }
+
+    /// Is this record one JSON object? Asked only where packs choose themselves.
+    pub(super) fn is_json(&self, record: &str, number: u64, tapes: &mut [Tape]) -> bool {
+        if self.by_name || !record.starts_with('{') {
+            return false;
+        }
+        let mut both = self.readers.iter().zip(tapes);
+        let json = both.find(|(reader, _)| reader.decoder == Decoder::Json);
+        json.is_some_and(|(reader, tape)| reader.read(record, number, &self.host, tape).is_ok())
     }
 
     /// The path that a pack fans out, and a slot for it.

@@ -9,6 +9,7 @@ use super::fan::{Fan, Hands};
 use super::{
     Decoded, Envelope, Given, Group, Memo, Parser, Place, Room, Said, Scratch, Verdict, as_text,
 };
+use crate::decode::Decoder;
 use crate::fill;
 use crate::matcher::{Later, PackAt, RuleAt, View};
 use crate::pack::{Pack, Rule};
@@ -136,8 +137,19 @@ impl Run<'_> {
         let mut decoded = Decoded::new(text, room_number, given.said);
         work.begin();
         let turns = parser.turns();
+        if let [turn, ..] = turns
+            && let [first, ..] = choice.groups(*turn)
+        {
+            // Asked first anyway: with it is known whether there is an envelope.
+            decoded.peel(&parser.groups[*first]);
+        }
+        let is_json = decoded.is_bare(envelope) && parser.is_json(text, room_number, tapes);
         for (place_of_turn, turn) in turns.iter().enumerate() {
-            let groups = choice.groups(*turn);
+            let is_bare = decoded.is_bare(envelope);
+            let groups = match is_bare {
+                true => choice.hopeful(parser, *turn, text, is_json),
+                false => choice.groups(*turn),
+            };
             for (place_of_group, number) in groups.iter().enumerate() {
                 let (group, before) = (&parser.groups[*number], &mut chosen[*number]);
                 let Some(message) = decoded.peel(group) else { continue };
@@ -148,7 +160,7 @@ impl Run<'_> {
                 // What the last group finds wrong is what an unknown record is told, so it is always read.
                 let is_last =
                     place_of_turn + 1 == turns.len() && place_of_group + 1 == groups.len();
-                if !is_last && !plan.hopes(matcher, message, &asked) {
+                if !is_last && !is_bare && !plan.hopes(matcher, message, &asked) {
                     continue;
                 }
                 if !decoded.read(group, message, tapes, &parser.readers, &parser.host) {
@@ -172,7 +184,7 @@ impl Run<'_> {
                 }
                 let Some(known) = parser.known(at, bases) else { continue };
                 let subject = view.subject(at).unwrap_or_default();
-                let scene = facts.scene(subject, &work.slots, parser.packs[at.pack].json_base);
+                let scene = facts.scene(subject, &work.slots, &parser.packs[at.pack].fields);
                 let time = parser.store(known, &scene, &place, (memo, swaps), out);
                 return Verdict::Stored { time };
             }
@@ -263,7 +275,7 @@ impl Parser {
     ) -> custody_event::Timestamp {
         let facts = decoded.facts(envelope, decoded.message(), None);
         const NONE: &Slots = &[UNSET; MAX_GROUPS * 2];
-        let scene = facts.scene("", NONE, 0);
+        let scene = facts.scene("", NONE, &[]);
         self.unmatched(reason, &scene, place, hands, out)
     }
 
@@ -274,6 +286,11 @@ impl Parser {
 }
 
 impl Group {
+    /// Does its chain refuse a record without an envelope?
+    pub(super) fn needs_envelope(&self) -> bool {
+        self.chain.iter().any(|step| step.decoder == Decoder::Syslog && !step.optional)
+    }
+
     /// The matcher of a program, which mostly is that of the record before.
     pub(super) fn matcher(&self, service: Option<&str>, before: &mut (String, usize)) -> &Later {
         let Some(service) = service else { return &self.matchers[0] };
