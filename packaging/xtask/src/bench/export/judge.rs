@@ -149,13 +149,13 @@ print(rows, top[0][0], top[0][1])
 ";
 
 /// Objects are structs, lists are lists, and every event has its identity and its user.
-const ASK_NESTED: &str = "import sys, duckdb
+const ASK_NESTED: &str = r#"import sys, duckdb
 ask = lambda what: duckdb.sql('select ' + what, params=[sys.argv[1]]).fetchall()
-rows, ids, first, last, profiles = ask('count(*), count(distinct metadata.uid), min(time), max(time), count(*) filter (list_contains(metadata.profiles, \'host\')) from read_parquet(?)')[0]
+rows, ids, first, last, profiles = ask("count(*), count(distinct metadata.uid), min(time), max(time), count(*) filter (list_contains(metadata.profiles, 'host')) from read_parquet(?)")[0]
 assert first < last and ids == rows == profiles, (rows, ids, first, last, profiles)
-top = ask('class_name, coalesce(actor.user.name, \'\') who, count(*) n from read_parquet(?) group by 1, 2 order by n desc, 1, 2 limit 1')
+top = ask("class_name, coalesce(actor.user.name, '') who, count(*) n from read_parquet(?) group by 1, 2 order by n desc, 1, 2 limit 1")
 print(rows, top[0][0] + ':', top[0][1], top[0][2])
-";
+"#;
 
 fn parquet(file: &Path, events: u64, ask: &str) -> anyhow::Result<String> {
     let Some(python) = DUCKDB.program()? else {
