@@ -15,7 +15,8 @@ while [ $# -gt 0 ]; do
     case $1 in
         --prefix) prefix=${2:?--prefix needs a folder}; shift ;;
         --uninstall) action=uninstall ;;
-        *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 64 ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 64 ;;
     esac
     shift
 done

@@ -11,7 +11,9 @@ pub fn encode(bytes: &[u8]) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-fn value(digit: u8) -> Option<u32> {
+/// What a digit of base 64 counts.
+#[must_use]
+pub fn value(digit: u8) -> Option<u32> {
     Some(u32::from(match digit {
         b'A'..=b'Z' => digit - b'A',
         b'a'..=b'z' => digit - b'a' + 26,

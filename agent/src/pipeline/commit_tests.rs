@@ -139,21 +139,15 @@ fn events(source: u16, count: u32, len: usize) -> WorkedItem {
 }
 
 fn gap(records: u64) -> WorkedItem {
+    let notice = Notice::new(SourceIndex(0), "journal_vacuumed", "Lost.".into(), Timestamp::Y2020);
     WorkedItem::Other(Item::Gap(Notice {
-        source: SourceIndex(0),
-        code: "journal_vacuumed",
-        text: "Lost.".into(),
-        path: None,
-        from: None,
-        bytes: None,
         records: Some(records),
-        observed: Timestamp::Y2020,
-        after: None,
         marks: vec![Mark {
             key: b"seq".to_vec(),
             value: Some(b"behind".to_vec()),
             also_when_dropped: true,
         }],
+        ..notice
     }))
 }
 

@@ -197,6 +197,25 @@ pub struct Notice {
     pub marks: Vec<Mark>,
 }
 
+impl Notice {
+    /// Something of this source; how much, and where, is not known.
+    #[must_use]
+    pub fn new(source: SourceIndex, code: &'static str, text: String, observed: Timestamp) -> Self {
+        Self {
+            source,
+            code,
+            text,
+            path: None,
+            from: None,
+            bytes: None,
+            records: None,
+            observed,
+            after: None,
+            marks: Vec::new(),
+        }
+    }
+}
+
 /// A committed position, given back to a source at its start.
 pub type Saved = Vec<FilePosition>;
 

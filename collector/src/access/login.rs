@@ -19,6 +19,8 @@ use crate::query::problem::Problem;
 
 /// How long a login waits for its turn at the hash.
 const TURN: Duration = Duration::from_secs(5);
+/// How long a login waits for a database that is at work for somebody else.
+const DATABASE: Duration = Duration::from_secs(10);
 
 /// Somebody who is now logged in.
 #[derive(Debug, Clone)]
@@ -124,7 +126,7 @@ impl Logins {
             self.lost(&attempt, known, from);
             return Err(Problem::wrong_password());
         }
-        let Some(who) = self.access.principal(&name) else {
+        let Some(who) = self.principal(&name).await? else {
             self.failed(known, from, VIA, "disabled");
             self.lost(&attempt, known, from);
             return Err(Problem::wrong_password());
@@ -218,9 +220,30 @@ impl Logins {
     }
 
     async fn kept(&self, name: &str) -> Result<Option<String>, Problem> {
-        let (access, name) = (Arc::clone(&self.access), name.to_owned());
-        let kept = blocking(move || access.kept_password(&name)).await?;
+        let name = name.to_owned();
+        let kept = self.looked_up(move |access| access.kept_password(&name)).await?;
         kept.map_err(|error| super::http::refused(&error))
+    }
+
+    /// The user of this name, unless disabled, as the database says it now.
+    ///
+    /// # Errors
+    /// 503: the database is at work for too long.
+    pub(super) async fn principal(&self, name: &str) -> Result<Option<Principal>, Problem> {
+        let name = name.to_owned();
+        self.looked_up(move |access| access.principal(&name)).await
+    }
+
+    /// Asks the database, which may be at work for somebody else; not for ever.
+    async fn looked_up<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Access) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let access = Arc::clone(&self.access);
+        match tokio::time::timeout(DATABASE, blocking(move || look(&access))).await {
+            Ok(found) => found,
+            Err(_) => Err(Problem::unavailable("the accounts are being written; try again", 5)),
+        }
     }
 
     async fn is(&self, kept: Option<String>, typed: String) -> Result<bool, Problem> {

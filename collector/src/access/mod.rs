@@ -14,7 +14,9 @@
 //!
 //! # Freshness
 //! The answers come from memory; at most once a second it is asked whether another process (the
-//! command line) has changed the database.
+//! command line) has changed the database, and at every login. Requests do not wait for a database that
+//! is at work, unless what they show is not known; a login waits, and fails with 503 after a while
+//! rather than call somebody unknown who is not.
 
 mod accounts;
 mod db;
@@ -37,7 +39,9 @@ pub(crate) mod throttle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 use std::time::Duration;
 
 use custody_event::{AgentId, Clock, Digest, Timestamp};
@@ -189,6 +193,10 @@ pub fn database_in(data_dir: &Path) -> PathBuf {
 /// token that has just been revoked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// What is shown and not known waits so often, so long, for a database that is at work.
+const STRANGER_WAITS: u32 = if cfg!(test) { 4_000 } else { 20 };
+const STRANGER_WAIT: Duration = Duration::from_millis(5);
+
 /// How often it is written down that a token is in use.
 const NOTE_EVERY_US: i64 = 60 * 1_000_000;
 
@@ -204,6 +212,8 @@ pub struct Access {
     db: Mutex<db::Db>,
     known: RwLock<Known>,
     looked: Mutex<Duration>,
+    /// Held by the one request that waits for the database.
+    waiting: Mutex<()>,
     /// When tokens were shown last, and when that was last written down.
     used: Mutex<HashMap<Digest, Used>>,
     /// Set once, where requests are bounded.
@@ -243,6 +253,7 @@ impl Access {
             db: Mutex::new(db),
             known: RwLock::default(),
             looked: Mutex::new(clock.monotonic()),
+            waiting: Mutex::default(),
             used: Mutex::default(),
             pace: OnceLock::new(),
             clock,
@@ -308,45 +319,75 @@ impl Access {
         Ok(done)
     }
 
-    /// The user of this name, unless disabled; as the database says it now.
+    /// The user of this name, unless disabled; as the database says it now. Waits while the database
+    /// is at work for somebody else: call it where blocking is allowed.
     fn principal(&self, name: &str) -> Option<Principal> {
-        self.look();
-        self.known.read().unwrap_or_else(PoisonError::into_inner).principal(name)
+        let found = self.db().data_version();
+        self.learn(found);
+        self.known().principal(name)
     }
 
-    /// Looks at the database from time to time.
-    fn refresh(&self) {
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the database from time to time; says whether what is known is as new as it should be.
+    fn refresh(&self) -> bool {
         let now = self.clock.monotonic();
-        {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if now.saturating_sub(*looked) < LOOK_EVERY {
-                return;
-            }
-            *looked = now;
+        let looked = || self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(*looked()) < LOOK_EVERY {
+            return true;
         }
-        self.look();
+        let has_looked = self.look();
+        if has_looked {
+            *looked() = now;
+        }
+        has_looked
     }
 
-    /// Has another process changed the database? A failure leaves what is known as it is. Requests
-    /// come through here: while the database is at work for somebody else, none waits for it.
-    fn look(&self) {
-        let before = self.known.read().unwrap_or_else(PoisonError::into_inner).data_version;
+    /// Has another process changed the database? Requests come through here: while the database is
+    /// at work for somebody else, none waits for it, and it is not looked at.
+    fn look(&self) -> bool {
         let found = match self.db.try_lock() {
             Ok(db) => db.data_version(),
             Err(TryLockError::Poisoned(db)) => db.into_inner().data_version(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return false,
         };
+        self.learn(found);
+        true
+    }
+
+    /// Reads everything again where the database has changed. A failure leaves what is known as it
+    /// is.
+    fn learn(&self, found: Result<i64, AccessError>) {
+        let before = self.known().data_version;
         let done = found.and_then(|found| if found == before { Ok(()) } else { self.reload() });
         if let Err(error) = done {
             log::warn!(error:% = error; "tokens could not be read again; those known stay valid");
         }
     }
 
+    /// Somebody shows what nobody knows, and the database, which could not be looked at, may: waits
+    /// for it, a little. One request at a time does, so that strangers cannot hold up all others.
+    fn look_for_a_stranger(&self) {
+        let Ok(_one) = self.waiting.try_lock() else { return };
+        for _ in 0..STRANGER_WAITS {
+            if self.look() {
+                return;
+            }
+            std::thread::sleep(STRANGER_WAIT);
+        }
+    }
+
     /// What a token or session is worth.
     fn worth(&self, bearer: &str) -> Worth {
-        self.refresh();
+        let is_fresh = self.refresh();
         let (hash, now) = (Digest::of(bearer.as_bytes()), self.clock.now());
-        let worth = self.known.read().unwrap_or_else(PoisonError::into_inner).worth(&hash, now);
+        let mut worth = self.known().worth(&hash, now);
+        if !is_fresh && worth == Worth::Unknown {
+            self.look_for_a_stranger();
+            worth = self.known().worth(&hash, now);
+        }
         if matches!(&worth, Worth::Enroller(_) | Worth::Reader(Principal { kind: Kind::Token, .. }))
         {
             let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -359,8 +400,7 @@ impl Access {
     fn session(&self, bearer: &str) -> Option<Principal> {
         let principal = self.check(bearer)?;
         let hash = Digest::of(bearer.as_bytes());
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.is_session(&hash).then_some(principal)
+        self.known().is_session(&hash).then_some(principal)
     }
 
     pub(crate) fn identify(&self, bearer: &str) -> Result<Identity, Standing> {
@@ -426,7 +466,7 @@ impl Access {
     #[must_use]
     pub fn is_revoked(&self, agent: &AgentId) -> bool {
         self.refresh();
-        self.known.read().unwrap_or_else(PoisonError::into_inner).is_revoked(agent)
+        self.known().is_revoked(agent)
     }
 
     /// The agent of this id, revoked or not.
@@ -533,8 +573,7 @@ impl Authenticator for Access {
 
     fn account(&self, kind: Kind, name: &str, at: Timestamp) -> Option<Principal> {
         self.refresh();
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.account(kind, name, at, self.clock.now())
+        self.known().account(kind, name, at, self.clock.now())
     }
 
     fn spend(&self, who: &Principal) -> Result<(), TooMany> {

@@ -329,3 +329,73 @@ fn what_is_done_in_a_name_ends_with_the_account_and_not_with_a_later_one_of_the_
     access.drop_token(By::Machine, "robot").unwrap();
     assert!(access.account(Kind::Token, "robot", made).is_none());
 }
+
+/// Seconds since the start, set by hand.
+#[derive(Default)]
+struct Seconds(std::sync::atomic::AtomicU64);
+
+impl Clock for Seconds {
+    fn now(&self) -> Timestamp {
+        Timestamp::Y2020
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(self.0.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+fn ann() -> NewUser {
+    let (name, role) = ("ann".to_owned(), Role::Viewer.name().to_owned());
+    NewUser { name, role, scope: Scope::ALL, password: String::new() }
+}
+
+#[test]
+fn a_login_waits_for_a_database_at_work_rather_than_not_know_a_user_just_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = open(folder.path());
+    open(folder.path()).create_user(By::Machine, ann()).unwrap();
+    let at_work = daemon.db();
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| daemon.principal("ann"));
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(!login.is_finished(), "it answered without having looked");
+        }
+        drop(at_work);
+        assert_eq!(login.join().unwrap().unwrap().name, "ann");
+    });
+}
+
+#[test]
+fn a_look_that_a_database_at_work_prevented_is_made_up_for_by_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Seconds::default());
+    let daemon = Access::open(folder.path(), Arc::<Seconds>::clone(&clock)).unwrap();
+    open(folder.path()).create_token("root", Role::Admin, &[4; 32]).unwrap();
+    clock.0.store(10, std::sync::atomic::Ordering::Relaxed);
+    let at_work = daemon.db();
+    assert!(!daemon.refresh());
+    drop(at_work);
+    assert!(daemon.check(&token_text(&[4; 32])).is_some(), "in the same second");
+}
+
+#[test]
+fn a_token_that_nobody_knows_waits_for_a_database_at_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Seconds::default());
+    let daemon = Access::open(folder.path(), Arc::<Seconds>::clone(&clock)).unwrap();
+    open(folder.path()).create_token("root", Role::Admin, &[4; 32]).unwrap();
+    clock.0.store(10, std::sync::atomic::Ordering::Relaxed);
+    let held = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let at_work = daemon.db();
+            held.wait();
+            while daemon.waiting.try_lock().is_ok() {
+                std::thread::yield_now();
+            }
+            drop(at_work);
+        });
+        held.wait();
+        assert!(daemon.check(&token_text(&[4; 32])).is_some());
+    });
+}

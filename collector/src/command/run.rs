@@ -309,8 +309,14 @@ async fn serve(
         () = anchoring => Ok(Exit::Good),
     };
     stop.stop();
+    // Retention may wait for the index, or for an act to be durable: on a disk that takes nothing, for
+    // ever.
+    worker.tell();
+    if let Some((index, _)) = &derived.index {
+        index.stop();
+    }
+    parts.acts.hurry();
     let close = move || {
-        // It may wait for the index.
         worker.stop();
         derived.close.map(|close| close())
     };

@@ -4,10 +4,8 @@
 //! for a formula, and what stands in a log is written by anybody: such a cell gets an apostrophe
 //! before it. A NUL, which many readers stop at, is written `\u0000`.
 
-use serde_json::Value;
-
 use super::cells::{self, Column};
-use super::{ExportError, Form, Part, Totals};
+use super::{ExportError, Form, Part};
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -47,18 +45,6 @@ impl Form for Csv {
         }
         self.line.extend_from_slice(b"\r\n");
         out.put(&self.line)
-    }
-
-    fn pause(&self) -> Option<Value> {
-        Some(Value::Null)
-    }
-
-    fn resume(&mut self, _state: Value) -> Result<(), ExportError> {
-        Ok(())
-    }
-
-    fn end(&mut self, _totals: &Totals, _out: &mut Part) -> Result<(), ExportError> {
-        Ok(())
     }
 }
 

@@ -17,18 +17,6 @@ impl Form for Ndjson {
         out.put(&self.0.of(event)?)?;
         out.put(b"\n")
     }
-
-    fn pause(&self) -> Option<Value> {
-        Some(Value::Null)
-    }
-
-    fn resume(&mut self, _state: Value) -> Result<(), ExportError> {
-        Ok(())
-    }
-
-    fn end(&mut self, _totals: &Totals, _out: &mut Part) -> Result<(), ExportError> {
-        Ok(())
-    }
 }
 
 /// One array, an event a line.

@@ -318,11 +318,17 @@ trait Form: Send {
     fn row(&mut self, event: &[u8], out: &mut Part) -> Result<(), ExportError>;
     /// What [`Self::resume`] needs beside the file as it is now; `None` where it cannot be left
     /// just here.
-    fn pause(&self) -> Option<serde_json::Value>;
+    fn pause(&self) -> Option<serde_json::Value> {
+        Some(serde_json::Value::Null)
+    }
     /// Goes on where another stood.
-    fn resume(&mut self, state: serde_json::Value) -> Result<(), ExportError>;
+    fn resume(&mut self, _state: serde_json::Value) -> Result<(), ExportError> {
+        Ok(())
+    }
     /// What stands behind the last row.
-    fn end(&mut self, totals: &Totals, out: &mut Part) -> Result<(), ExportError>;
+    fn end(&mut self, _totals: &Totals, _out: &mut Part) -> Result<(), ExportError> {
+        Ok(())
+    }
 }
 
 fn form(spec: &Spec, heading: Heading, group_rows: u32) -> Result<Box<dyn Form>, ExportError> {

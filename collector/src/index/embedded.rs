@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use custody_event::{Clock, EventId, EventView};
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::blocks::{Blocks, OpenBlock};
+use super::handle::Doing;
 use super::lower::{is_everything, lower};
 use super::partition::{Partition, Payload};
 use super::schema::Fields;
@@ -41,6 +43,10 @@ pub(super) struct Shared {
     /// What the runner is asked to do between blocks.
     /// `None` once it has ended.
     pub(super) requests: Mutex<Option<Vec<Request>>>,
+    /// Whoever writes the index shall end.
+    pub(super) stop: CancellationToken,
+    /// What the runner is at.
+    doing: Mutex<Doing>,
 }
 
 /// What the runner does when asked; the answer comes when it is done.
@@ -64,7 +70,24 @@ impl Shared {
             searchable: watch::Sender::new(LogCursor::default()),
             suspect: AtomicBool::new(false),
             requests: Mutex::new(Some(Vec::new())),
+            stop: CancellationToken::new(),
+            doing: Mutex::default(),
         }
+    }
+
+    /// The runner is at this now.
+    pub(super) fn now(&self, doing: Doing) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = doing;
+    }
+
+    /// What the runner is at.
+    pub(super) fn doing(&self) -> Doing {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails once the index shall end.
+    pub(super) fn go_on(&self) -> Result<(), IndexError> {
+        if self.stop.is_cancelled() { Err(IndexError::Stopped) } else { Ok(()) }
     }
 
     fn all(&self) -> Arc<Vec<Shown>> {
@@ -161,6 +184,11 @@ impl EmbeddedStore {
             page_bytes: options.page_bytes,
             readers: std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_READERS),
         }
+    }
+
+    /// Tells the runner, and whoever makes days anew, to end; what they are asked for fails.
+    pub fn stop(&self) {
+        self.shared.stop.cancel();
     }
 
     /// An error of the engine makes the runner look at the files.

@@ -43,6 +43,7 @@ use crate::store::{LogCursor, StoreError};
 
 mod blocks;
 mod embedded;
+mod handle;
 mod looking;
 mod lower;
 pub mod memory;
@@ -59,8 +60,9 @@ pub(crate) mod tests;
 
 pub use blocks::OpenBlock;
 pub use embedded::EmbeddedStore;
+pub use handle::RunnerHandle;
 pub(crate) use partition::has_term;
-pub use runner::{Indexer, Progress, RunnerHandle};
+pub use runner::{Indexer, Progress};
 
 /// Where an event is, and its place in the order of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -353,6 +355,9 @@ pub struct IndexOptions {
     pub cache_bytes: usize,
     /// The latest that events become searchable after they came in, when little comes.
     pub commit_after_ms: u64,
+    /// What fails (a full disk) is tried again after this; then after twice as long, and so on, up to
+    /// half a minute.
+    pub retry_after_ms: u64,
     /// A question ends after this, and says so.
     pub search_limit_ms: u64,
     /// Bytes of events in a page.
@@ -368,6 +373,7 @@ impl IndexOptions {
             arena_bytes: 64 * 1024 * 1024,
             cache_bytes: 64 * 1024 * 1024,
             commit_after_ms: 300,
+            retry_after_ms: 1_000,
             search_limit_ms: 5_000,
             page_bytes: 16 * 1024 * 1024,
         }

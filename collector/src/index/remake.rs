@@ -9,17 +9,16 @@
 //! that is gone: its text is not in the log any more.
 //!
 //! # Failures
-//! A crash leaves the old day, the new one, or both names of a renaming that the next start ends
+//! A stop ends it between two blocks; the next start removes what was being made. A crash leaves the old day, the new one, or both names of a renaming that the next start ends
 //! ([`partition::end_swaps`]). What failed is asked for again.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
-use custody_event::EventView;
 use tantivy::IndexWriter;
 use tokio::sync::oneshot;
 
-use super::embedded::{EmbeddedStore, Request};
+use super::embedded::{EmbeddedStore, Request, Shared};
 use super::partition::{self, Partition};
 use super::runner::writer_of;
 use super::schema::{Documents, Fields, pack_place};
@@ -44,7 +43,8 @@ impl EmbeddedStore {
             let name = partition::anew(&day);
             partition::remove(&dir.join(&name))?;
             let new = Partition::create(dir, &name, old.payload.from)?;
-            Remaking::go_on(new, &self.options, &*self.source)?.read_up_to(old.payload.next)?;
+            let remaking = Remaking::go_on(new, &self.options, &*self.source, &self.shared)?;
+            remaking.read_up_to(old.payload.next)?;
             self.ask(|done| Request::Swap(day, done))?;
         }
         partition::remove_asides(dir)?;
@@ -70,6 +70,7 @@ pub(super) struct Remaking<'a> {
     writer: IndexWriter,
     documents: Documents,
     source: &'a dyn BlockSource,
+    shared: &'a Shared,
     pending_bytes: usize,
 }
 
@@ -78,16 +79,18 @@ impl<'a> Remaking<'a> {
         partition: Partition,
         options: &IndexOptions,
         source: &'a dyn BlockSource,
+        shared: &'a Shared,
     ) -> Result<Self, IndexError> {
         let writer = writer_of(&partition, options)?;
         let documents = Documents::new(Fields::schema().1);
-        Ok(Self { partition, writer, documents, source, pending_bytes: 0 })
+        Ok(Self { partition, writer, documents, source, shared, pending_bytes: 0 })
     }
 
     /// Reads the log from where the day stands up to here, and commits.
     pub(super) fn read_up_to(mut self, to: LogCursor) -> Result<(), IndexError> {
         let mut at = self.partition.payload.next;
         while at < to {
+            self.shared.go_on()?;
             let Some(stored) = self.source.next_from(at)?.filter(|stored| stored.at < to) else {
                 break;
             };
@@ -116,28 +119,13 @@ impl<'a> Remaking<'a> {
         let at = stored.at;
         let place =
             pack_place(at).ok_or(IndexError::Beyond { segment: at.segment, offset: at.offset })?;
-        let opened = match stored.block.open_unverified() {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.partition.payload.skipped += u64::from(stored.block.header.count);
-                log::error!(segment = at.segment, offset = at.offset, error:% = error;
-                    "a block that cannot be opened is not in the index");
-                return Ok(());
-            }
-        };
-        for (index, event) in opened.events() {
-            if stored.receipt.is_held(index) {
-                continue;
-            }
-            match EventView::read(event) {
-                Ok(view) => {
-                    let (document, bytes) = self.documents.make(&view, place, index);
-                    self.writer.add_document(document)?;
-                    self.pending_bytes += bytes;
-                }
-                Err(_) => self.partition.payload.skipped += 1,
-            }
-        }
+        let (writer, pending) = (&self.writer, &mut self.pending_bytes);
+        let skipped = self.documents.of_block(stored, place, |document, bytes| {
+            writer.add_document(document)?;
+            *pending += bytes;
+            Ok(())
+        })?;
+        self.partition.payload.skipped += skipped;
         Ok(())
     }
 }

@@ -4,6 +4,9 @@
 //! [`IndexOptions::commit_after_ms`] when little comes; when a commit itself takes long, after a
 //! few times as long as it takes, at most [`MAX_COMMIT_AFTER_MS`], so that commits never eat the
 //! time of indexing; and when it reads old blocks (after a rebuild), in larger batches still.
+//!
+//! What fails (a full disk) is tried again after a while, with all that was not committed read anew.
+//! Told to stop, it ends behind the block, the file check or the day at which it is ([`super::handle`]).
 
 use std::fs::File;
 use std::future::Future;
@@ -13,7 +16,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use custody_event::{Clock, EventView};
+use custody_event::Clock;
 use tantivy::index::SegmentMeta;
 use tantivy::indexer::IndexWriterOptions;
 use tantivy::{FutureResult, IndexWriter};
@@ -21,6 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::embedded::{EmbeddedStore, Request, Shared};
+use super::handle::{Doing, RunnerHandle};
 use super::partition::{self, Opened, Partition};
 use super::remake::Remaking;
 use super::schema::{Documents, Fields, day_of, pack_place};
@@ -167,17 +171,20 @@ impl Indexer {
     /// # Errors
     /// No thread can be had.
     pub fn start(self) -> Result<RunnerHandle, IndexError> {
-        let stop = CancellationToken::new();
-        let told = stop.clone();
+        let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .map_err(IndexError::Thread)?;
+        let (running, ended) = crossbeam_channel::bounded(0);
         let thread = std::thread::Builder::new()
             .name("index".to_owned())
-            .spawn(move || self.run(&runtime, &told))
+            .spawn(move || {
+                let _running = running;
+                self.run(&runtime);
+            })
             .map_err(IndexError::Thread)?;
-        Ok(RunnerHandle { stop, thread: Some(thread) })
+        Ok(RunnerHandle::new(shared, thread, ended))
     }
 
     /// Indexes everything that is durable now, on this thread, and waits for the merges.
@@ -215,22 +222,28 @@ impl Indexer {
         &self.shared
     }
 
-    fn run(mut self, runtime: &tokio::runtime::Runtime, stop: &CancellationToken) {
+    fn run(mut self, runtime: &tokio::runtime::Runtime) {
+        let stop = self.shared.stop.clone();
         let mut ends = self.source.durable_end();
-        let mut backoff = IDLE;
+        let first_backoff = Duration::from_millis(self.options.retry_after_ms);
+        let mut backoff = first_backoff;
         while !stop.is_cancelled() {
             ends.mark_unchanged();
             match self.turn() {
-                Ok(Turn::Worked) => backoff = IDLE,
+                Ok(Turn::Worked) => backoff = first_backoff,
                 Ok(Turn::AtEnd) => {
-                    backoff = IDLE;
+                    backoff = first_backoff;
                     let wait = self.until_commit().unwrap_or(IDLE);
-                    runtime.block_on(idle(&mut ends, stop, wait));
+                    runtime.block_on(idle(&mut ends, &stop, wait));
                 }
+                Err(_) if stop.is_cancelled() => self.current = None,
                 Err(error) => {
                     log::error!(error = error.to_string(), retry_s = backoff.as_secs();
                         "the index cannot go on; trying again");
-                    runtime.block_on(pause(stop, backoff));
+                    // What was not committed is lost with its error: the writer is never used again.
+                    self.current = None;
+                    self.shared.now(Doing::WaitingToTryAgain);
+                    runtime.block_on(pause(&stop, backoff));
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                     self.begin_again();
                 }
@@ -298,6 +311,7 @@ impl Indexer {
     /// Puts the day that was made anew in the place of the old one, with what came meanwhile.
     fn swap(&mut self, day: &str) -> Result<(), IndexError> {
         self.commit()?;
+        self.shared.now(Doing::PuttingADayInPlace);
         if self.current.as_ref().is_some_and(|writing| writing.partition.day == day) {
             self.current = None;
         }
@@ -307,7 +321,8 @@ impl Indexer {
         match Partition::open(&dir, &name, false)? {
             Opened::Whole(new) => {
                 let to = old.payload.next;
-                Remaking::go_on(*new, &self.options, &*self.source)?.read_up_to(to)?;
+                let again = Remaking::go_on(*new, &self.options, &*self.source, &self.shared);
+                again?.read_up_to(to)?;
             }
             _ => return partition::remove(&dir.join(name)),
         }
@@ -324,6 +339,7 @@ impl Indexer {
     fn next_block(&mut self) -> Result<Option<StoredBlock>, IndexError> {
         let Some(stretch) = self.plan.first() else { return Ok(None) };
         let (from, to) = (stretch.from, stretch.to);
+        self.shared.now(Doing::ReadingTheLog);
         if to.is_some_and(|to| from >= to) {
             return Ok(None);
         }
@@ -355,6 +371,7 @@ impl Indexer {
     fn add(&mut self, stored: &StoredBlock) -> Result<(), IndexError> {
         let place = pack_place(stored.at)
             .ok_or(IndexError::Beyond { segment: stored.at.segment, offset: stored.at.offset })?;
+        self.shared.now(Doing::Indexing);
         self.open_for(stored)?;
         let now = self.clock.monotonic();
         let old =
@@ -363,39 +380,14 @@ impl Indexer {
         let pending =
             writing.pending.get_or_insert(Pending { since: now, bytes: 0, events: 0, old });
         pending.old = old;
-        // Ingest has checked the block; one that does not open now is damaged on the disk, and
-        // that is for the log's reader to say. It is left out, counted whole.
-        match stored.block.open_unverified() {
-            Ok(opened) => {
-                for (index, event) in opened.events() {
-                    if stored.receipt.is_held(index) {
-                        continue;
-                    }
-                    match EventView::read(event) {
-                        Ok(view) => {
-                            let (document, bytes) = writing.documents.make(&view, place, index);
-                            writing.writer.add_document(document)?;
-                            pending.bytes += bytes;
-                            pending.events += 1;
-                        }
-                        Err(error) => {
-                            writing.partition.payload.skipped += 1;
-                            self.progress.skipped += 1;
-                            log::warn!(segment = stored.at.segment, offset = stored.at.offset,
-                                index = index, error = error.to_string();
-                                "an event that cannot be read is not in the index");
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                let count = u64::from(stored.block.header.count);
-                writing.partition.payload.skipped += count;
-                self.progress.skipped += count;
-                log::error!(segment = stored.at.segment, offset = stored.at.offset,
-                    error = error.to_string(); "a block that cannot be opened is not in the index");
-            }
-        }
+        let skipped = writing.documents.of_block(stored, place, |document, bytes| {
+            writing.writer.add_document(document)?;
+            pending.bytes += bytes;
+            pending.events += 1;
+            Ok(())
+        })?;
+        writing.partition.payload.skipped += skipped;
+        self.progress.skipped += skipped;
         writing.cursor = stored.next;
         if let Some(stretch) = self.plan.first_mut() {
             stretch.from = stored.next;
@@ -470,6 +462,7 @@ impl Indexer {
 
     fn commit_always(&mut self) -> Result<(), IndexError> {
         let Some(writing) = self.current.as_mut() else { return Ok(()) };
+        self.shared.now(Doing::Committing);
         let begun = self.clock.monotonic();
         let mut payload = writing.partition.payload;
         payload.next = writing.cursor;
@@ -527,9 +520,11 @@ impl Indexer {
         self.start_merge()
     }
 
-    /// After an error: throws away what is not committed and looks at the disk anew.
+    /// After an error: looks at the disk anew.
     fn begin_again(&mut self) {
-        self.current = None;
+        if self.shared.stop.is_cancelled() {
+            return;
+        }
         if let Err(error) = self.survey(true) {
             log::error!(error = error.to_string(); "the index cannot be opened");
         }
@@ -538,11 +533,14 @@ impl Indexer {
     /// Opens all partitions, sets aside what is damaged, and plans what must be read.
     fn survey(&mut self, verify_all: bool) -> Result<(), IndexError> {
         let dir = self.options.dir.clone();
+        self.shared.now(Doing::CheckingFiles);
         partition::end_swaps(&dir, false)?;
         let days = partition::days(&dir)?;
         let mut whole: Vec<Partition> = Vec::new();
         let mut lost: Vec<String> = Vec::new();
         for (number, day) in days.iter().enumerate() {
+            // To read all files of a large index takes minutes.
+            self.shared.go_on()?;
             // Only the newest was being written when a machine stopped.
             let verify = verify_all || number + 1 == days.len();
             match Partition::open(&dir, day, verify)? {
@@ -681,34 +679,5 @@ fn lock(dir: &std::path::Path) -> Result<File, IndexError> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(IndexError::Busy { path }),
         Err(error) => Err(partition::io(&path)(error.into())),
-    }
-}
-
-/// Stops the thread; dropping it does so too.
-#[derive(Debug)]
-pub struct RunnerHandle {
-    stop: CancellationToken,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl RunnerHandle {
-    /// Commits what is pending and ends the thread. Blocks.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.stop.cancel();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the index thread panicked");
-        }
-    }
-}
-
-impl Drop for RunnerHandle {
-    fn drop(&mut self) {
-        self.end();
     }
 }

@@ -19,8 +19,9 @@ use tantivy::schema::{
 use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer};
 use tantivy::{Index, Term};
 
+use super::IndexError;
 use super::terms::{self, Sink, Tag};
-use crate::store::LogCursor;
+use crate::store::{LogCursor, StoredBlock};
 
 /// The index's format: what is in a document, and how. Anything that changes what a search finds
 /// or how the columns are read makes a new one; an index of another format is made again.
@@ -172,12 +173,7 @@ impl Documents {
     }
 
     /// The document of an event; also how many bytes its terms take.
-    pub(super) fn make(
-        &mut self,
-        event: &EventView<'_>,
-        place: u64,
-        index: u32,
-    ) -> (TantivyDocument, usize) {
+    fn make(&mut self, event: &EventView<'_>, place: u64, index: u32) -> (TantivyDocument, usize) {
         self.joined.text.clear();
         terms::extract(event, &mut self.joined);
         let mut document = TantivyDocument::with_capacity(self.joined.text.len() + 48);
@@ -187,6 +183,46 @@ impl Documents {
         document.add_u64(self.fields.index, u64::from(index));
         document.add_u64(self.fields.id, short_id(&event.id));
         (document, self.joined.text.len())
+    }
+
+    /// Gives the documents of a block's events, each with the bytes of its terms; says how many
+    /// events could not be read.
+    pub(super) fn of_block(
+        &mut self,
+        stored: &StoredBlock,
+        place: u64,
+        mut give: impl FnMut(TantivyDocument, usize) -> Result<(), IndexError>,
+    ) -> Result<u64, IndexError> {
+        let at = stored.at;
+        // Ingest has checked the block; one that does not open now is damaged on the disk, and
+        // that is for the log's reader to say. It is left out, counted whole.
+        let opened = match stored.block.open_unverified() {
+            Ok(opened) => opened,
+            Err(error) => {
+                log::error!(segment = at.segment, offset = at.offset,
+                    error = error.to_string(); "a block that cannot be opened is not in the index");
+                return Ok(u64::from(stored.block.header.count));
+            }
+        };
+        let mut skipped = 0;
+        for (index, event) in opened.events() {
+            if stored.receipt.is_held(index) {
+                continue;
+            }
+            match EventView::read(event) {
+                Ok(view) => {
+                    let (document, bytes) = self.make(&view, place, index);
+                    give(document, bytes)?;
+                }
+                Err(error) => {
+                    skipped += 1;
+                    log::warn!(segment = at.segment, offset = at.offset, index = index,
+                        error = error.to_string();
+                        "an event that cannot be read is not in the index");
+                }
+            }
+        }
+        Ok(skipped)
     }
 }
 

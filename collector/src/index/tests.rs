@@ -1,5 +1,7 @@
 //! The index against a list that is searched naively, and against the hazards of its life.
 
+mod ending;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

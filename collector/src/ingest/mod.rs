@@ -20,14 +20,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use custody_event::{AgentId, Block, Digest, Seq, StreamId};
+use custody_event::{AgentId, Block, Seq, StreamId};
 use custody_evidence::keyring::KeyringError;
 use custody_evidence::{LogReceipt, PublicKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::serve::problem::{Code, Problem};
-use crate::store::evidence::{Checked, DecideError, EvidenceLog, Outcome, Standing};
-use crate::store::{BlockSource, StoreError};
+use crate::store::StoreError;
+use crate::store::evidence::{Checked, DecideError, EvidenceLog, Known, Outcome};
 use crate::tlog::Tlog;
 
 /// A block is looked at again at most this often when the log has gone on below it.
@@ -232,19 +232,12 @@ fn check_key(log: &EvidenceLog, block: &Block, sender: &Sender) -> Result<(), Pr
 
 /// Is the block's number behind the stream's end? Then its hash decides.
 fn known(log: &EvidenceLog, block: &Block) -> Result<Option<Taken>, Problem> {
-    let header = &block.header;
-    let name = (header.agent, header.stream);
-    let hash = match log.standing(&name, header.seq) {
-        Standing::Next(_) | Standing::Later => return Ok(None),
-        Standing::Here(Ok(hash)) => hash,
-        Standing::Here(Err(at)) => stored_hash(log, at)?,
-    };
-    if hash == block.hash() {
-        return Ok(Some(Taken::Acknowledged));
+    match log.known(block).map_err(|error| unreadable(&error))? {
+        Known::No => Ok(None),
+        Known::Same => Ok(Some(Taken::Acknowledged)),
+        Known::Another => {
+            let name = (block.header.agent, block.header.stream);
+            Err(Problem::forked(log.with_ledger(|ledger| ledger.next_seq(&name))))
+        }
     }
-    Err(Problem::forked(log.with_ledger(|ledger| ledger.next_seq(&name))))
-}
-
-fn stored_hash(log: &EvidenceLog, at: crate::store::LogCursor) -> Result<Digest, Problem> {
-    log.read_at(at).map(|stored| stored.block.hash()).map_err(|error| unreadable(&error))
 }

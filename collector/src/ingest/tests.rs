@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 
-use custody_event::SystemClock;
+use custody_event::{Digest, SystemClock};
 use custody_evidence::AgentKey;
 use custody_evidence::verify::{Trust, verify_dir};
 
 use super::*;
-use crate::store::LogCursor;
 use crate::store::evidence::{Options, TlogOptions};
+use crate::store::{BlockSource, LogCursor};
 use crate::testing::TestStream;
 use crate::tlog::Enrolment;
 

@@ -12,22 +12,28 @@
 //! with the number of times ([`GROUP_FOR`]); [`MAX_GROUPS`] such are watched at once.
 //!
 //! # Failures
-//! While the evidence log takes nothing, the block waits and is offered again. A crash loses the
-//! acts of the last quarter of a second, but not those that stand in the table of acts
+//! While the evidence log takes nothing, the block waits and is offered again; one that became
+//! durable although its answer said otherwise (the transparency log had no room for it) is told by its
+//! place in the log. Once the collector ends, it is offered [`LAST_TRIES`] times more, and no longer. A
+//! crash loses the acts of the last quarter of a second, but not those that stand in the table of acts
 //! (everything about tokens, agents and forks): these are taken out only when they are durable.
 
 mod describe;
 mod exports;
 mod retained;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded,
+};
 use custody_event::block::{Accounts, Placement, Sealer};
 use custody_event::position::own_key;
 use custody_event::{AgentId, Clock, Digest, StreamId, Timestamp};
@@ -35,7 +41,7 @@ use custody_evidence::{AgentKey, Chain};
 use tokio::sync::oneshot;
 
 use crate::access::random_secret;
-use crate::store::evidence::{Checked, EvidenceLog, Outcome};
+use crate::store::evidence::{Checked, EvidenceLog, Known, Outcome};
 use crate::tlog::Enrolment;
 
 pub use describe::{Act, Login};
@@ -53,9 +59,11 @@ const GROUP_FOR: Duration = Duration::from_secs(60);
 /// Searches that are watched for repetition, at most.
 const MAX_GROUPS: usize = 1_000;
 /// A block that the log does not take now is offered again after this time.
-const AGAIN: Duration = Duration::from_millis(500);
-/// So often, when the collector ends.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 500 });
+/// So often still, once the collector ends.
 const LAST_TRIES: u32 = 10;
+/// How long the end of the queue waits for room: twice as long as the last tries take.
+const END_WAIT: Duration = Duration::from_secs(10);
 
 /// Who the collector is among the agents.
 pub struct Identity {
@@ -106,10 +114,17 @@ struct Recorded {
 pub struct Acts {
     queue: Sender<Recorded>,
     dropped: Arc<AtomicU64>,
+    stopping: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
 }
 
 impl Acts {
+    /// The collector is about to end: what the evidence log does not take is offered a few times more
+    /// and then given up, and whoever waits for it to be durable waits no longer.
+    pub fn hurry(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
     /// Takes an act; never waits.
     pub fn record(&self, act: Act) {
         self.put(act, None);
@@ -160,7 +175,13 @@ impl OwnStream {
         random.copy_from_slice(&random_secret()?[..16]);
         let (queue, todo) = bounded(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let acts = Acts { queue, dropped: Arc::clone(&dropped), clock: Arc::clone(&clock) };
+        let stopping = Arc::new(AtomicBool::new(false));
+        let acts = Acts {
+            queue,
+            dropped: Arc::clone(&dropped),
+            stopping: Arc::clone(&stopping),
+            clock: Arc::clone(&clock),
+        };
         let writer = Writer {
             log,
             stream: known.unwrap_or(StreamId(random)),
@@ -171,6 +192,7 @@ impl OwnStream {
             dropped,
             waiting: Vec::new(),
             groups: HashMap::new(),
+            stopping,
         };
         let thread = std::thread::Builder::new()
             .name("own-acts".to_owned())
@@ -182,12 +204,15 @@ impl OwnStream {
     /// Writes what was taken, and ends. All other [`Acts`] must be gone, or end with the process.
     pub fn close(&self) {
         let acts = self.acts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(acts) = acts {
-            acts.record(Act::Stopped);
-            acts.record(Act::End);
-        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        let (Some(acts), Some(thread)) = (acts, thread) else { return };
+        acts.hurry();
+        acts.record(Act::Stopped);
+        let end = Recorded { act: Act::End, at: acts.clock.now(), done: None };
+        // There is room as soon as the thread has given up what it is at.
+        if let Err(SendTimeoutError::Timeout(_)) = acts.queue.send_timeout(end, END_WAIT) {
+            log::error!("the collector's own acts do not end; those of the last seconds are lost");
+        } else if thread.join().is_err() {
             log::error!("the thread of the collector's own acts ended with a panic");
         }
     }
@@ -212,6 +237,16 @@ struct Writer {
     dropped: Arc<AtomicU64>,
     waiting: Vec<(Act, Timestamp, u64, Option<oneshot::Sender<()>>)>,
     groups: HashMap<String, Group>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// What became of a block that was offered.
+enum Offered {
+    Durable,
+    /// Never to be taken; why.
+    Refused(String),
+    /// To be offered again; why.
+    Waits(String),
 }
 
 impl Writer {
@@ -231,12 +266,12 @@ impl Writer {
             }
             let begun = *since.get_or_insert(now);
             if now.saturating_sub(begun) >= LINGER || self.waiting.len() >= MAX_EVENTS {
-                self.write(None);
+                self.write();
                 since = None;
             }
         }
         self.tell_groups(None);
-        self.write(Some(LAST_TRIES));
+        self.write();
     }
 
     fn take(&mut self, recorded: Recorded) {
@@ -274,8 +309,8 @@ impl Writer {
         }
     }
 
-    /// Writes what waits as one block; `tries` bounds how often it is offered.
-    fn write(&mut self, tries: Option<u32>) {
+    /// Writes what waits as one block.
+    fn write(&mut self) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             self.waiting.push((Act::Lost(dropped), self.clock.now(), 1, None));
@@ -285,18 +320,21 @@ impl Writer {
             return;
         }
         for part in split(waiting) {
-            match self.block(&part) {
-                Ok(checked) => {
-                    if self.offer(&checked, tries) {
-                        part.into_iter().filter_map(|(.., done)| done).for_each(|done| {
-                            // Whoever asked may have gone.
-                            let _gone = done.send(());
-                        });
-                    }
-                }
+            let checked = match self.block(&part) {
+                Ok(checked) => checked,
                 Err(error) => {
                     log::error!(error:% = error; "the collector's own acts cannot be written");
+                    continue;
                 }
+            };
+            if self.offer(&checked) {
+                part.into_iter().filter_map(|(.., done)| done).for_each(|done| {
+                    // Whoever asked may have gone.
+                    let _gone = done.send(());
+                });
+            } else if self.stopping.load(Ordering::Acquire) {
+                // The others would not fare better, and the end waits.
+                return;
             }
         }
     }
@@ -338,28 +376,52 @@ impl Writer {
     }
 
     /// Offers the block until it is durable.
-    fn offer(&self, checked: &Arc<Checked>, tries: Option<u32>) -> bool {
-        let mut left = tries;
+    fn offer(&self, checked: &Arc<Checked>) -> bool {
+        let mut last = LAST_TRIES;
         loop {
-            let outcome = self.log.submit(checked).map(oneshot::Receiver::blocking_recv);
-            let why = match outcome {
-                Ok(Ok(Outcome::Stored { .. } | Outcome::Again { .. })) => return true,
-                Ok(Ok(Outcome::Recheck)) => continue,
-                Ok(Ok(Outcome::Unavailable { reason, .. })) => reason,
-                Ok(Ok(other)) => {
-                    log::error!("the collector's own acts are refused: {other:?}");
+            let why = match self.offer_once(checked) {
+                Offered::Durable => return true,
+                Offered::Refused(why) => {
+                    log::error!(reason:% = why; "the collector's own acts are refused");
                     return false;
                 }
-                Ok(Err(_)) => "the evidence log ended".to_owned(),
-                Err(error) => error.to_string(),
+                Offered::Waits(why) => why,
             };
-            left = left.map(|left| left.saturating_sub(1));
-            if left == Some(0) {
+            if self.stopping.load(Ordering::Acquire) {
+                last -= 1;
+            }
+            if last == 0 {
                 log::error!(reason:% = why; "the collector's last acts could not be written");
                 return false;
             }
             log::debug!("the collector's own acts wait: {why}");
             std::thread::sleep(AGAIN);
+        }
+    }
+
+    fn offer_once(&self, checked: &Arc<Checked>) -> Offered {
+        match self.log.known(&checked.block) {
+            Ok(Known::No) => {}
+            // It is in the segment, but its answer was another: the transparency log, which had no
+            // room for it then, is asked again.
+            Ok(Known::Same) => {
+                return match self.log.flush_tlog() {
+                    Ok(()) => Offered::Durable,
+                    Err(error) => Offered::Waits(error.to_string()),
+                };
+            }
+            Ok(Known::Another) => {
+                return Offered::Refused("another block stands in its place".to_owned());
+            }
+            Err(error) => return Offered::Waits(error.to_string()),
+        }
+        match self.log.submit(checked).map(oneshot::Receiver::blocking_recv) {
+            Ok(Ok(Outcome::Stored { .. } | Outcome::Again { .. })) => Offered::Durable,
+            Ok(Ok(Outcome::Recheck)) => Offered::Waits("the log went on meanwhile".to_owned()),
+            Ok(Ok(Outcome::Unavailable { reason, .. })) => Offered::Waits(reason),
+            Ok(Ok(other)) => Offered::Refused(format!("{other:?}")),
+            Ok(Err(_)) => Offered::Waits("the evidence log ended".to_owned()),
+            Err(error) => Offered::Waits(error.to_string()),
         }
     }
 }

@@ -301,7 +301,9 @@ impl Retain {
             return Ok(());
         }
         if let Some(index) = &self.index {
-            index.remake(&dirty.iter().copied().collect())?;
+            let remade = index.remake(&dirty.iter().copied().collect());
+            // An index that has ended because the collector ends goes on at its next start, as we do.
+            remade.or_else(|error| self.go_on().and(Err(error.into())))?;
         }
         self.table.set_clean(&dirty)
     }

@@ -60,13 +60,18 @@ impl Worker {
         Ok((Self { retain, wake: Some(wake.clone()), watching, threads }, Wake(wake)))
     }
 
+    /// Tells the threads to end.
+    pub fn tell(&self) {
+        self.retain.stop();
+    }
+
     /// Ends the threads. Blocks.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
-        self.retain.stop();
+        self.tell();
         if let Some(wake) = self.wake.take() {
             let _told = wake.try_send(());
         }

@@ -37,7 +37,7 @@ pub(super) async fn begin(State(state): State<WebState>, Query(pairs): Pairs) ->
         Ok(begun) => with_cookie(redirect(&begun.url), &state_cookie(&begun.cookie, state.secure)),
         Err(error) => {
             log::warn!(error:% = error; "the identity provider cannot be asked");
-            refused(&error.into())
+            refused(&Problem::from(&error))
         }
     }
 }

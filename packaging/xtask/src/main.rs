@@ -4,6 +4,7 @@
 //! - `ci`: what continuous integration runs.
 //! - `dist`: packages, archive, bill of materials, checksums.
 //! - `booted`: the packages on a booted system.
+//! - `fuzz`: libFuzzer on every decoder of bytes that come from outside.
 //! - `fuzz-api`: requests made from the OpenAPI description, none of them answered with 500.
 //! - `bench agent`, `bench collector`, `bench export`, `bench files`, `bench evidence`, `bench journal`, `bench webhook`: figures beside targets and yardsticks; `bench packs`: instructions per record.
 //! - `score-corpus`: the packs against logs that others have labelled.
@@ -24,6 +25,7 @@ mod collector;
 mod daemon;
 mod demo;
 mod dist;
+mod fuzz;
 mod fuzz_api;
 mod generate;
 mod http;
@@ -61,6 +63,8 @@ enum Command {
     Dist(dist::Args),
     /// Make packages and try them on a booted system: install, kill, hang, reload, reboot, upgrade, purge (Linux, root).
     Booted(booted::Args),
+    /// Search every decoder of bytes that come from outside for what breaks it, by libFuzzer (cargo-fuzz).
+    Fuzz(fuzz::Args),
     /// Thousands of requests made from the OpenAPI description, by schemathesis (Python).
     FuzzApi(fuzz_api::Args),
     /// Measure.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Booted(args) => booted::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::FuzzApi(args) => fuzz_api::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::ScoreCorpus(args) => score::run(&args),

@@ -160,3 +160,43 @@ fn a_collector_whose_disk_is_full_says_so_and_the_agent_keeps_everything() {
     assert_eq!(collector.stop().code(), Some(0));
     collector.verify().expect(0, &[]);
 }
+
+/// Told to stop while nothing can be written: neither the index, nor its own acts, nor a thread of
+/// retention waits for room.
+#[test]
+fn a_collector_that_is_stopped_on_a_full_disk_ends_and_goes_on_at_its_next_start() {
+    let world = World::new("disk_full_stop");
+    let Some(disk) = SmallDisk::mount(&world, "disk", DISK_MIB) else { return };
+    let mut collector = Collector::new(&world, "collector");
+    collector.data_dir = disk.dir().join("collector");
+    collector.start();
+    collector.wait_ready();
+    let mut log = LogFile::create(&world.path("logs/app.log"), Form::Noisy, world.rng());
+    let spec = AgentSpec::new(log.path(), &collector.url(), &collector.enroll_token());
+    let mut agent = Agent::started(&world, "agent", &spec);
+    for _ in 0..2 {
+        log.append(2000);
+        log.flush();
+        collector.wait_for_lines(log.written());
+        // What has just come is not in the index yet.
+        disk.fill(0);
+        log.append(2000);
+        log.flush();
+        let _waiting = agent.wait_status("the agent waits for the collector", |status| {
+            status.output()["state"] == "waiting"
+        });
+        assert_eq!(collector.stop().code(), Some(0));
+        disk.free();
+        collector.start();
+        collector.wait_ready();
+        collector.wait_for_lines(log.written());
+        let _idle = agent.wait_idle();
+    }
+    assert_eq!(agent.stop().code(), Some(0));
+    let tally = collector.tally();
+    tally.expect_exactly_once(&log);
+    tally.expect_no_gaps();
+    tally.expect_balanced_books();
+    assert_eq!(collector.stop().code(), Some(0));
+    collector.verify().expect(0, &[]);
+}

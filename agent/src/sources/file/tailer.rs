@@ -321,18 +321,8 @@ impl Tailer {
 
     /// A gap of this source.
     pub(crate) fn notice(&self, code: &'static str, path: &Path, text: String) -> Notice {
-        Notice {
-            source: self.source,
-            code,
-            text,
-            path: Some(path_text(path)),
-            from: None,
-            bytes: None,
-            records: None,
-            observed: self.clock.now(),
-            after: None,
-            marks: Vec::new(),
-        }
+        let path = Some(path_text(path));
+        Notice { path, ..Notice::new(self.source, code, text, self.clock.now()) }
     }
 
     pub(crate) fn put(&mut self, outlet: &mut dyn Outlet, item: Item) -> Result<(), Stopped> {

@@ -274,20 +274,15 @@ impl<'a> Reading<'a> {
         let marks = follower.seen().of(missing.seqnum_id).map(mark_of);
         let counted = missing.count().filter(|_| self.options.filter.is_open());
         self.outlet.put(Item::Gap(Notice {
-            source: self.source,
-            code: missing.code(),
-            text,
             path: Some(match missing.files.first() {
                 Some(file) => file.display().to_string(),
                 None => self.path(),
             }),
             from: (missing.from > 0).then_some(Offset(missing.from)),
-            bytes: None,
             // How many of them would have been chosen is not known.
             records: counted,
-            observed: self.clock.now(),
-            after: None,
             marks: marks.into_iter().collect(),
+            ..Notice::new(self.source, missing.code(), text, self.clock.now())
         }))
     }
 

@@ -192,18 +192,8 @@ impl Shared {
     }
 
     fn gap(&self, code: &'static str, text: String) -> Notice {
-        Notice {
-            source: self.index,
-            code,
-            text,
-            path: Some(self.endpoint.clone()),
-            from: None,
-            bytes: None,
-            records: None,
-            observed: self.clock.now(),
-            after: None,
-            marks: Vec::new(),
-        }
+        let path = Some(self.endpoint.clone());
+        Notice { path, ..Notice::new(self.index, code, text, self.clock.now()) }
     }
 
     fn batch(&self) -> RecordBatch {

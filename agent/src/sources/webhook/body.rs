@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 
+use custody_evidence::base64;
 use serde_json::value::RawValue;
 
 use crate::sources::MAX_CHUNK_RECORDS;
@@ -141,24 +142,13 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     for group in digits.chunks(4) {
         let mut bits = 0_u32;
         for digit in group {
-            bits = bits << 6 | u32::from(base64_value(*digit)?);
+            bits = bits << 6 | base64::value(*digit)?;
         }
         let missing = u32::try_from(4 - group.len()).ok()?;
         let [_, a, b, c] = (bits << (6 * missing)).to_be_bytes();
         out.extend_from_slice(&[a, b, c][..group.len() - 1]);
     }
     Some(out)
-}
-
-fn base64_value(digit: u8) -> Option<u8> {
-    Some(match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -72,8 +72,8 @@ impl OidcError {
     }
 }
 
-impl From<OidcError> for Problem {
-    fn from(error: OidcError) -> Self {
+impl From<&OidcError> for Problem {
+    fn from(error: &OidcError) -> Self {
         let said = error.to_string();
         match error {
             OidcError::Provider(_) => Self::new(
@@ -196,18 +196,20 @@ impl Logins {
             let times = (now, self.clock.now().seconds());
             let name = oidc.name_of(code, &login, times).await?;
             let name = user_name(&name).map_err(|_| OidcError::NoUser)?;
-            let who = self.access.principal(&name).ok_or(OidcError::NoUser)?;
-            Ok((who, login.next))
+            Ok((name, login.next))
         };
-        match done.await {
-            Ok((who, next)) => Ok((self.session(who, None, from, VIA).await?, next)),
-            Err(error) => {
-                let error: OidcError = error;
-                log::warn!(error:% = error; "a login by the identity provider came to nothing");
-                self.failed(None, from, VIA, error.reason());
-                Err(error.into())
-            }
+        let (name, next) =
+            done.await.map_err(|error: OidcError| self.came_to_nothing(&error, from))?;
+        match self.principal(&name).await? {
+            Some(who) => Ok((self.session(who, None, from, VIA).await?, next)),
+            None => Err(self.came_to_nothing(&OidcError::NoUser, from)),
         }
+    }
+
+    fn came_to_nothing(&self, error: &OidcError, from: IpAddr) -> Problem {
+        log::warn!(error:% = error; "a login by the identity provider came to nothing");
+        self.failed(None, from, VIA, error.reason());
+        error.into()
     }
 }
 

@@ -42,13 +42,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, TrySendError};
-use custody_event::Clock;
+use custody_event::{Block, Clock};
 pub(crate) use custody_evidence::segments::Segment;
 use custody_evidence::{Entry, LogReceipt};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use held::DecideError;
-pub(crate) use ledger::{Ledger, Standing, StreamName};
+use ledger::Standing;
+pub(crate) use ledger::{Ledger, StreamName};
 
 pub use recover::Cut;
 pub(crate) use rewrite::{
@@ -143,6 +144,17 @@ impl Shared {
     }
 }
 
+/// Whether a block is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It would be the next, or blocks are missing before it.
+    No,
+    /// It is here.
+    Same,
+    /// Another stands in its place.
+    Another,
+}
+
 /// The open log. Dropped or closed, it finishes what is in its queue.
 pub struct EvidenceLog {
     shared: Arc<Shared>,
@@ -224,9 +236,31 @@ impl EvidenceLog {
         Ok((log, opening))
     }
 
-    /// How a block stands to what is durable.
-    pub(crate) fn standing(&self, name: &StreamName, seq: custody_event::Seq) -> Standing {
-        self.shared.ledger().standing(name, seq)
+    /// Is this block durable? Reads old blocks: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The block in its place cannot be read.
+    pub(crate) fn known(&self, block: &Block) -> Result<Known, StoreError> {
+        let header = &block.header;
+        let standing = self.shared.ledger().standing(&(header.agent, header.stream), header.seq);
+        let hash = match standing {
+            Standing::Next(_) | Standing::Later => return Ok(Known::No),
+            Standing::Here(Ok(hash)) => hash,
+            Standing::Here(Err(at)) => self.read_at(at)?.block.hash(),
+        };
+        Ok(if hash == block.hash() { Known::Same } else { Known::Another })
+    }
+
+    /// Makes the transparency log's checkpoint name every block that is durable, where a commit of
+    /// it has failed before.
+    ///
+    /// # Errors
+    /// The transparency log cannot be written.
+    pub(crate) fn flush_tlog(&self) -> Result<(), TlogError> {
+        match self.shared.tlog.as_ref() {
+            Some(tlog) => tlog.flush(self.clock.monotonic()),
+            None => Ok(()),
+        }
     }
 
     /// Looks at what is known of the streams.

@@ -20,7 +20,7 @@ use crate::generate::{Kind, write_log};
 use crate::numbers::{float, mib, per_second};
 use crate::out::say;
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 /// No run takes so long.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -50,9 +50,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
+    let (folder, programs) = args.common.begin()?;
     let mut figures = Map::from_iter([("machine".to_owned(), machine())]);
     if !args.latency_only {
         for kind in Kind::or_all(&args.kind) {

@@ -20,7 +20,7 @@ use crate::generate::Kind;
 use crate::numbers::{float, mib, per_second, percentile};
 use crate::out::{self, say};
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 /// The whole CPU time of taking and indexing.
 pub(super) const CPU: &str = "CPU per million, to searchable";
@@ -56,9 +56,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
+    let (folder, programs) = args.common.begin()?;
     let now = shell::now();
     let plan = Plan {
         events: args.events,

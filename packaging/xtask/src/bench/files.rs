@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::Common;
 use super::latency::{self, Latencies, Passed};
 use super::sheet::{Sheet, Target};
-use super::{Common, machine};
 use crate::agent::{Agent, Settings};
 use crate::collector::Collector;
 use crate::numbers::mib;
-use crate::out::say;
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// Longer than the time between two scans that only make sure.
@@ -49,19 +48,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
-    let mut sheet = Sheet::new(format!("{} files, {} active", args.files, args.active));
-    for run in 1..=args.common.runs {
-        let place = folder.path().join(format!("files-{run}"));
-        std::fs::create_dir(&place)?;
-        one_run(args, &programs, &place, &mut sheet)?;
-        std::fs::remove_dir_all(&place)?;
-    }
-    sheet.print();
-    let figures = serde_json::json!({ "machine": machine(), "files": sheet.to_json() });
-    args.common.write_json(&figures)
+    let title = format!("{} files, {} active", args.files, args.active);
+    args.common
+        .measure("files", title, |programs, place, sheet| one_run(args, programs, place, sheet))
 }
 
 fn one_run(

@@ -32,7 +32,7 @@ use crate::agent::{Agent, Settings, Status};
 use crate::numbers::{float, mib, per_second};
 use crate::out::say;
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// journald's own settings: files small enough that they rotate many times.
@@ -60,9 +60,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
+    let (folder, programs) = args.common.begin()?;
     let state = folder.path().join("journal");
     std::fs::create_dir(&state)?;
     let mut journald = PrivateJournald::start_with(&state, SETTINGS)

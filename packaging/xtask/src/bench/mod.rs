@@ -21,6 +21,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 
+use crate::out::say;
+use crate::shell::{self, Profile, Programs};
+use sheet::Sheet;
+
 /// What is measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -62,6 +66,34 @@ struct Common {
 }
 
 impl Common {
+    /// A folder to measure in, and the programs, built.
+    fn begin(&self) -> anyhow::Result<(tempfile::TempDir, Programs)> {
+        let folder = shell::scratch(self.dir.as_deref())?;
+        say("Building with the release profile …");
+        let programs = shell::build(Profile::Release, folder.path())?;
+        Ok((folder, programs))
+    }
+
+    /// Measures as often as was asked, each time in a folder of its own, and shows and writes the
+    /// figures under this name.
+    fn measure(
+        &self,
+        name: &str,
+        title: String,
+        mut one_run: impl FnMut(&Programs, &Path, &mut Sheet) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let (folder, programs) = self.begin()?;
+        let mut sheet = Sheet::new(title);
+        for run in 1..=self.runs {
+            let place = folder.path().join(format!("{name}-{run}"));
+            std::fs::create_dir(&place)?;
+            one_run(&programs, &place, &mut sheet)?;
+            std::fs::remove_dir_all(&place)?;
+        }
+        sheet.print();
+        self.write_json(&serde_json::json!({ "machine": machine(), name: sheet.to_json() }))
+    }
+
     fn write_json(&self, figures: &serde_json::Value) -> anyhow::Result<()> {
         let Some(path) = &self.json else { return Ok(()) };
         let mut text = serde_json::to_string_pretty(figures)?;

@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use custody_event::Digest;
 
+use super::Common;
 use super::sheet::{Sheet, Target};
-use super::{Common, machine};
 use crate::agent::{Agent, Settings};
 use crate::numbers::{float, len, mib, millis, per_second, percentile};
-use crate::out::say;
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 const SECRET: &[u8] = b"a-secret-that-both-know";
 /// Bodies that are signed before the clock runs; they are sent in turn, each with a new delivery id.
@@ -54,20 +53,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
     let title = format!("{} signed requests over {} connections", args.requests, args.connections);
-    let mut sheet = Sheet::new(title);
-    for run in 1..=args.common.runs {
-        let place = folder.path().join(format!("webhook-{run}"));
-        std::fs::create_dir(&place)?;
-        one_run(args, &programs, &place, &mut sheet)?;
-        std::fs::remove_dir_all(&place)?;
-    }
-    sheet.print();
-    let figures = serde_json::json!({ "machine": machine(), "webhook": sheet.to_json() });
-    args.common.write_json(&figures)
+    args.common
+        .measure("webhook", title, |programs, place, sheet| one_run(args, programs, place, sheet))
 }
 
 fn one_run(

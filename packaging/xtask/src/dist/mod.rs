@@ -105,6 +105,14 @@ fn metadata(further: &[&str]) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// The system that the programs are for: the one that they are built on.
+fn platform() -> anyhow::Result<String> {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let said = shell::run(&rustc, &["-vV"])?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
 /// The same commit gives the same times; `SOURCE_DATE_EPOCH` says others.
 fn commit_time() -> anyhow::Result<String> {
     if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
@@ -154,9 +162,9 @@ fn build(profile: &str, target: &Path, stage: &Path, epoch: &str) -> anyhow::Res
 /// Builds the programs, and in the same breath what makes their papers: the libraries are built once.
 fn compile(profile: &str) -> anyhow::Result<()> {
     let mut command = shell::cargo()?;
-    command.args(["build", "--locked", "--bins", "--profile", profile]);
+    command.args(["build", "--locked", "--profile", profile]);
     for product in PRODUCTS {
-        command.args(["--package", product.krate]);
+        command.args(["--package", product.krate, "--bin", product.program]);
     }
     command.args(["--package", "xtask", "--example", "papers"]);
     if profile == "release" {

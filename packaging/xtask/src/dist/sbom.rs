@@ -1,7 +1,7 @@
 //! The bill of materials: CycloneDX 1.6 in JSON, from `cargo metadata`.
 //!
 //! Every crate that is linked into a product or runs while it is built is a component with its package URL, licence and,
-//! from `Cargo.lock`, the checksum of its archive. Crates that only tests use are left out.
+//! from `Cargo.lock`, the checksum of its archive. Crates that only tests use, or only other systems, are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::shell;
 
 /// Writes `custody-<version>.cdx.json`.
 pub(super) fn write(out: &Path, epoch: &str) -> anyhow::Result<()> {
-    let metadata = super::metadata(&[])?;
+    // What is linked on other systems only is in none of these packages.
+    let metadata = super::metadata(&["--filter-platform", &super::platform()?])?;
     let lock = std::fs::read_to_string(shell::root()?.join("Cargo.lock"))?;
     let seconds: i64 = epoch.parse().context("SOURCE_DATE_EPOCH is no number")?;
     let time = custody_event::Timestamp::from_micros(seconds * 1_000_000);
@@ -94,6 +95,12 @@ fn bill(
             needs.get(id).into_iter().flatten().filter_map(|dep| purl(dep)).collect();
         dependencies.push(json!({ "ref": reference, "dependsOn": on }));
     }
+    let products: Vec<Option<String>> = reached
+        .iter()
+        .filter(|id| packages.get(*id).is_some_and(|p| is_product(p)))
+        .map(|id| purl(id))
+        .collect();
+    dependencies.insert(0, json!({ "ref": "custody", "dependsOn": products }));
     Ok(json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -101,7 +108,8 @@ fn bill(
         "metadata": {
             "timestamp": time,
             "component": {
-                "type": "application", "name": "custody", "version": env!("CARGO_PKG_VERSION"),
+                "type": "application", "bom-ref": "custody", "name": "custody",
+                "version": env!("CARGO_PKG_VERSION"),
             },
         },
         "components": components,
@@ -117,6 +125,7 @@ fn component(package: &Value, reference: &str, sums: &BTreeMap<(String, String),
     });
     // `MIT/Apache-2.0` is an older way to write `MIT OR Apache-2.0`.
     let license = text(package, "license").replace('/', " OR ");
+    let license = license.split_whitespace().collect::<Vec<_>>().join(" ");
     if !license.is_empty() {
         component["licenses"] = json!([{ "expression": license }]);
     }
@@ -132,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_listed_and_what_only_tests_use_is_not() {
-        let package = |id: &str| json!({"id": id, "name": id, "version": "1.0.0", "license": "MIT/Apache-2.0"});
+        let package = |id: &str| json!({"id": id, "name": id, "version": "1.0.0", "license": "MIT / Apache-2.0"});
         let dep = |id: &str, kind: Value| json!({"pkg": id, "dep_kinds": [{"kind": kind}]});
         let metadata = json!({
             "packages": [package("custody-agent"), package("used"), package("built"), package("tested")],
@@ -150,6 +159,7 @@ mod tests {
         assert_eq!(used["hashes"][0]["content"], "ab");
         assert_eq!(used["licenses"][0]["expression"], "MIT OR Apache-2.0");
         assert_eq!(used["purl"], "pkg:cargo/used@1.0.0");
-        assert_eq!(bill["dependencies"][1]["dependsOn"], json!(["pkg:cargo/used@1.0.0"]));
+        assert_eq!(bill["dependencies"][0]["dependsOn"], json!(["pkg:cargo/custody-agent@1.0.0"]));
+        assert_eq!(bill["dependencies"][2]["dependsOn"], json!(["pkg:cargo/used@1.0.0"]));
     }
 }

@@ -64,17 +64,15 @@ fn a_known_block_is_known_by_its_hash_however_old() {
     blocks.iter().for_each(|block| store(&log, block));
     drop(log);
     let log = open(&root, LARGE);
-    let name = (blocks[0].header.agent, blocks[0].header.stream);
     for block in &blocks {
-        let hash = match log.standing(&name, block.header.seq) {
-            Standing::Here(Ok(hash)) => hash,
-            Standing::Here(Err(at)) => log.read_at(at).unwrap().block.hash(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(hash, block.hash());
+        assert_eq!(log.known(block).unwrap(), Known::Same);
     }
-    assert!(matches!(log.standing(&name, Seq(100)), Standing::Next(_)));
-    assert!(matches!(log.standing(&name, Seq(101)), Standing::Later));
+    let mut more = TestStream::new(1, 1, "aa");
+    more.own_event("another first event");
+    assert_eq!(log.known(&more.seal()).unwrap(), Known::Another);
+    let further = stream(1, 1, 102);
+    assert_eq!(log.known(&further[100]).unwrap(), Known::No);
+    assert_eq!(log.known(&further[101]).unwrap(), Known::No);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::http::Client;
 use crate::numbers::{float, mib, per_second};
 use crate::out::{self, say};
 use crate::procfs;
-use crate::shell::{self, Profile, Programs};
+use crate::shell::{self, Programs};
 
 const MAX_MEMORY_MIB: f64 = 150.0;
 /// An export that takes longer is stuck.
@@ -53,9 +53,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let folder = shell::scratch(args.common.dir.as_deref())?;
-    say("Building with the release profile …");
-    let programs = shell::build(Profile::Release, folder.path())?;
+    let (folder, programs) = args.common.begin()?;
     let plan = Plan {
         events: args.events,
         streams: args.streams,

@@ -255,22 +255,8 @@ fn trusted(request: &Request) -> Option<&'static str> {
     if request.headers.keys().any(is_signed) {
         return Some("AccessDenied");
     }
-    let date = header("x-amz-date");
-    let time = format!(
-        "{}-{}-{}T{}:{}:{}.000000Z",
-        &date[..4],
-        &date[4..6],
-        &date[6..8],
-        &date[9..11],
-        &date[11..13],
-        &date[13..15]
-    );
     let payload = header("x-amz-content-sha256");
-    let scope = sign::Scope {
-        region: "eu-central-1",
-        service: "s3",
-        time: Timestamp::parse(&time).unwrap(),
-    };
+    let scope = sign::Scope { region: "eu-central-1", service: "s3", time: time(request) };
     let of = sign::Request {
         method: &request.method,
         path: &request.path,
@@ -290,18 +276,13 @@ fn trusted(request: &Request) -> Option<&'static str> {
     None
 }
 
-/// The request's time as a lock is written.
-fn now(request: &Request) -> String {
+/// The request's own time.
+fn time(request: &Request) -> Timestamp {
     let date = &request.headers["x-amz-date"];
-    format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        &date[..4],
-        &date[4..6],
-        &date[6..8],
-        &date[9..11],
-        &date[11..13],
-        &date[13..15]
-    )
+    let [year, month, day] = [&date[..4], &date[4..6], &date[6..8]];
+    let [hour, minute, second] = [&date[9..11], &date[11..13], &date[13..15]];
+    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}.000000Z");
+    Timestamp::parse(&text).unwrap()
 }
 
 fn answer(state: &mut State, request: &Request, fault: Option<&Fault>) -> Reply {
@@ -435,13 +416,15 @@ fn complete(state: &mut State, request: &Request) -> Reply {
 
 fn delete(state: &mut State, request: &Request) -> Reply {
     let id = request.parameter("versionId");
-    let now = now(request);
+    let now = time(request).to_string();
     let Some(versions) = state.objects.get_mut(&request.key) else {
         return Reply::bad(404, "NoSuchKey");
     };
     let is = |version: &Version| id.as_ref().is_none_or(|id| *id == version.id);
     let until = |version: &Version| {
-        version.headers.get("x-amz-object-lock-retain-until-date").is_some_and(|end| *end > now)
+        // What stands behind the seconds does not matter.
+        let end = version.headers.get("x-amz-object-lock-retain-until-date");
+        end.is_some_and(|end| end[..19] > now[..19])
     };
     if versions.iter().any(|version| is(version) && until(version)) {
         return Reply::bad(403, "AccessDenied");
