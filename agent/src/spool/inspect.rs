@@ -103,7 +103,7 @@ pub fn inspect(dir: &Path, check: Check) -> Result<Inspector, OpenError> {
             "there is no store",
         )));
     }
-    let mut store = guarded(|| SledFactory.open(&path))
+    let mut store = guarded(|| SledFactory::default().open(&path))
         .map_err(|error| OpenError::Store { path: path.clone(), error })?;
     let generation = guarded(|| store.value(super::keys::GENERATION))
         .map_err(|error| OpenError::Store { path, error })?;

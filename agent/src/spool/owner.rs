@@ -71,8 +71,6 @@ pub(crate) struct Core {
     pub(crate) unsynced_since: Option<Duration>,
     ledger_at: Option<Duration>,
     recreate_at_bytes: u64,
-    /// Bytes of blocks written and read since the store was opened.
-    pub(crate) touched_bytes: u64,
 }
 
 /// Takes the lock, opens, starts the thread.
@@ -131,7 +129,6 @@ impl Core {
             unsynced_since: None,
             ledger_at: None,
             recreate_at_bytes: 0,
-            touched_bytes: 0,
         }
     }
 
@@ -294,8 +291,6 @@ impl Core {
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
         // A cursor that was written but not synced may be behind again: write it once more.
         self.acks_since = self.goals.is_some().then(|| self.shared.clock.monotonic());
-        // Opening read all of it.
-        self.touched_bytes = self.index.bytes;
         let mut needs = loaded.needs_restream;
         if let Some(rolled_back) = self.rolled_back().filter(|_| needs.is_none()) {
             let text = format!(
@@ -479,7 +474,6 @@ impl Core {
         self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
-        self.touched_bytes += size;
         self.settle_acks(acks.as_ref());
         self.settle_group(next_seq);
         Ok(())

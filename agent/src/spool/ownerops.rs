@@ -40,7 +40,6 @@ impl Core {
         let Some(bytes) = self.call(|store| store.read(slot))? else {
             return Err(StoreError::Corrupt(format!("block {seq} is gone")));
         };
-        self.touched_bytes += count(bytes.len());
         match (self.shared.options.check)(&bytes) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) => Err(StoreError::Corrupt(format!("block {seq}: {error}"))),
@@ -277,7 +276,6 @@ impl Core {
             written.push(Held { len: u32::try_from(new.len()).unwrap_or(u32::MAX), ..held });
             change.stores.push((Slot::Block { generation, seq: new_seq }, new.into()));
             if change.size_bytes() >= self.shared.options.group_max_bytes {
-                self.touched_bytes += 2 * change.size_bytes();
                 self.commit_now(std::mem::take(&mut change))?;
                 self.refresh_if_due()?;
             }

@@ -1,5 +1,6 @@
 //! What the spool's parts say to each other and to the rest of the agent.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -153,7 +154,10 @@ pub trait Store: Send {
     /// # Errors
     /// As any read.
     fn scan_prefix(&mut self, prefix: &[u8]) -> Result<Vec<(SpoolKey, Vec<u8>)>, StoreError>;
-    /// What the store takes on disk.
+    /// Bytes that the store has read and written since it was opened and may keep in memory: what
+    /// reopening it would free.
+    fn cached_bytes(&self) -> u64;
+    /// What the store takes on disk, without what the next sync removes.
     ///
     /// # Errors
     /// When the files cannot be asked.
@@ -171,7 +175,7 @@ pub trait StoreFactory: Send {
     ///
     /// # Errors
     /// As renaming files.
-    fn forget_derived(&mut self, dir: &Path) -> std::io::Result<()>;
+    fn forget_derived(&mut self, dir: &Path) -> io::Result<()>;
 }
 
 /// A store call that did not do its work.
@@ -195,6 +199,27 @@ pub enum StoreError {
     /// The store's code panicked.
     #[error("store panicked: {0}")]
     Panicked(String),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full(error.to_string())
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Refused(error.to_string())
+            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                Self::Corrupt(error.to_string())
+            }
+            // EMFILE, ENFILE, ENOMEM: a lack of the moment, no reason to put data aside.
+            _ if matches!(error.raw_os_error(), Some(12 | 23 | 24)) => {
+                Self::Refused(error.to_string())
+            }
+            _ => Self::Io(error.to_string()),
+        }
+    }
 }
 
 impl StoreError {
@@ -293,7 +318,7 @@ pub enum OpenError {
         /// What was being done.
         what: &'static str,
         /// What the system said.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The store says no, for a reason outside the data.
     #[error("spool {path}: {error}", path = path.display())]
@@ -444,7 +469,7 @@ pub struct Options {
     pub stuck_after: Duration,
     /// How long between two writes of the ledger.
     pub ledger_every: Duration,
-    /// Bytes of blocks written and read after which the store is reopened to empty its cache, while at
+    /// Bytes that a store may keep in memory ([`Store::cached_bytes`]) before it is reopened, while at
     /// least as much is held.
     pub refresh_bytes: u64,
     /// Below this size on disk a store is never recreated.

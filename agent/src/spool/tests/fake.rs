@@ -177,6 +177,10 @@ impl Store for FakeStore {
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
+    fn cached_bytes(&self) -> u64 {
+        0
+    }
+
     fn size_on_disk_bytes(&self) -> Result<u64, StoreError> {
         Ok(0)
     }

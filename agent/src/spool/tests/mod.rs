@@ -1,6 +1,7 @@
 //! What would convince a sceptic that the spool keeps what it acknowledged.
 
 mod basic;
+mod bodies;
 mod crash;
 mod damage;
 mod fake;
