@@ -29,7 +29,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::MAX_BLOCK_BYTES;
 use super::ahead::allocate;
@@ -220,17 +221,15 @@ impl Bodies {
         &mut self,
         block: BlockId,
         place: Place,
-    ) -> Result<Result<Arc<[u8]>, String>, StoreError> {
+    ) -> Result<Result<Bytes, String>, StoreError> {
         let len = usize::try_from(place.len).map_err(io::Error::other)?;
-        let mut body: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        let mut said = [0; HEAD_BYTES];
+        let (mut said, mut body) = ([0; HEAD_BYTES], vec![0; len]);
         let read = self.reader(place.file).and_then(|file| {
-            let bytes = Arc::get_mut(&mut body).ok_or(io::ErrorKind::ResourceBusy)?;
             file.read_exact_at(&mut said, place.offset)?;
-            file.read_exact_at(bytes, place.offset.saturating_add(HEAD_BYTES_U64))
+            file.read_exact_at(&mut body, place.offset.saturating_add(HEAD_BYTES_U64))
         });
         match read.map_err(StoreError::from) {
-            Ok(()) if said == head(block, place.len, &body) => Ok(Ok(body)),
+            Ok(()) if said == head(block, place.len, &body) => Ok(Ok(body.into())),
             Ok(()) => Ok(Err(format!("{} is damaged", self.told(place)))),
             Err(error) if error.is_environment() => Err(error),
             Err(error) => Ok(Err(format!("{}: {error}", self.told(place)))),

@@ -492,7 +492,7 @@ impl Core {
     fn change_of(&self, pending: &Pending) -> Change {
         let generation = self.index.generation;
         let store = |block: &super::SpooledBlock| {
-            (Slot::Block { generation, seq: block.seq }, Arc::clone(&block.bytes))
+            (Slot::Block { generation, seq: block.seq }, block.bytes.clone())
         };
         Change {
             drops: Vec::new(),
@@ -513,7 +513,7 @@ impl Core {
                 let old = self.index.blocks.insert(block.seq, Held { len, since_unix_ms });
                 self.index.bytes =
                     self.index.bytes + u64::from(len) - old.map_or(0, |old| u64::from(old.len));
-                ring.push(block.seq, Arc::clone(&block.bytes));
+                ring.push(block.seq, block.bytes.clone());
             }
         }
         self.index.next_seq = next_seq;

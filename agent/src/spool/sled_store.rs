@@ -25,7 +25,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::ahead::allocate;
 use super::bodies::{BlockId, Bodies, Place};
@@ -324,7 +325,7 @@ impl Store for SledStore {
         self.bodies.reserve(bytes)
     }
 
-    fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError> {
+    fn read(&mut self, slot: Slot) -> Result<Option<Bytes>, StoreError> {
         if let Slot::Block { generation, seq } = slot
             && let Some(place) = self.place_of((generation, seq))?
         {
@@ -421,7 +422,7 @@ impl Assembly {
         Ok(Self { len, bytes })
     }
 
-    fn finish(self) -> Result<Arc<[u8]>, String> {
+    fn finish(self) -> Result<Bytes, String> {
         if self.bytes.len() == self.len {
             return Ok(self.bytes.into());
         }
@@ -457,7 +458,7 @@ impl Walked {
 
 /// What a walk meets: a value that is in sled, or the place of a body.
 enum Met {
-    Whole(Result<Arc<[u8]>, String>),
+    Whole(Result<Bytes, String>),
     Place(BlockId, sled::IVec),
 }
 
@@ -541,7 +542,7 @@ impl Walk {
     }
 
     /// Takes all parts of this slot, if there are any.
-    fn assemble(&mut self, slot: Slot) -> Result<Option<Result<Arc<[u8]>, String>>, StoreError> {
+    fn assemble(&mut self, slot: Slot) -> Result<Option<Result<Bytes, String>>, StoreError> {
         let mut walked: Option<Walked> = None;
         while let Some((_, part, value)) = self.part.take_if(|(of, ..)| *of == slot) {
             match &mut walked {

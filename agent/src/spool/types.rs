@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 /// A key, namespaced by the caller: `pos/…`, `book/…`, `meta/…`.
@@ -54,7 +55,7 @@ pub struct SpooledBlock {
     /// The block's number in its stream.
     pub seq: u64,
     /// The encoded block; opaque here but for its checksum.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
 }
 
 /// What one append changes, atomically.
@@ -88,7 +89,7 @@ pub struct Change {
     /// Large values to remove, each with its length in bytes (so that no read is needed).
     pub drops: Vec<(Slot, u32)>,
     /// Large values to write.
-    pub stores: Vec<(Slot, Arc<[u8]>)>,
+    pub stores: Vec<(Slot, Bytes)>,
     /// Small values to remove.
     pub deletes: Vec<SpoolKey>,
     /// Small values to write.
@@ -108,7 +109,7 @@ impl Change {
 }
 
 /// A large value found by [`Store::visit_large`]: its slot, and its bytes or what is wrong with it.
-pub type Large = (Slot, Result<Arc<[u8]>, String>);
+pub type Large = (Slot, Result<Bytes, String>);
 
 /// What the owner thread needs of a database. Calls may panic: the owner catches that and reopens.
 pub trait Store: Send {
@@ -132,7 +133,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if parts are missing.
-    fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError>;
+    fn read(&mut self, slot: Slot) -> Result<Option<Bytes>, StoreError>;
     /// Shows large values in the order of the slots, from `from` on, until more than `budget_bytes` have
     /// been read; returns where to go on, `None` at the end.
     ///

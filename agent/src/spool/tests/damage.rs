@@ -134,15 +134,16 @@ fn a_block_whose_body_is_gone_or_another_ones_is_lost_alone() {
     swapped[9 * record..10 * record].copy_from_slice(&whole[12 * record..13 * record]);
     swapped[12 * record..13 * record].copy_from_slice(&whole[9 * record..10 * record]);
     for (what, bytes, lost) in [
-        ("swapped", &swapped[..], vec![9..10, 12..13]),
-        ("the last one cut", &whole[..24 * record - 1], vec![BLOCKS - 1..BLOCKS]),
+        ("swapped", &swapped[..], vec![9, 12]),
+        ("the last one cut", &whole[..24 * record - 1], vec![BLOCKS - 1]),
     ] {
         let case = tempfile::tempdir().unwrap();
         copy_dir(dir.path(), case.path());
         fs::write(case.path().join(BODIES), bytes).unwrap();
         let (spool, opened) = open(case.path(), &options(64 << 20));
         let quarantined = opened.quarantined.unwrap();
-        assert_eq!(quarantined.lost_seqs, lost, "{what}: {quarantined:?}");
+        let gone: Vec<u64> = quarantined.lost_seqs.iter().cloned().flatten().collect();
+        assert_eq!(gone, lost, "{what}: {quarantined:?}");
         let aside = quarantined.path.join("bodies/0000000000000001");
         assert!(fs::read(aside).unwrap() == bytes, "{what}: the file is kept as it was");
         shut(spool);

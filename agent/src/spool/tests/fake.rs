@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use super::super::{Change, Large, Slot, SpoolKey, Store, StoreError, StoreFactory};
 
 #[derive(Clone, Default)]
 struct Content {
-    large: BTreeMap<Slot, Arc<[u8]>>,
+    large: BTreeMap<Slot, Bytes>,
     small: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -147,7 +149,7 @@ impl Store for FakeStore {
         if locked(&self.0).full { Err(StoreError::Full("no space".to_owned())) } else { Ok(()) }
     }
 
-    fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError> {
+    fn read(&mut self, slot: Slot) -> Result<Option<Bytes>, StoreError> {
         locked(&self.0).call(|disk| disk.volatile.large.get(&slot).cloned())
     }
 

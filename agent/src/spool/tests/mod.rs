@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::{Batch, Opened, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
 
 /// The machine's monotonic clock, and a wall clock that begins at a fixed time.
@@ -42,7 +44,7 @@ fn options(max_bytes: u64) -> Options {
 }
 
 /// Bytes that depend on `seq` and `salt`, with the trailing checksum.
-fn block(seq: u64, salt: u64, len: usize) -> Arc<[u8]> {
+fn block(seq: u64, salt: u64, len: usize) -> Bytes {
     let mut state = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt | 1;
     let mut bytes = seq.to_be_bytes().to_vec();
     while bytes.len() < len.max(8) {
