@@ -16,8 +16,10 @@ use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub(crate) const PART_BYTES: usize = 16 * 1024;
 /// The length of the prefix before a large value's first part: its whole length.
 pub(crate) const HEAD_BYTES: usize = 4;
-/// Everything large begins with this; it sorts after every other key.
-pub(crate) const LARGE: &[u8] = b"~";
+/// There are bodies in files. Everything large begins with `~` and sorts after every other key; builds
+/// that know of no such files take this for damage among what is large, and put the store aside: else
+/// they would find no blocks, and think that all were delivered.
+pub(crate) const BODIES: &[u8] = b"~a/bodies";
 /// What is large and part of a block.
 pub(crate) const BLOCK_PARTS: &[u8] = b"~b/";
 /// Where the bodies of blocks lie.

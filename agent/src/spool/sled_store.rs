@@ -31,7 +31,7 @@ use bytes::Bytes;
 use super::ahead::allocate;
 use super::bodies::{BlockId, Bodies, Place};
 use super::keys::{
-    BLOCK_PARTS, HEAD_BYTES, LARGE, PART_BYTES, PLACE, fences, parse_part_key, parse_place_key,
+    BLOCK_PARTS, BODIES, HEAD_BYTES, PART_BYTES, PLACE, fences, parse_part_key, parse_place_key,
     part_key, parts, place_key,
 };
 use super::types::{Change, Large, Slot, Store, StoreError, StoreFactory};
@@ -72,6 +72,7 @@ impl StoreFactory for SledFactory {
             dir: dir.to_path_buf(),
             can_reserve: true,
             has_parts: false,
+            is_marked: false,
             cached_bytes: 0,
             in_parts: self.in_parts,
         };
@@ -124,6 +125,8 @@ struct SledStore {
     can_reserve: bool,
     /// There are blocks in parts.
     has_parts: bool,
+    /// [`BODIES`] stands.
+    is_marked: bool,
     /// What went through sled since it was opened.
     cached_bytes: u64,
     in_parts: bool,
@@ -180,6 +183,7 @@ impl SledStore {
         }
         let first = self.db.scan_prefix(BLOCK_PARTS).next().transpose().map_err(sled_error)?;
         self.has_parts = first.is_some();
+        self.is_marked = self.db.contains_key(BODIES).map_err(sled_error)?;
         Ok(())
     }
 
@@ -244,6 +248,9 @@ impl SledStore {
     ) -> Result<(), StoreError> {
         self.forget_place(filled, block)?;
         let place = self.bodies.write(block, bytes)?;
+        if !self.is_marked {
+            filled.insert(BODIES, &[]);
+        }
         filled.insert(&place_key(block.0, block.1), &place.to_bytes());
         filled.places.insert(block, Some(place));
         Ok(())
@@ -305,6 +312,7 @@ impl Store for SledStore {
         self.bodies.sync()?;
         self.db.apply_batch(filled.batch).map_err(sled_error)?;
         self.cached_bytes += filled.bytes;
+        self.is_marked |= filled.places.values().any(Option::is_some);
         filled.places.into_values().flatten().for_each(|place| self.bodies.retain(place));
         filled.gone.into_iter().for_each(|place| self.bodies.release(place));
         Ok(())
@@ -481,7 +489,7 @@ impl Walk {
             Some(Slot::Block { generation, seq }) => place_key(generation, seq),
             Some(Slot::Dead(_)) => end.clone(),
         };
-        let part = from.map_or_else(|| LARGE.to_vec(), |slot| part_key(slot, 0));
+        let part = from.map_or_else(|| BLOCK_PARTS.to_vec(), |slot| part_key(slot, 0));
         let mut walk = Self {
             places: db.range(place..end),
             place: None,

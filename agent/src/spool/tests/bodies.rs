@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::super::StoreFactory;
 use super::super::sled_store::SledFactory;
 use super::*;
 
@@ -62,6 +63,28 @@ fn a_store_written_before_bodies_had_files_goes_on_in_order_and_drains() {
     assert_eq!((opened.first_seq, opened.next_seq, opened.quarantined), (20, 20, None));
     assert_eq!(position(&spool), 20);
     assert_eq!(spool.read_dead_letter(0).wait().unwrap().unwrap(), block(3, 0, LEN));
+    shut(spool);
+}
+
+#[test]
+fn an_older_build_stops_at_a_store_with_bodies_instead_of_finding_it_empty() {
+    use super::super::keys::{BODIES, parse_part_key};
+    // As older builds look for what is large: all keys from `~` on, each a part or damage.
+    assert!(BODIES.starts_with(b"~") && parse_part_key(BODIES).is_none());
+    let dir = tempfile::tempdir().unwrap();
+    let has_mark = || {
+        let mut store = SledFactory::default().open(&dir.path().join("store-1")).unwrap();
+        store.value(BODIES).unwrap().is_some()
+    };
+    shut(open_in_parts(dir.path()));
+    assert!(!has_mark());
+    let (spool, _) = open(dir.path(), &options(64 << 20));
+    spool.append(batch(0, 10)).unwrap().wait().unwrap();
+    shut(spool);
+    assert!(has_mark());
+    let (spool, opened) = open(dir.path(), &options(64 << 20));
+    assert_eq!((opened.next_seq, opened.quarantined), (1, None));
+    assert_eq!(spool.read(0).wait().unwrap().unwrap(), block(0, 0, 10));
     shut(spool);
 }
 
