@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use custody_agent::spool::{Batch, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
 
 struct BenchClock(Instant);
@@ -22,7 +23,7 @@ impl SpoolClock for BenchClock {
     }
 }
 
-fn block(seq: u64, len: usize) -> Arc<[u8]> {
+fn block(seq: u64, len: usize) -> Bytes {
     let mut state = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(len + 16);
     while bytes.len() < len {
@@ -118,7 +119,7 @@ impl Phase {
     }
 }
 
-fn batch(seq: u64, bytes: Arc<[u8]>) -> Batch {
+fn batch(seq: u64, bytes: Bytes) -> Batch {
     let put = |name: &[u8]| (name.to_vec(), [seq.to_be_bytes(); 8].concat());
     Batch {
         block: Some(SpooledBlock { seq, bytes }),
@@ -136,7 +137,7 @@ fn append(spool: &SpoolHandle, from: u64, blocks: u64, len: usize, acknowledge: 
     let ready: Vec<_> = (0..16).map(|n| block(n, len)).collect();
     let mut tickets = std::collections::VecDeque::new();
     for seq in from..from + blocks {
-        let bytes = Arc::clone(&ready[usize::try_from(seq % 16).unwrap_or(0)]);
+        let bytes = ready[usize::try_from(seq % 16).unwrap_or(0)].clone();
         tickets.extend(spool.append(batch(seq, bytes)).ok());
         if tickets.len() > 32 {
             tickets

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use custody_config::shell::StopToken;
 use custody_config::shell::x509::Dates;
@@ -227,7 +228,7 @@ impl CustodyOutput {
         let mut durable = self.spool.durable();
         let mut window = Window::new(from, self.settings.in_flight);
         let mut acked = from;
-        let mut sent: BTreeMap<u64, Arc<[u8]>> = BTreeMap::new();
+        let mut sent: BTreeMap<u64, Bytes> = BTreeMap::new();
         self.ensure_certificate(&token).await;
         if let Err(answer) = self.check_log(&token).await {
             return Ok((from, answer));
@@ -240,7 +241,7 @@ impl CustodyOutput {
             while let Some(seq) = window.wants(end) {
                 let post = self.post(seq, &token).await?;
                 let client = self.client.clone();
-                sent.insert(seq, Arc::clone(&post.bytes));
+                sent.insert(seq, post.bytes.clone());
                 window.send(async move { post.send(&client).await });
             }
             if window.is_broken() {

@@ -1,9 +1,9 @@
 //! The output's side of the collector's log: asking for it, refusing it, going on.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use custody_evidence::LogReceipt;
 use custody_evidence::tlog::TreeHead;
 use custody_evidence::whole::{PRIVATE, write_whole};
@@ -24,7 +24,7 @@ const COSIGN_EVERY: Duration = Duration::from_secs(60);
 const MAX_REASON_BYTES: usize = 1_000;
 
 /// A block that was acknowledged, and what the collector's log says of it.
-pub(super) type Answered = (Arc<[u8]>, Option<Box<LogReceipt>>);
+pub(super) type Answered = (Bytes, Option<Box<LogReceipt>>);
 
 /// The file by which somebody on the host accepts a fork; its content is the reason.
 #[must_use]

@@ -4,8 +4,7 @@
 //! leaves instead, so that the stream stays whole there, and goes on. The events are kept as a dead
 //! letter, and what this output does not get is a gap event of the chain.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use custody_event::Block;
 
 use super::custody::{CustodyOutput, Next};
@@ -13,7 +12,7 @@ use crate::pipeline::{OwnAct, Undelivered};
 
 impl CustodyOutput {
     /// The form in which this output sends the block.
-    pub(super) fn form_of(&self, seq: u64, bytes: Arc<[u8]>) -> Result<Arc<[u8]>, String> {
+    pub(super) fn form_of(&self, seq: u64, bytes: Bytes) -> Result<Bytes, String> {
         if !self.refused.contains(&seq) {
             return Ok(bytes);
         }

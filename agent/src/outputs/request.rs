@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use custody_event::{AgentId, StreamId};
 use custody_evidence::LogReceipt;
 use reqwest::{Client, Response, StatusCode};
@@ -56,7 +57,7 @@ pub(super) struct Post {
     /// The number.
     pub seq: u64,
     /// The encoded block.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
     /// How much of the collector's log is known.
     pub tree_size: u64,
     /// Takes the date of the answer.
@@ -89,7 +90,7 @@ impl Post {
             .bearer_auth(&*token)
             .header("content-type", "application/vnd.custody.block")
             .header("custody-tree-size", tree_size)
-            .body(bytes::Bytes::from_owner(bytes))
+            .body(bytes)
             .send()
             .await;
         match sent {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::keys::check_small;
@@ -344,7 +345,7 @@ impl SpoolHandle {
     }
 
     /// One durable block; `None` if it is acknowledged and gone, or not durable yet.
-    pub fn read(&self, seq: u64) -> Reply<Option<Arc<[u8]>>> {
+    pub fn read(&self, seq: u64) -> Reply<Option<Bytes>> {
         if let Some(block) = locked(&self.shared.ring).get(seq) {
             return Reply::ready(Ok(Some(block)));
         }
@@ -437,7 +438,7 @@ impl SpoolHandle {
     }
 
     /// Sets bytes aside as a dead letter; resolves with its id when durable.
-    pub fn dead_letter(&self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> Reply<u64> {
+    pub fn dead_letter(&self, seq: u64, bytes: Bytes, reason: &str) -> Reply<u64> {
         if bytes.len() > MAX_BLOCK_BYTES {
             return Reply::ready(Err(SpoolError::TooLarge {
                 what: "block",
@@ -447,7 +448,7 @@ impl SpoolHandle {
         }
         let reason = reason.to_owned();
         let mut given = None;
-        self.ask(move |core| core.dead_letter(seq, Arc::clone(&bytes), &reason, &mut given))
+        self.ask(move |core| core.dead_letter(seq, bytes.clone(), &reason, &mut given))
     }
 
     /// Output `output` refuses this block for ever, for this reason: a copy of it becomes a dead
@@ -473,11 +474,11 @@ impl SpoolHandle {
     /// Replaces a block that is still held by other bytes. The agent itself never does this: it is
     /// for whoever shows what becomes of a spool in which somebody has changed a block. Resolves
     /// when durable.
-    pub fn replace_block(&self, seq: u64, bytes: Arc<[u8]>) -> Reply<()> {
+    pub fn replace_block(&self, seq: u64, bytes: Bytes) -> Reply<()> {
         if let Err(error) = self.check_block(&bytes) {
             return Reply::ready(Err(error));
         }
-        self.ask(move |core| core.replace_block(seq, Arc::clone(&bytes)))
+        self.ask(move |core| core.replace_block(seq, bytes.clone()))
     }
 
     /// All dead letters, oldest first.
@@ -486,7 +487,7 @@ impl SpoolHandle {
     }
 
     /// A dead letter's bytes.
-    pub fn read_dead_letter(&self, id: u64) -> Reply<Option<Arc<[u8]>>> {
+    pub fn read_dead_letter(&self, id: u64) -> Reply<Option<Bytes>> {
         self.ask(move |core| Ok(Ok(core.call(|store| store.read(Slot::Dead(id)))?)))
     }
 

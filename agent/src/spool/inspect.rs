@@ -6,8 +6,9 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::ledger::Ledger;
 use super::ownerops::dead_letters_of;
@@ -103,7 +104,7 @@ pub fn inspect(dir: &Path, check: Check) -> Result<Inspector, OpenError> {
             "there is no store",
         )));
     }
-    let mut store = guarded(|| SledFactory.open(&path))
+    let mut store = guarded(|| SledFactory::default().open(&path))
         .map_err(|error| OpenError::Store { path: path.clone(), error })?;
     let generation = guarded(|| store.value(super::keys::GENERATION))
         .map_err(|error| OpenError::Store { path, error })?;
@@ -141,7 +142,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When it is damaged or the store cannot be read.
-    pub fn read(&mut self, seq: u64) -> Result<Option<Arc<[u8]>>, StoreError> {
+    pub fn read(&mut self, seq: u64) -> Result<Option<Bytes>, StoreError> {
         let slot = Slot::Block { generation: self.generation, seq };
         let bytes = guarded(|| self.store.read(slot))?;
         if let Some(bytes) = &bytes {
@@ -154,7 +155,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When parts of it are missing or the store cannot be read.
-    pub fn read_unchecked(&mut self, seq: u64) -> Result<Option<Arc<[u8]>>, StoreError> {
+    pub fn read_unchecked(&mut self, seq: u64) -> Result<Option<Bytes>, StoreError> {
         let slot = Slot::Block { generation: self.generation, seq };
         guarded(|| self.store.read(slot))
     }
@@ -197,7 +198,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn read_dead_letter(&mut self, id: u64) -> Result<Option<Arc<[u8]>>, StoreError> {
+    pub fn read_dead_letter(&mut self, id: u64) -> Result<Option<Bytes>, StoreError> {
         guarded(|| self.store.read(Slot::Dead(id)))
     }
 

@@ -1,9 +1,12 @@
 //! The keys of the one tree.
 //!
-//! sled keeps up to 17 keys in a leaf and rewrites the whole leaf after every ten changes. So a block
-//! is cut into parts of [`PART_BYTES`]: a leaf stays below 320 KiB, well under the quarter of a segment
-//! above which sled would put it into a file of its own that it never syncs. And positions, which
-//! change with every batch, are kept out of the leaves that hold blocks by a row of [`fences`]: 40
+//! Of a block, sled holds the place where its body lies ([`place_key`]). A dead letter is in sled itself,
+//! and so is a block that was written before bodies had files of their own.
+//!
+//! sled keeps up to 17 keys in a leaf and rewrites the whole leaf after every ten changes. So what is
+//! large is cut into parts of [`PART_BYTES`]: a leaf stays below 320 KiB, well under the quarter of a
+//! segment above which sled would put it into a file of its own that it never syncs. And positions,
+//! which change with every batch, are kept out of the leaves that hold parts by a row of [`fences`]: 40
 //! small keys that never change.
 
 use super::types::{Slot, SpoolError};
@@ -13,8 +16,14 @@ use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub(crate) const PART_BYTES: usize = 16 * 1024;
 /// The length of the prefix before a large value's first part: its whole length.
 pub(crate) const HEAD_BYTES: usize = 4;
-/// Everything large begins with this; it sorts after every other key.
-pub(crate) const LARGE: &[u8] = b"~";
+/// There are bodies in files. Everything large begins with `~` and sorts after every other key; builds
+/// that know of no such files take this for damage among what is large, and put the store aside: else
+/// they would find no blocks, and think that all were delivered.
+pub(crate) const BODIES: &[u8] = b"~a/bodies";
+/// What is large and part of a block.
+pub(crate) const BLOCK_PARTS: &[u8] = b"~b/";
+/// Where the bodies of blocks lie.
+pub(crate) const PLACE: &[u8] = b".b/";
 /// Which generation is the live one (u32, big endian).
 pub(crate) const GENERATION: &[u8] = b".generation";
 /// The next block number (u64, big endian): the truth when all blocks are gone.
@@ -33,7 +42,7 @@ pub(crate) fn part_key(slot: Slot, part: u16) -> Vec<u8> {
     let mut key = Vec::with_capacity(18);
     match slot {
         Slot::Block { generation, seq } => {
-            key.extend_from_slice(b"~b/");
+            key.extend_from_slice(BLOCK_PARTS);
             key.extend_from_slice(&generation.to_be_bytes());
             key.extend_from_slice(&seq.to_be_bytes());
         }
@@ -46,10 +55,21 @@ pub(crate) fn part_key(slot: Slot, part: u16) -> Vec<u8> {
     key
 }
 
+/// The key of the place of a block's body.
+pub(crate) fn place_key(generation: u32, seq: u64) -> Vec<u8> {
+    [PLACE, &generation.to_be_bytes(), &seq.to_be_bytes()].concat()
+}
+
+/// The generation and the block that the key of a place names.
+pub(crate) fn parse_place_key(key: &[u8]) -> Option<(u32, u64)> {
+    let (generation, seq) = key.strip_prefix(PLACE)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*generation), u64::from_be_bytes(seq.try_into().ok()?)))
+}
+
 /// The slot and part that a key names.
 pub(crate) fn parse_part_key(key: &[u8]) -> Option<(Slot, u16)> {
     let (head, part) = key.split_last_chunk::<2>()?;
-    let slot = if let Some(rest) = head.strip_prefix(b"~b/") {
+    let slot = if let Some(rest) = head.strip_prefix(BLOCK_PARTS) {
         let (generation, seq) = rest.split_first_chunk::<4>()?;
         Slot::Block {
             generation: u32::from_be_bytes(*generation),

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::types::{Judge, Link, Options};
 
 /// Looks at the blocks of a store, in their order.
 pub(crate) struct Links {
     judge: Option<Arc<dyn Judge>>,
-    last: Option<(u64, Link, Arc<[u8]>)>,
+    last: Option<(u64, Link, Bytes)>,
 }
 
 impl Links {
@@ -22,11 +24,11 @@ impl Links {
     }
 
     /// The next block.
-    pub(crate) fn next(&mut self, seq: u64, bytes: &Arc<[u8]>) -> Result<(), String> {
+    pub(crate) fn next(&mut self, seq: u64, bytes: &Bytes) -> Result<(), String> {
         let Some(judge) = &self.judge else { return Ok(()) };
         let named = |seq: u64| move |why: String| format!("block {seq}: {why}");
         let link = judge.link(seq, bytes).map_err(named(seq))?;
-        let before = self.last.replace((seq, link, Arc::clone(bytes)));
+        let before = self.last.replace((seq, link, bytes.clone()));
         let Some((last, before, last_bytes)) = before else { return Ok(()) };
         if last + 1 != seq || link.before == before.this {
             return Ok(());

@@ -14,15 +14,17 @@
 //! <dir>/current              the name of the live store folder, replaced by rename
 //! <dir>/opening              how often opening was begun and did not end
 //! <dir>/store-<n>/           one sled database, one tree
+//! <dir>/store-<n>/bodies/    what blocks say, in files that are appended to and removed whole
 //! <dir>/quarantine/<utc>-<n> damaged stores, newest few
 //! ```
-//! Inside the tree: `~b/…` the parts of blocks, `~d/…` the parts of dead letters, `.…` the spool's
-//! own counters, `cursor/<output>`, `dead/<id>`, `refused/<output><generation><seq>` (what that output
+//! Inside the tree: `.b/…` where the bodies of blocks lie (`~b/…` the parts of blocks that were written
+//! before bodies had files), `~d/…` the parts of dead letters, `.…` the spool's own counters, `cursor/<output>`, `dead/<id>`, `refused/<output><generation><seq>` (what that output
 //! gets without its events), and whatever else the caller names.
 //!
 //! # Life of a block
 //! `append` queues a batch (block and the positions it advances to). The owner thread takes what is
-//! queued, applies it in one atomic batch, makes it durable, writes the ledger, and only then
+//! queued, makes the bodies durable, then applies places and positions in one atomic batch of sled,
+//! makes that durable, writes the ledger, and only then
 //! resolves the tickets and shows the block to outputs. `ack` moves an output's cursor; blocks below
 //! the lowest cursor of the registered outputs are deleted in the batch that writes the cursor. A
 //! cursor is made durable with the next append or within a second: losing one re-sends, no more.
@@ -38,6 +40,8 @@
 //! - A store older than the ledger says (restored, or silently rolled back): the same demand.
 //! - A store call that never returns: `stats().stuck_since_unix_ms`; only a restart of the process helps.
 
+mod ahead;
+mod bodies;
 mod handle;
 mod inspect;
 mod keys;
@@ -91,7 +95,7 @@ impl Spool {
         options: Options,
         clock: Arc<dyn SpoolClock>,
     ) -> Result<(SpoolHandle, Opened), OpenError> {
-        Self::open_with(dir, options, clock, Box::new(sled_store::SledFactory))
+        Self::open_with(dir, options, clock, Box::<sled_store::SledFactory>::default())
     }
 
     /// As [`Spool::open`], with another kind of store (a test's, or one that replaces sled).

@@ -71,8 +71,6 @@ pub(crate) struct Core {
     pub(crate) unsynced_since: Option<Duration>,
     ledger_at: Option<Duration>,
     recreate_at_bytes: u64,
-    /// Bytes of blocks written and read since the store was opened.
-    pub(crate) touched_bytes: u64,
 }
 
 /// Takes the lock, opens, starts the thread.
@@ -131,7 +129,6 @@ impl Core {
             unsynced_since: None,
             ledger_at: None,
             recreate_at_bytes: 0,
-            touched_bytes: 0,
         }
     }
 
@@ -294,8 +291,6 @@ impl Core {
         (self.unsynced_bytes, self.unsynced_since) = (0, None);
         // A cursor that was written but not synced may be behind again: write it once more.
         self.acks_since = self.goals.is_some().then(|| self.shared.clock.monotonic());
-        // Opening read all of it.
-        self.touched_bytes = self.index.bytes;
         let mut needs = loaded.needs_restream;
         if let Some(rolled_back) = self.rolled_back().filter(|_| needs.is_none()) {
             let text = format!(
@@ -479,7 +474,6 @@ impl Core {
         self.commit(&changes)?;
         self.sync()?;
         self.clear_pause();
-        self.touched_bytes += size;
         self.settle_acks(acks.as_ref());
         self.settle_group(next_seq);
         Ok(())
@@ -498,7 +492,7 @@ impl Core {
     fn change_of(&self, pending: &Pending) -> Change {
         let generation = self.index.generation;
         let store = |block: &super::SpooledBlock| {
-            (Slot::Block { generation, seq: block.seq }, Arc::clone(&block.bytes))
+            (Slot::Block { generation, seq: block.seq }, block.bytes.clone())
         };
         Change {
             drops: Vec::new(),
@@ -519,7 +513,7 @@ impl Core {
                 let old = self.index.blocks.insert(block.seq, Held { len, since_unix_ms });
                 self.index.bytes =
                     self.index.bytes + u64::from(len) - old.map_or(0, |old| u64::from(old.len));
-                ring.push(block.seq, Arc::clone(&block.bytes));
+                ring.push(block.seq, block.bytes.clone());
             }
         }
         self.index.next_seq = next_seq;

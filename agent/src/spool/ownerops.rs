@@ -1,7 +1,8 @@
 //! What the owner does when asked: reads, cursors, dead letters, and the change to a new stream.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::SpoolKey;
 use super::handle::locked;
@@ -32,7 +33,7 @@ impl Core {
     }
 
     /// Reads and checks one block. One that should be there and is not whole is a fault of the store.
-    pub(crate) fn read_block(&mut self, seq: u64) -> Result<Option<Arc<[u8]>>, StoreError> {
+    pub(crate) fn read_block(&mut self, seq: u64) -> Result<Option<Bytes>, StoreError> {
         if !self.index.blocks.contains_key(&seq) || seq >= self.shared.durable.borrow().next_seq {
             return Ok(None);
         }
@@ -40,7 +41,6 @@ impl Core {
         let Some(bytes) = self.call(|store| store.read(slot))? else {
             return Err(StoreError::Corrupt(format!("block {seq} is gone")));
         };
-        self.touched_bytes += count(bytes.len());
         match (self.shared.options.check)(&bytes) {
             Ok(()) => Ok(Some(bytes)),
             Err(error) => Err(StoreError::Corrupt(format!("block {seq}: {error}"))),
@@ -78,7 +78,7 @@ impl Core {
         self.index.dead_ids.last().map_or(0, |last| last + 1)
     }
 
-    fn dead_change(&self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> (u64, Change) {
+    fn dead_change(&self, seq: u64, bytes: Bytes, reason: &str) -> (u64, Change) {
         let id = self.next_dead_id();
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let mut cut = reason.len().min(REASON_MAX_BYTES);
@@ -106,7 +106,7 @@ impl Core {
     pub(crate) fn dead_letter(
         &mut self,
         seq: u64,
-        bytes: Arc<[u8]>,
+        bytes: Bytes,
         reason: &str,
         given: &mut Option<u64>,
     ) -> Answer<u64> {
@@ -149,7 +149,7 @@ impl Core {
         Ok(Ok(()))
     }
 
-    pub(crate) fn replace_block(&mut self, seq: u64, bytes: Arc<[u8]>) -> Answer<()> {
+    pub(crate) fn replace_block(&mut self, seq: u64, bytes: Bytes) -> Answer<()> {
         let Some(old) = self.read_block(seq)? else {
             return Ok(Err(SpoolError::NoSuchBlock(seq)));
         };
@@ -277,7 +277,6 @@ impl Core {
             written.push(Held { len: u32::try_from(new.len()).unwrap_or(u32::MAX), ..held });
             change.stores.push((Slot::Block { generation, seq: new_seq }, new.into()));
             if change.size_bytes() >= self.shared.options.group_max_bytes {
-                self.touched_bytes += 2 * change.size_bytes();
                 self.commit_now(std::mem::take(&mut change))?;
                 self.refresh_if_due()?;
             }
@@ -287,7 +286,7 @@ impl Core {
     }
 
     /// A block that does not go on is a dead letter; once, however often the restream is begun.
-    fn keep_aside(&mut self, seq: u64, bytes: Arc<[u8]>, reason: &str) -> Result<(), StoreError> {
+    fn keep_aside(&mut self, seq: u64, bytes: Bytes, reason: &str) -> Result<(), StoreError> {
         let generation = self.index.generation;
         let there = self.dead_letters()?.iter().any(|letter| {
             (letter.generation, letter.seq, letter.reason.as_str()) == (generation, seq, reason)

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::keys::{CURSOR, DEAD, GENERATION, NEXT_SEQ, REFUSED, RESTREAM, parse_refused_key};
 use super::ledger::Entry;
 use super::links::Links;
@@ -415,7 +417,7 @@ impl Loading {
         let live = loaded.generation;
         *from = store.visit_large(*from, options.refresh_bytes, &mut |(slot, bytes)| {
             let sound = bytes.and_then(|bytes| (options.check)(&bytes).map(|()| bytes));
-            let length = |bytes: &Arc<[u8]>| u32::try_from(bytes.len()).unwrap_or(LONGEST);
+            let length = |bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(LONGEST);
             match (slot, sound) {
                 (Slot::Block { generation, seq }, Ok(bytes)) if generation == live => {
                     loaded.blocks.insert(seq, length(&bytes));
@@ -482,7 +484,7 @@ impl Copier<'_> {
         self.to.sync()
     }
 
-    fn store(&mut self, slot: Slot, bytes: Arc<[u8]>) -> Result<(), StoreError> {
+    fn store(&mut self, slot: Slot, bytes: Bytes) -> Result<(), StoreError> {
         self.change.stores.push((slot, bytes));
         self.step(self.step_bytes)
     }
@@ -579,7 +581,7 @@ fn salvage_large(
     blocks: &mut BTreeMap<u64, u32>,
 ) -> Result<(), StoreError> {
     let mut failed = Ok(());
-    let mut keep = |slot: Slot, bytes: Arc<[u8]>| {
+    let mut keep = |slot: Slot, bytes: Bytes| {
         let wanted = match slot {
             Slot::Block { generation, seq } => {
                 generation == old.generation

@@ -10,19 +10,17 @@ use std::sync::atomic::Ordering;
 use super::handle::{locked, millis};
 use super::owner::Core;
 use super::recover::{copy_all, discard, guarded, remove_if_there};
-use super::types::StoreError;
+use super::types::{Store, StoreError};
 
 impl Core {
     /// Reopens the store when enough has gone through it to fill the memory, and enough is held that
     /// could be cached.
     pub(crate) fn refresh_if_due(&mut self) -> Result<(), StoreError> {
-        if self.store.is_none()
-            || self.touched_bytes.min(self.index.bytes) < self.shared.options.refresh_bytes
-        {
+        let cached = self.store.as_deref().map_or(0, Store::cached_bytes);
+        if cached.min(self.index.bytes) < self.shared.options.refresh_bytes {
             return Ok(());
         }
         self.sync()?;
-        self.touched_bytes = 0;
         self.shared.busy_since_ms.store(millis(self.now()) + 1, Ordering::Relaxed);
         if let Some(store) = self.store.take() {
             discard(store);

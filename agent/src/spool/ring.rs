@@ -1,17 +1,18 @@
 //! The newest durable blocks in memory, so that a live output never reads them from disk again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// A run of consecutive blocks, bounded in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
     max_bytes: u64,
     bytes: u64,
-    blocks: VecDeque<(u64, Arc<[u8]>)>,
+    blocks: VecDeque<(u64, Bytes)>,
 }
 
-fn len(bytes: &Arc<[u8]>) -> u64 {
+fn len(bytes: &Bytes) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
@@ -20,7 +21,7 @@ impl Ring {
         Self { max_bytes, ..Self::default() }
     }
 
-    pub(crate) fn push(&mut self, seq: u64, block: Arc<[u8]>) {
+    pub(crate) fn push(&mut self, seq: u64, block: Bytes) {
         if self.blocks.back().is_some_and(|(last, _)| last + 1 != seq) {
             self.clear();
         }
@@ -32,10 +33,10 @@ impl Ring {
         }
     }
 
-    pub(crate) fn get(&self, seq: u64) -> Option<Arc<[u8]>> {
+    pub(crate) fn get(&self, seq: u64) -> Option<Bytes> {
         let (first, _) = self.blocks.front()?;
         let at = usize::try_from(seq.checked_sub(*first)?).ok()?;
-        self.blocks.get(at).map(|(_, block)| Arc::clone(block))
+        self.blocks.get(at).map(|(_, block)| block.clone())
     }
 
     pub(crate) fn drop_below(&mut self, seq: u64) {

@@ -1,10 +1,12 @@
 //! What the spool's parts say to each other and to the rest of the agent.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 /// A key, namespaced by the caller: `pos/…`, `book/…`, `meta/…`.
@@ -53,7 +55,7 @@ pub struct SpooledBlock {
     /// The block's number in its stream.
     pub seq: u64,
     /// The encoded block; opaque here but for its checksum.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Bytes,
 }
 
 /// What one append changes, atomically.
@@ -87,7 +89,7 @@ pub struct Change {
     /// Large values to remove, each with its length in bytes (so that no read is needed).
     pub drops: Vec<(Slot, u32)>,
     /// Large values to write.
-    pub stores: Vec<(Slot, Arc<[u8]>)>,
+    pub stores: Vec<(Slot, Bytes)>,
     /// Small values to remove.
     pub deletes: Vec<SpoolKey>,
     /// Small values to write.
@@ -107,7 +109,7 @@ impl Change {
 }
 
 /// A large value found by [`Store::visit_large`]: its slot, and its bytes or what is wrong with it.
-pub type Large = (Slot, Result<Arc<[u8]>, String>);
+pub type Large = (Slot, Result<Bytes, String>);
 
 /// What the owner thread needs of a database. Calls may panic: the owner catches that and reopens.
 pub trait Store: Send {
@@ -131,7 +133,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] if parts are missing.
-    fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError>;
+    fn read(&mut self, slot: Slot) -> Result<Option<Bytes>, StoreError>;
     /// Shows large values in the order of the slots, from `from` on, until more than `budget_bytes` have
     /// been read; returns where to go on, `None` at the end.
     ///
@@ -153,7 +155,10 @@ pub trait Store: Send {
     /// # Errors
     /// As any read.
     fn scan_prefix(&mut self, prefix: &[u8]) -> Result<Vec<(SpoolKey, Vec<u8>)>, StoreError>;
-    /// What the store takes on disk.
+    /// Bytes that the store has read and written since it was opened and may keep in memory: what
+    /// reopening it would free.
+    fn cached_bytes(&self) -> u64;
+    /// What the store takes on disk, without what the next sync removes.
     ///
     /// # Errors
     /// When the files cannot be asked.
@@ -171,7 +176,7 @@ pub trait StoreFactory: Send {
     ///
     /// # Errors
     /// As renaming files.
-    fn forget_derived(&mut self, dir: &Path) -> std::io::Result<()>;
+    fn forget_derived(&mut self, dir: &Path) -> io::Result<()>;
 }
 
 /// A store call that did not do its work.
@@ -195,6 +200,27 @@ pub enum StoreError {
     /// The store's code panicked.
     #[error("store panicked: {0}")]
     Panicked(String),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full(error.to_string())
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::Refused(error.to_string())
+            }
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                Self::Corrupt(error.to_string())
+            }
+            // EMFILE, ENFILE, ENOMEM: a lack of the moment, no reason to put data aside.
+            _ if matches!(error.raw_os_error(), Some(12 | 23 | 24)) => {
+                Self::Refused(error.to_string())
+            }
+            _ => Self::Io(error.to_string()),
+        }
+    }
 }
 
 impl StoreError {
@@ -293,7 +319,7 @@ pub enum OpenError {
         /// What was being done.
         what: &'static str,
         /// What the system said.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The store says no, for a reason outside the data.
     #[error("spool {path}: {error}", path = path.display())]
@@ -444,7 +470,7 @@ pub struct Options {
     pub stuck_after: Duration,
     /// How long between two writes of the ledger.
     pub ledger_every: Duration,
-    /// Bytes of blocks written and read after which the store is reopened to empty its cache, while at
+    /// Bytes that a store may keep in memory ([`Store::cached_bytes`]) before it is reopened, while at
     /// least as much is held.
     pub refresh_bytes: u64,
     /// Below this size on disk a store is never recreated.

@@ -269,7 +269,7 @@ fn a_damaged_spool_is_put_aside_told_as_a_gap_and_costs_no_line() {
     };
     verify().expect(0, &["0 problems"]);
     // Into the middle of what was written last, where blocks are.
-    let store = until("the store's file", world.patience(), || store_file(&agent.data_dir));
+    let store = until("the blocks' file", world.patience(), || bodies_file(&agent.data_dir));
     let written = used_bytes(&store);
     // So densely that no block lies between two places, whatever the choices were.
     for part in 32..128 {
@@ -301,10 +301,13 @@ fn a_damaged_spool_is_put_aside_told_as_a_gap_and_costs_no_line() {
     assert_eq!(numbers, expected, "{}", tally.summary());
 }
 
-/// The file of the live store under an agent's data directory.
-fn store_file(data_dir: &Path) -> Option<PathBuf> {
+/// The file that holds most of the blocks of the live store under an agent's data directory.
+fn bodies_file(data_dir: &Path) -> Option<PathBuf> {
     let current = std::fs::read_to_string(data_dir.join("spool/current")).ok()?;
-    Some(data_dir.join("spool").join(current.trim()).join("db"))
+    let bodies = data_dir.join("spool").join(current.trim()).join("bodies");
+    let files = std::fs::read_dir(bodies).ok()?.filter_map(Result::ok);
+    let longest = files.max_by_key(|file| file.metadata().map_or(0, |meta| meta.len()))?;
+    Some(longest.path())
 }
 
 /// How far a file is not zeros.

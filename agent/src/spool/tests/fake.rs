@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+
 use super::super::{Change, Large, Slot, SpoolKey, Store, StoreError, StoreFactory};
 
 #[derive(Clone, Default)]
 struct Content {
-    large: BTreeMap<Slot, Arc<[u8]>>,
+    large: BTreeMap<Slot, Bytes>,
     small: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -147,7 +149,7 @@ impl Store for FakeStore {
         if locked(&self.0).full { Err(StoreError::Full("no space".to_owned())) } else { Ok(()) }
     }
 
-    fn read(&mut self, slot: Slot) -> Result<Option<Arc<[u8]>>, StoreError> {
+    fn read(&mut self, slot: Slot) -> Result<Option<Bytes>, StoreError> {
         locked(&self.0).call(|disk| disk.volatile.large.get(&slot).cloned())
     }
 
@@ -175,6 +177,10 @@ impl Store for FakeStore {
         let disk = locked(&self.0);
         let found = disk.volatile.small.iter().filter(|(key, _)| key.starts_with(prefix));
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn cached_bytes(&self) -> u64 {
+        0
     }
 
     fn size_on_disk_bytes(&self) -> Result<u64, StoreError> {

@@ -1,6 +1,7 @@
 //! What would convince a sceptic that the spool keeps what it acknowledged.
 
 mod basic;
+mod bodies;
 mod crash;
 mod damage;
 mod fake;
@@ -10,6 +11,8 @@ mod model;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 
 use super::{Batch, Opened, Options, Spool, SpoolClock, SpoolHandle, SpooledBlock};
 
@@ -41,7 +44,7 @@ fn options(max_bytes: u64) -> Options {
 }
 
 /// Bytes that depend on `seq` and `salt`, with the trailing checksum.
-fn block(seq: u64, salt: u64, len: usize) -> Arc<[u8]> {
+fn block(seq: u64, salt: u64, len: usize) -> Bytes {
     let mut state = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt | 1;
     let mut bytes = seq.to_be_bytes().to_vec();
     while bytes.len() < len.max(8) {

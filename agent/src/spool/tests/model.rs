@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::fake::{FakeFactory, Fault, SharedDisk};
@@ -64,7 +65,7 @@ struct Model {
     generation: u32,
     next: u64,
     /// Blocks by seq that at least one output has not acknowledged.
-    blocks: BTreeMap<u64, Arc<[u8]>>,
+    blocks: BTreeMap<u64, Bytes>,
     /// Acknowledgements are made durable lazily: a crash may bring these back.
     cursors: [u64; 2],
     position: u64,
