@@ -25,13 +25,40 @@ pub struct NotCanonical {
 /// # Errors
 /// The first thing that is not canonical.
 pub fn check(event: &[u8]) -> Result<(), NotCanonical> {
+    walk(event, |_, _| {})
+}
+
+/// As [`check`]; also tells of each text, number and word that stands as a value, in their order, where it begins and
+/// where it has ended.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_noting(event: &[u8], note: impl FnMut(usize, usize)) -> Result<(), NotCanonical> {
+    walk(event, note)
+}
+
+/// Where the text, number or word has ended that begins at `at`; `None` where there is none, or not as it must be.
+/// The whole must be UTF-8.
+#[must_use]
+pub fn scalar_end(event: &[u8], at: usize) -> Option<usize> {
+    let mut walk = Walk { bytes: event, at, note: |_, _| {} };
+    walk.scalar().ok().map(|()| walk.at)
+}
+
+/// Is it UTF-8? Asked of a whole block at once it costs a tenth of asking for each event.
+#[must_use]
+pub fn is_utf8(text: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(text).is_ok()
+}
+
+fn walk(event: &[u8], note: impl FnMut(usize, usize)) -> Result<(), NotCanonical> {
     if event.len() > MAX_EVENT_BYTES {
         return Err(NotCanonical { at: MAX_EVENT_BYTES, what: "longer than 60 KiB" });
     }
     if let Err(error) = simdutf8::compat::from_utf8(event) {
         return Err(NotCanonical { at: error.valid_up_to(), what: "not UTF-8" });
     }
-    let mut walk = Walk { bytes: event, at: 0 };
+    let mut walk = Walk { bytes: event, at: 0, note };
     if walk.peek() != Some(b'{') {
         return walk.fail("an event is an object");
     }
@@ -57,14 +84,16 @@ impl Text<'_> {
     }
 }
 
-struct Walk<'a> {
+struct Walk<'a, N> {
     bytes: &'a [u8],
     at: usize,
+    /// Told of each value that is no list and no object.
+    note: N,
 }
 
 type Step<T = ()> = Result<T, NotCanonical>;
 
-impl<'a> Walk<'a> {
+impl<'a, N: FnMut(usize, usize)> Walk<'a, N> {
     fn fail<T>(&self, what: &'static str) -> Step<T> {
         Err(NotCanonical { at: self.at, what })
     }
@@ -86,6 +115,17 @@ impl<'a> Walk<'a> {
             Some(b'{' | b'[') if depth >= MAX_NESTING => self.fail("nested too deeply"),
             Some(b'{') => self.object(depth),
             Some(b'[') => self.list(depth),
+            _ => {
+                let begin = self.at;
+                self.scalar()?;
+                (self.note)(begin, self.at);
+                Ok(())
+            }
+        }
+    }
+
+    fn scalar(&mut self) -> Step {
+        match self.peek() {
             Some(b'"') => self.string().map(|_| ()),
             Some(b't') => self.word(b"true"),
             Some(b'f') => self.word(b"false"),

@@ -3,10 +3,16 @@
 //! A leaf is SHA-256(0x00 ‖ salt ‖ event). The salt is 16 bytes, derived from the block's random
 //! secret and the event's index: a sparse block may show a bare leaf without giving its event away
 //! to somebody who guesses, and may show (salt, event) of one event without unsalting another.
+//!
+//! Each step of a hash waits for the one before, also where the processor has instructions for it.
+//! So the hashes of a block, which do not wait for one another, are taken two at a time, a chunk of
+//! each in turn: then the processor works on both.
 
-use sha2::{Digest as _, Sha256};
+mod two;
 
 use crate::ids::Digest;
+
+pub use two::leaves;
 
 /// A block's random secret.
 pub type Secret = [u8; 32];
@@ -18,14 +24,14 @@ pub type Salt = [u8; 16];
 pub struct Salts<'a> {
     secret: &'a Secret,
     next: u32,
-    pair: [u8; 32],
+    pair: [Salt; 2],
 }
 
 impl<'a> Salts<'a> {
     /// All the salts of a block, from index 0.
     #[must_use]
     pub fn new(secret: &'a Secret) -> Self {
-        Self { secret, next: 0, pair: [0; 32] }
+        Self { secret, next: 0, pair: [[0; 16]; 2] }
     }
 }
 
@@ -35,44 +41,31 @@ impl Iterator for Salts<'_> {
     fn next(&mut self) -> Option<Salt> {
         let index = self.next;
         self.next = index.checked_add(1)?;
-        let mut salt = [0; 16];
         if index.is_multiple_of(2) {
             self.pair = salt_pair(self.secret, index / 2);
-            salt.copy_from_slice(&self.pair[..16]);
-        } else {
-            salt.copy_from_slice(&self.pair[16..]);
         }
-        Some(salt)
+        Some(self.pair[usize::from(!index.is_multiple_of(2))])
     }
 }
 
 /// SHA-256(secret ‖ number of the pair, 4 bytes little endian): the salts 2n and 2n+1.
-fn salt_pair(secret: &Secret, pair: u32) -> [u8; 32] {
-    let mut input = [0_u8; 36];
-    input[..32].copy_from_slice(secret);
-    input[32..].copy_from_slice(&pair.to_le_bytes());
-    Sha256::digest(input).into()
+fn salt_pair(secret: &Secret, pair: u32) -> [Salt; 2] {
+    let hash = two::one(secret, &pair.to_le_bytes());
+    let mut salts = [[0; 16]; 2];
+    salts.as_flattened_mut().copy_from_slice(&hash);
+    salts
 }
 
 /// A leaf's hash.
 #[must_use]
 pub fn leaf(salt: &Salt, event: &[u8]) -> Digest {
-    let mut prefix = [0_u8; 17];
-    prefix[1..].copy_from_slice(salt);
-    let mut hash = Sha256::new();
-    hash.update(prefix);
-    hash.update(event);
-    Digest(hash.finalize().into())
+    Digest(two::one(&two::before_event(salt), event))
 }
 
 /// An interior node's hash: SHA-256(0x01 ‖ left ‖ right).
 #[must_use]
 pub fn node(left: &Digest, right: &Digest) -> Digest {
-    let mut input = [0_u8; 65];
-    input[0] = 1;
-    input[1..33].copy_from_slice(&left.0);
-    input[33..].copy_from_slice(&right.0);
-    Digest(Sha256::digest(input).into())
+    Digest(two::one(&[], &two::over(left, right)))
 }
 
 /// The root over these leaves; the leaves are consumed as working space. The root of nothing is
@@ -86,14 +79,7 @@ pub fn root(leaves: &mut Vec<Digest>) -> Digest {
         return Digest::of(b"");
     }
     while leaves.len() > 1 {
-        let count = leaves.len();
-        for pair in 0..count / 2 {
-            leaves[pair] = node(&leaves[2 * pair], &leaves[2 * pair + 1]);
-        }
-        if count % 2 == 1 {
-            leaves[count / 2] = leaves[count - 1];
-        }
-        leaves.truncate(count.div_ceil(2));
+        two::level(leaves);
     }
     leaves[0]
 }
@@ -101,6 +87,8 @@ pub fn root(leaves: &mut Vec<Digest>) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
 
     /// The definition of RFC 9162 §2.1.1, word for word.
     fn by_definition(leaves: &[Digest]) -> Digest {
@@ -121,6 +109,26 @@ mod tests {
             Salts::new(&secret).take(70).map(|salt| leaf(&salt, b"event")).collect();
         for count in 0..=all.len() {
             assert_eq!(root(&mut all[..count].to_vec()), by_definition(&all[..count]), "{count}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn two_at_a_time_is_each_by_itself(
+            lens in proptest::collection::vec(0_usize..400, 0..12), secret in any::<[u8; 32]>(),
+        ) {
+            let events: Vec<Vec<u8>> = lens.iter().map(|len| vec![b'x'; *len]).collect();
+            let mut together = Vec::new();
+            leaves(&secret, events.iter().map(Vec::as_slice), &mut together);
+            let alone: Vec<Digest> = Salts::new(&secret).zip(&events).map(|(salt, event)| {
+                let whole = [&[0][..], &salt, event].concat();
+                Digest(Sha256::digest(whole).into())
+            }).collect();
+            prop_assert_eq!(&together, &alone);
+            for pair in alone.windows(2) {
+                let whole = [&[1][..], &pair[0].0, &pair[1].0].concat();
+                prop_assert_eq!(node(&pair[0], &pair[1]).0.to_vec(), Sha256::digest(whole).to_vec());
+            }
         }
     }
 

@@ -14,16 +14,19 @@
 //! # Failures
 //! Each is a [`Problem`]. Nothing is acknowledged before it is durable.
 
+mod alike;
 pub(crate) mod content;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use custody_event::{AgentId, Block, Seq, StreamId};
 use custody_evidence::keyring::KeyringError;
 use custody_evidence::{LogReceipt, PublicKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use content::Scratch;
 
 use crate::serve::problem::{Code, Problem};
 use crate::store::StoreError;
@@ -52,6 +55,22 @@ pub(crate) struct Path {
 pub(crate) struct Ingest {
     log: Arc<EvidenceLog>,
     workers: Arc<Semaphore>,
+    memory: Arc<Memory>,
+}
+
+/// What blocks are checked in: as many as there are checks at the same time, each used again and again.
+#[derive(Default)]
+struct Memory(Mutex<Vec<Scratch>>);
+
+impl Memory {
+    fn used<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
+        // Lost where the work panics; the next begins with a new one.
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = lock().pop().unwrap_or_default();
+        let done = work(&mut scratch);
+        lock().push(scratch);
+        done
+    }
 }
 
 /// How far a block has come without waiting.
@@ -62,7 +81,7 @@ enum Taken {
 
 impl Ingest {
     pub(crate) fn new(log: Arc<EvidenceLog>, workers: usize) -> Self {
-        Self { log, workers: Arc::new(Semaphore::new(workers)) }
+        Self { log, workers: Arc::new(Semaphore::new(workers)), memory: Arc::default() }
     }
 
     /// Takes a block; gives the number that its stream goes on with, once it is durable, and the
@@ -79,7 +98,12 @@ impl Ingest {
         if self.log.tlog().is_none() {
             return Ok((next_seq, None));
         }
-        let (log, name) = (Arc::clone(&self.log), (path.agent, path.stream));
+        // Nearly always it can be made from what is in memory, and another thread need not be woken.
+        let name = (path.agent, path.stream);
+        if let Some(receipt) = self.log.receipt_at_once(&name, path.seq, known_size) {
+            return Ok((next_seq, Some(receipt)));
+        }
+        let log = Arc::clone(&self.log);
         let receipt = self.work(move || {
             log.receipt(&name, path.seq, known_size).map_err(|error| {
                 log::error!(error:% = error; "a receipt cannot be made");
@@ -96,8 +120,9 @@ impl Ingest {
         bytes: Vec<u8>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Seq, Problem> {
-        let log = Arc::clone(&self.log);
-        let mut taken = self.work(move || first_look(&log, &sender, path, bytes, permit)).await?;
+        let (log, memory) = (Arc::clone(&self.log), Arc::clone(&self.memory));
+        let first = move || first_look(&log, &memory, &sender, path, bytes, permit);
+        let mut taken = self.work(first).await?;
         for _ in 0..MAX_LOOKS {
             let (checked, outcome) = match taken {
                 Taken::Acknowledged => {
@@ -153,6 +178,7 @@ fn settled(outcome: Outcome) -> Option<Result<Seq, Problem>> {
 
 fn first_look(
     log: &EvidenceLog,
+    memory: &Memory,
     sender: &Sender,
     path: Path,
     bytes: Vec<u8>,
@@ -174,7 +200,8 @@ fn first_look(
     if let Some(reason) = log.held_back() {
         return Err(Problem::unavailable(reason, 10));
     }
-    let coverage = content::check(&block).map_err(Problem::malformed)?;
+    let checked = memory.used(|scratch| content::check(&block, scratch));
+    let coverage = checked.map_err(Problem::malformed)?;
     let checked = Arc::new(Checked { block, bytes, coverage, keys_version, _permit: Some(permit) });
     submit(log, checked)
 }

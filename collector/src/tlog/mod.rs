@@ -7,7 +7,8 @@
 //!
 //! # Life of an entry
 //! Blocks enter in the order of the segments' frames, after the segment is durable: the log's
-//! tiles cost no sync, for they can be made again from the segments. Statements stand nowhere
+//! tiles cost no sync, for they can be made again from the segments. A tile is written when it is full; one that is
+//! not stays in memory, from where it is served, until a checkpoint on disk names it. Statements stand nowhere
 //! else, so they are durable before anybody hears of them. Then the checkpoint is signed, and
 //! only then is anything acknowledged. On disk the checkpoint follows at once after a statement,
 //! and within [`SAVE_EVERY`] after blocks, and in any case before anything stands beside it that names
@@ -240,19 +241,34 @@ impl Tlog {
     /// Commits everything that has been appended; durably if a statement is among it whose own
     /// commit failed: when it is stated again it stands already, and is answered as durable.
     fn commit_rest(&self, state: &mut State, now: Duration) -> Result<(), TlogError> {
-        let durable = state.statements.last().is_some_and(|last| *last >= state.head.size);
+        let durable = state.has_statement_left();
         self.commit(state, durable, now)
     }
 
     fn commit(&self, state: &mut State, durable: bool, now: Duration) -> Result<(), TlogError> {
-        let head = state.log.commit(durable)?;
+        let due = durable || now.saturating_sub(state.saved_at) >= SAVE_EVERY;
+        let head = if due || state.log.has_full_tiles() {
+            state.log.commit(durable)?
+        } else {
+            // Tiles that are not full are served from memory, and written before a checkpoint names them.
+            state.log.head()
+        };
         let note: Arc<str> = Checkpoint::new(self.vkey.name(), head).sign(&self.key).into();
         state.unsaved = true;
-        if durable || now.saturating_sub(state.saved_at) >= SAVE_EVERY {
+        if due {
             save(&self.folder, &note)?;
             (state.unsaved, state.saved_at, state.saved) = (false, now, head.size);
         }
         (state.head, state.note) = (head, note);
+        Ok(())
+    }
+
+    /// Writes the checkpoint to disk, and before it the tiles that it names.
+    fn save(&self, state: &mut State) -> Result<(), TlogError> {
+        let durable = state.has_statement_left();
+        state.log.commit(durable)?;
+        save(&self.folder, &state.note)?;
+        (state.unsaved, state.saved) = (false, state.head.size);
         Ok(())
     }
 
@@ -270,8 +286,8 @@ impl Tlog {
             return Ok(Some(due.saturating_sub(now)));
         }
         let mut state = self.write();
-        save(&self.folder, &state.note)?;
-        (state.unsaved, state.saved_at, state.saved) = (false, now, state.head.size);
+        self.save(&mut state)?;
+        state.saved_at = now;
         Ok(None)
     }
 
@@ -281,10 +297,7 @@ impl Tlog {
         if self.read().saved >= size {
             return Ok(());
         }
-        let mut state = self.write();
-        save(&self.folder, &state.note)?;
-        (state.unsaved, state.saved) = (false, state.head.size);
-        Ok(())
+        self.save(&mut self.write())
     }
 
     /// Appends a statement, durably, and signs. Only the writer of the evidence log calls this:
@@ -359,22 +372,21 @@ impl Tlog {
     /// The place in the log of the block that was the `ordinal`th in the segments' order; `None`
     /// where the checkpoint does not reach it yet.
     pub(crate) fn index_of(&self, ordinal: u64) -> Option<u64> {
-        let state = self.read();
-        let before = state.statements_before(ordinal);
-        Some(ordinal + before).filter(|index| *index < state.head.size)
+        self.read().index_of(ordinal)
     }
 
     /// The receipt for the block at this place, and the size of the log that it shows; `from` is
     /// the size that the asker knows.
     pub(crate) fn receipt(&self, index: u64, from: u64) -> Result<(LogReceipt, u64), TlogError> {
         let state = self.read();
-        let mut prover = Prover::new(&state.log, state.head.size);
-        let inclusion = prover.inclusion(index)?;
-        let from = from.min(state.head.size);
-        let consistency = prover.consistency(from)?;
-        let checkpoint = state.note.to_string();
-        let receipt = LogReceipt { checkpoint, consistency, from, inclusion, index };
-        Ok((receipt, state.head.size))
+        Ok(state.receipt(&state.log, index, from)?)
+    }
+
+    /// The same for the block that was the `ordinal`th in the segments' order, where nobody writes and all tiles are in
+    /// memory.
+    pub(crate) fn receipt_at_once(&self, ordinal: u64, from: u64) -> Option<(LogReceipt, u64)> {
+        let state = self.state.try_read().ok()?;
+        state.receipt(InMemory(&state.log), state.index_of(ordinal)?, from).ok()
     }
 
     /// The checkpoint, and that it continues the first entries of each of these sizes that the
@@ -435,11 +447,49 @@ impl Tlog {
         if widest.is_none_or(|widest| widest.width < tile.width) {
             return Ok(None);
         }
-        self.tiles.read_tile(tile).map(Some)
+        // What is not in memory is full, and stands in its file.
+        let held = self.read().log.in_memory(tile);
+        match held {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.tiles.read_tile(tile).map(Some),
+        }
+    }
+}
+
+/// The tiles at the log's right edge, and no others.
+struct InMemory<'a>(&'a Log<FileTiles>);
+
+impl TileRead for InMemory<'_> {
+    fn read_tile(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+        self.0.in_memory(tile).ok_or_else(|| TileError::Missing(tile.to_string()))
     }
 }
 
 impl State {
+    /// Is there a statement that no checkpoint names, as its own commit has failed?
+    fn has_statement_left(&self) -> bool {
+        self.statements.last().is_some_and(|last| *last >= self.head.size)
+    }
+
+    fn index_of(&self, ordinal: u64) -> Option<u64> {
+        let before = self.statements_before(ordinal);
+        Some(ordinal + before).filter(|index| *index < self.head.size)
+    }
+
+    fn receipt(
+        &self,
+        tiles: impl TileRead,
+        index: u64,
+        from: u64,
+    ) -> Result<(LogReceipt, u64), TileError> {
+        let mut prover = Prover::new(tiles, self.head.size);
+        let inclusion = prover.inclusion(index)?;
+        let from = from.min(self.head.size);
+        let consistency = prover.consistency(from)?;
+        let checkpoint = self.note.to_string();
+        Ok((LogReceipt { checkpoint, consistency, from, inclusion, index }, self.head.size))
+    }
+
     /// Where the statement stands already.
     fn place_of(&self, entry: &Entry, bytes: &[u8]) -> Option<u64> {
         let list = match entry {

@@ -4,9 +4,9 @@
 use std::io;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use with_c::{Packer, unpack};
+pub(super) use with_c::{Packer, Unpacker};
 #[cfg(target_arch = "wasm32")]
-pub(super) use without_c::{Packer, unpack};
+pub(super) use without_c::{Packer, Unpacker};
 
 #[cfg(not(target_arch = "wasm32"))]
 mod with_c {
@@ -35,9 +35,33 @@ mod with_c {
         }
     }
 
-    /// At most `len` bytes come out.
-    pub(in super::super) fn unpack(body: &[u8], len: usize) -> io::Result<Vec<u8>> {
-        zstd::bulk::decompress(body, len)
+    /// Keeps zstd's working space, about 100 KiB, once there has been something to unpack.
+    #[derive(Default)]
+    pub(in super::super) struct Unpacker(Option<zstd::bulk::Decompressor<'static>>);
+
+    impl std::fmt::Debug for Unpacker {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Unpacker").finish_non_exhaustive()
+        }
+    }
+
+    impl Unpacker {
+        /// Puts what comes out in the place of what is in `text`; more than `len` bytes are an error, or come out and
+        /// are too many.
+        pub(in super::super) fn unpack(
+            &mut self,
+            body: &[u8],
+            len: usize,
+            text: &mut Vec<u8>,
+        ) -> io::Result<()> {
+            let zstd = match &mut self.0 {
+                Some(zstd) => zstd,
+                none => none.insert(zstd::bulk::Decompressor::new()?),
+            };
+            text.clear();
+            text.reserve(len);
+            zstd.decompress_to_buffer(body, text).map(|_| ())
+        }
     }
 }
 
@@ -58,16 +82,24 @@ mod without_c {
         }
     }
 
-    /// At most `len` bytes come out.
-    pub(in super::super) fn unpack(body: &[u8], len: usize) -> io::Result<Vec<u8>> {
-        let decoder = ruzstd::decoding::StreamingDecoder::new(body).map_err(io::Error::other)?;
-        let limit = u64::try_from(len).unwrap_or(u64::MAX).saturating_add(1);
-        let mut text = Vec::with_capacity(len.min(1 << 20));
-        decoder.take(limit).read_to_end(&mut text)?;
-        if text.len() > len {
-            return Err(io::Error::other("more text than the block names"));
+    #[derive(Debug, Default)]
+    pub(in super::super) struct Unpacker;
+
+    impl Unpacker {
+        /// Puts what comes out in the place of what is in `text`, one byte more than `len` at most.
+        pub(in super::super) fn unpack(
+            &mut self,
+            body: &[u8],
+            len: usize,
+            text: &mut Vec<u8>,
+        ) -> io::Result<()> {
+            let decoder =
+                ruzstd::decoding::StreamingDecoder::new(body).map_err(io::Error::other)?;
+            let limit = u64::try_from(len).unwrap_or(u64::MAX).saturating_add(1);
+            text.clear();
+            decoder.take(limit).read_to_end(text)?;
+            Ok(())
         }
-        Ok(text)
     }
 }
 
@@ -75,17 +107,48 @@ mod without_c {
 mod tests {
     use super::{with_c, without_c};
 
+    /// What comes out where `len` bytes are named, if it is so many.
+    type Unpack = fn(&[u8], usize) -> Option<Vec<u8>>;
+
+    fn c(body: &[u8], len: usize) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        with_c::Unpacker::default().unpack(body, len, &mut text).ok()?;
+        (text.len() == len).then_some(text)
+    }
+
+    fn rust(body: &[u8], len: usize) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        without_c::Unpacker.unpack(body, len, &mut text).ok()?;
+        (text.len() == len).then_some(text)
+    }
+
     #[test]
     fn each_implementation_reads_what_the_other_wrote_and_bounds_it() {
         let text = b"{\"action\":\"contact.update\",\"v\":1}\n".repeat(900);
         let by_c = with_c::Packer::new().unwrap().pack(&text).unwrap();
         let by_rust = without_c::Packer::new().unwrap().pack(&text).unwrap();
         for body in [&by_c, &by_rust] {
-            assert_eq!(with_c::unpack(body, text.len()).unwrap(), text);
-            assert_eq!(without_c::unpack(body, text.len()).unwrap(), text);
-            assert!(with_c::unpack(body, text.len() - 1).is_err());
-            assert!(without_c::unpack(body, text.len() - 1).is_err());
-            assert!(without_c::unpack(&body[..body.len() / 2], text.len()).is_err());
+            for unpack in [c as Unpack, rust] {
+                assert_eq!(unpack(body, text.len()).as_deref(), Some(&text[..]));
+                assert_eq!(unpack(body, text.len() - 1), None);
+                assert_eq!(unpack(body, text.len() + 1), None);
+                assert_eq!(unpack(&body[..body.len() / 2], text.len()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_unpacked_before_leaves_no_trace() {
+        let (long, short) = (vec![b'a'; 100_000], b"short\n".to_vec());
+        let mut packer = with_c::Packer::new().unwrap();
+        let bodies = [&long, &short].map(|text| packer.pack(text).unwrap());
+        let (mut unpacker, mut text) = (with_c::Unpacker::default(), Vec::new());
+        for _ in 0..2 {
+            for (body, wanted) in bodies.iter().zip([&long, &short]) {
+                unpacker.unpack(body, wanted.len(), &mut text).unwrap();
+                assert_eq!(&text, wanted);
+            }
+            assert!(unpacker.unpack(&bodies[0][..9], long.len(), &mut text).is_err());
         }
     }
 }

@@ -170,41 +170,53 @@ impl<S: TileWrite> Log<S> {
         self.frontier.size()
     }
 
+    /// Are there full tiles that have not been written?
+    #[must_use]
+    pub fn has_full_tiles(&self) -> bool {
+        !self.full.is_empty()
+    }
+
     /// The tiles.
     pub fn store(&self) -> &S {
         &self.store
     }
 }
 
-/// Reads the edge from memory, so that proofs of what has just been appended cost no I/O.
-impl<S: TileRead> TileRead for Log<S> {
-    fn read_tile(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+impl<S> Log<S> {
+    /// The tile, if it is at the right edge, in which the log goes on, or has not been written yet.
+    #[must_use]
+    pub fn in_memory(&self, tile: &Tile) -> Option<Vec<u8>> {
         if let Some((_, bytes)) =
             self.full.iter().find(|(known, _)| (known.kind, known.index) == (tile.kind, tile.index))
             && let Some(bytes) = super::memory::narrowed(tile, bytes)
         {
-            return Ok(bytes);
+            return Some(bytes);
         }
         let size = self.frontier.size();
-        if let Kind::Hashes(level) = tile.kind
-            && (size >> (8 * u32::from(level))) / TILE_WIDTH == tile.index
-            && let Some(run) =
-                self.edges.get(usize::from(level)).and_then(|e| e.get(..usize::from(tile.width)))
-        {
-            return Ok(bytes_of(run));
+        match tile.kind {
+            Kind::Hashes(level) if (size >> (8 * u32::from(level))) / TILE_WIDTH == tile.index => {
+                let edge = self.edges.get(usize::from(level))?;
+                edge.get(..usize::from(tile.width)).map(bytes_of)
+            }
+            Kind::Entries if size / TILE_WIDTH == tile.index => {
+                super::memory::narrowed(tile, &self.bundle)
+            }
+            _ => None,
         }
-        if tile.kind == Kind::Entries
-            && size / TILE_WIDTH == tile.index
-            && let Some(bytes) = super::memory::narrowed(tile, &self.bundle)
-        {
-            return Ok(bytes);
-        }
-        self.store.read_tile(tile)
+    }
+}
+
+/// Reads the edge from memory, so that proofs of what has just been appended cost no I/O.
+impl<S: TileRead> TileRead for Log<S> {
+    fn read_tile(&self, tile: &Tile) -> Result<Vec<u8>, TileError> {
+        self.in_memory(tile).map_or_else(|| self.store.read_tile(tile), Ok)
     }
 }
 
 fn bytes_of(hashes: &[Digest]) -> Vec<u8> {
-    hashes.iter().flat_map(|hash| hash.0).collect()
+    let mut bytes = Vec::with_capacity(hashes.len() * 32);
+    hashes.iter().for_each(|hash| bytes.extend_from_slice(&hash.0));
+    bytes
 }
 
 /// The complete subtrees of a tree, from the partial tiles of its right edge.

@@ -353,6 +353,7 @@ impl Open {
         let tlog = self.log.tlog().unwrap();
         tlog.flush(Duration::ZERO).unwrap();
         let (note, size) = (tlog.checkpoint().to_string(), tlog.head().size);
+        tlog.save_up_to(size).unwrap();
         let tiles = FileTiles::new(&self.retain.data_dir.join("tlog"));
         let manifest = Manifest {
             end: size,

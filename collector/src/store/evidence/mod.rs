@@ -426,6 +426,20 @@ impl EvidenceLog {
         Ok(Some(receipt))
     }
 
+    /// As [`Self::receipt`], where it can be had without reading tiles and without waiting for whoever writes them.
+    pub(crate) fn receipt_at_once(
+        &self,
+        name: &StreamName,
+        seq: custody_event::Seq,
+        from: u64,
+    ) -> Option<LogReceipt> {
+        let ordinal = self.shared.ledger().ordinal(name, seq)?;
+        let from = self.shared.shown.before(name, seq, from);
+        let (receipt, size) = self.shared.tlog.as_ref()?.receipt_at_once(ordinal, from)?;
+        self.shared.shown.note(name, seq, size);
+        Some(receipt)
+    }
+
     /// Follows whether the log has failed for good, and why.
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
