@@ -539,7 +539,7 @@ impl Core {
         }
     }
 
-    fn take_acks(&mut self) {
+    pub(crate) fn take_acks(&mut self) {
         let mut state = self.shared.state();
         let acks = std::mem::take(&mut state.acks);
         if let Some(since) = state.acks_since.take() {

@@ -48,6 +48,9 @@ impl Core {
     }
 
     pub(crate) fn register(&mut self, outputs: &[String]) -> Vec<OutputCursor> {
+        // What an output has acknowledged goes before where it goes on: else it is sent to a block
+        // that is about to be deleted.
+        self.take_acks();
         let first = self.index.first_seq();
         let mut goals = BTreeMap::new();
         let mut cursors = Vec::new();

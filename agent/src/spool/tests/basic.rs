@@ -54,6 +54,20 @@ fn appended_blocks_and_positions_survive_reopening_and_acknowledged_ones_are_gon
 }
 
 #[test]
+fn an_output_that_is_registered_anew_goes_on_after_what_it_has_just_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) =
+        open(dir.path(), &Options { ack_delay: Duration::from_secs(3600), ..options(64 << 20) });
+    spool.register_outputs(&["a"]).wait().unwrap();
+    for seq in 0..4 {
+        spool.append(batch(seq, LEN)).unwrap().wait().unwrap();
+    }
+    spool.ack("a", 0, 3).unwrap();
+    assert_eq!(spool.register_outputs(&["a"]).wait().unwrap()[0].next_seq, 3);
+    shut(spool);
+}
+
+#[test]
 fn wrong_batches_are_refused_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), &options(64 << 20));
