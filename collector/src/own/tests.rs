@@ -1,15 +1,33 @@
 //! The collector's own stream while the transparency log has no room.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use custody_event::{Seq, SystemClock};
+use custody_event::{Seq, SystemClock, Timestamp};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
 use crate::store::evidence::{Options, StreamName, TlogOptions};
 
+/// Goes, and can be put forward.
+struct Forward {
+    clock: SystemClock,
+    ahead_s: AtomicU64,
+}
+
+impl Clock for Forward {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic() + Duration::from_secs(self.ahead_s.load(Ordering::SeqCst))
+    }
+}
+
 struct World {
     log: Arc<EvidenceLog>,
+    clock: Arc<Forward>,
     own: Arc<OwnStream>,
     acts: Acts,
     agent: AgentId,
@@ -27,21 +45,23 @@ impl World {
             random: [5; 32],
             agents: vec![identity.enrolment()],
         });
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock = Arc::new(Forward { clock: SystemClock::new(), ahead_s: AtomicU64::new(0) });
+        let dynamic: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let opened =
-            EvidenceLog::open(&folder.path().join("evidence"), &options, Arc::clone(&clock));
+            EvidenceLog::open(&folder.path().join("evidence"), &options, Arc::clone(&dynamic));
         let log = Arc::new(opened.unwrap().0);
         let agent = identity.agent();
-        let (own, acts) = OwnStream::start(Arc::clone(&log), identity, "test", clock).unwrap();
-        Self { log, own: Arc::new(own), acts, agent, folder }
+        let (own, acts) = OwnStream::start(Arc::clone(&log), identity, "test", dynamic).unwrap();
+        Self { log, clock, own: Arc::new(own), acts, agent, folder }
     }
 
     fn tiles(&self) -> (PathBuf, PathBuf) {
         (self.folder.path().join("tlog/tile"), self.folder.path().join("away"))
     }
 
-    /// Blocks become durable from now on, but their entries do not.
+    /// Blocks become durable from now on, but their entries do not: it is time again to write these to disk.
     fn take_the_tiles_away(&self) {
+        self.clock.ahead_s.fetch_add(3_600, Ordering::SeqCst);
         let (tiles, away) = self.tiles();
         std::fs::rename(&tiles, away).unwrap();
         std::fs::write(tiles, "in the way").unwrap();
