@@ -181,8 +181,10 @@ fn count(file: &str, out: &mut impl Write) -> Done {
 }
 
 #[inline(never)]
-fn counted(run: &mut Run<'_>, records: &[String], out: &mut Vec<u8>) {
+fn counted(run: &mut Run<'_>, records: &[String], out: &mut Vec<u8>) -> usize {
     each(run, records, out);
+    // Something is left to do: a call that is the last thing done becomes a jump, and with it callgrind would leave here.
+    std::hint::black_box(out.len())
 }
 
 /// Reads each record once.
