@@ -9,13 +9,14 @@
 //! | 0 | 4 | magic `CBLK` |
 //! | 4 | 1 | format version, 1 |
 //! | 5 | 1 | kind: 0 full, 1 sparse |
-//! | 6 | 2 | reserved, 0 |
+//! | 6 | 1 | 1 where hashes of records are left out of the body, or 0 |
+//! | 7 | 1 | reserved, 0 |
 //! | 8 | 4 | length of the header, H |
 //! | 12 | 4 | length of the signature, S: 0 or 64 |
 //! | 16 | 4 | length of the secret, K: 32 if full, 0 if sparse |
 //! | 20 | 4 | length of the positions section, P |
 //! | 24 | 4 | length of the body, B |
-//! | 28 | 4 | length of the body's text, uncompressed |
+//! | 28 | 4 | length of the body's text, uncompressed, with all hashes |
 //! | 32 | H | header: canonical JSON ([`Header`]) |
 //! | … | S | Ed25519 signature over `custody block header v1\n` ‖ header |
 //! | … | K | the block's secret, from which the salts come ([`crate::merkle`]) |
@@ -26,6 +27,8 @@
 //! The text of a full body is NDJSON: each event's canonical JSON and a `\n`. The text of a sparse
 //! body has one line for each index: `e`, the salt as 32 hex digits, a space and the event, or
 //! `l` and the leaf's hash as 64 hex digits. Either way the leaves make the header's root.
+//! `"raw":"…","raw_sha256":"…"` may stand there with an empty hash, if it is that of the text before
+//! it; whoever unpacks the body makes it again (`slim`).
 //!
 //! The header's hash (SHA-256 of its bytes) is what the next header names as `prev` and what the
 //! collector's log holds. The header does not change when a full block becomes sparse.
@@ -265,13 +268,22 @@ pub struct Sealed {
     /// Merkle root.
     pub root: Digest,
     secret: Secret,
-    body: Vec<u8>,
+    body: Body,
+}
+
+/// Events, packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Body {
+    bytes: Vec<u8>,
+    /// Hashes of records are left out.
+    is_slim: bool,
+    /// The text's length in bytes, with all hashes.
     text_len: u32,
 }
 
 /// Hashes and compresses runs of events; keeps its working space.
 pub struct Sealer {
-    packer: pack::Packer,
+    packer: body::Packer,
     leaves: Vec<Digest>,
 }
 
@@ -287,7 +299,7 @@ impl Sealer {
     /// # Errors
     /// zstd could not be set up (out of memory).
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { packer: pack::Packer::new()?, leaves: Vec::new() })
+        Ok(Self { packer: body::Packer::new()?, leaves: Vec::new() })
     }
 
     /// Seals `text` (events, each followed by `\n`), whose times span `times`, with a fresh
@@ -317,7 +329,6 @@ impl Sealer {
             root: merkle::root(&mut self.leaves),
             secret,
             body: self.packer.pack(text)?,
-            text_len: u32::try_from(text.len()).map_err(std::io::Error::other)?,
         })
     }
 }
@@ -364,7 +375,7 @@ impl Sealed {
     /// Length of the packed events, in bytes: nearly that of the whole block.
     #[must_use]
     pub fn packed_len(&self) -> usize {
-        self.body.len()
+        self.body.bytes.len()
     }
 
     /// Puts the sealed events at their place: the header's bytes are ready to be signed.
@@ -394,7 +405,6 @@ impl Sealed {
             content: Content::Full(self.secret),
             positions,
             body: self.body,
-            text_len: self.text_len,
         }
     }
 }
@@ -421,118 +431,7 @@ pub struct Block {
     signature: Option<[u8; SIGNATURE_BYTES]>,
     content: Content,
     positions: Vec<u8>,
-    body: Vec<u8>,
-    text_len: u32,
-}
-
-/// One index of an opened block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry<'a> {
-    /// The event is here.
-    Event(&'a [u8]),
-    /// Only its leaf is.
-    Leaf(Digest),
-}
-
-/// A block whose events have been decompressed and checked against the header's root.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Opened {
-    text: Vec<u8>,
-    sparse: bool,
-    count: usize,
-}
-
-impl Opened {
-    /// Events and bare leaves, by index.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        lines(&self.text).map(|line| {
-            if !self.sparse {
-                return Entry::Event(line);
-            }
-            match line.first() {
-                Some(b'e') => Entry::Event(&line[EVENT_AT..]),
-                _ => Entry::Leaf(leaf_line(line).unwrap_or(Digest::ZERO)),
-            }
-        })
-    }
-
-    /// The events that are here, with their indices.
-    pub fn events(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        (0_u32..).zip(self.entries()).filter_map(|(index, entry)| match entry {
-            Entry::Event(event) => Some((index, event)),
-            Entry::Leaf(_) => None,
-        })
-    }
-
-    /// The event at this index, if it is here.
-    #[must_use]
-    pub fn event(&self, index: u32) -> Option<&[u8]> {
-        match self.entries().nth(usize::try_from(index).ok()?)? {
-            Entry::Event(event) => Some(event),
-            Entry::Leaf(_) => None,
-        }
-    }
-
-    /// All events and leaves as the body has them, each with its line end.
-    #[must_use]
-    pub fn text(&self) -> &[u8] {
-        &self.text
-    }
-
-    /// Bytes that the unpacked events take.
-    #[must_use]
-    pub fn text_bytes(&self) -> usize {
-        self.text.len()
-    }
-
-    /// Indices in the block.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Has the block no index at all?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
-/// Opens blocks one after the other in the same memory: a collector opens thousands a second, and fresh memory and a
-/// fresh decompressor cost a tenth of it.
-#[derive(Debug, Default)]
-pub struct Opener {
-    unpacker: pack::Unpacker,
-    leaves: Vec<Digest>,
-    opened: Opened,
-}
-
-/// An opener keeps no more room than this between blocks, in bytes: few blocks have longer texts.
-const KEPT_BYTES: usize = 2 * 1024 * 1024;
-
-impl Opener {
-    /// As [`Block::open`]; what was opened before goes.
-    ///
-    /// # Errors
-    /// As for [`Block::open`].
-    pub fn open(&mut self, block: &Block) -> Result<&Opened, Malformed> {
-        self.opened.text.shrink_to(KEPT_BYTES);
-        block.unpack_into(&mut self.unpacker, &mut self.opened.text)?;
-        self.leaves.clear();
-        block.push_leaves(&self.opened.text, &mut self.leaves)?;
-        let count = self.leaves.len();
-        if u32::try_from(count) != Ok(block.header.count) {
-            return Err(Malformed::new(format!(
-                "it has {count} events where its header says {}",
-                block.header.count
-            )));
-        }
-        if merkle::root(&mut self.leaves) != block.header.root {
-            return Err(Malformed::new("its events do not make the root that its header names"));
-        }
-        (self.opened.sparse, self.opened.count) = (block.is_sparse(), count);
-        Ok(&self.opened)
-    }
+    body: Body,
 }
 
 /// In a sparse line the event begins after `e`, 32 digits and a space.
@@ -620,20 +519,22 @@ impl Block {
             Content::Sparse => &[],
         };
         let signature: &[u8] = self.signature.as_ref().map_or(&[], |signature| signature);
-        let sections = [&self.header_bytes[..], signature, secret, &self.positions, &self.body];
+        let sections =
+            [&self.header_bytes[..], signature, secret, &self.positions, &self.body.bytes];
         let len = PREFIX_BYTES + sections.iter().map(|part| part.len()).sum::<usize>() + CRC_BYTES;
         if len > MAX_BLOCK_BYTES {
             return Err(Malformed::new(format!("{len} bytes are more than {MAX_BLOCK_BYTES}")));
         }
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[FORMAT_VERSION, u8::from(self.is_sparse()), 0, 0]);
+        let kind = u8::from(self.is_sparse());
+        out.extend_from_slice(&[FORMAT_VERSION, kind, u8::from(self.body.is_slim), 0]);
         for part in sections {
             let len =
                 u32::try_from(part.len()).map_err(|_| Malformed::new("a section is too long"))?;
             out.extend_from_slice(&len.to_le_bytes());
         }
-        out.extend_from_slice(&self.text_len.to_le_bytes());
+        out.extend_from_slice(&self.body.text_len.to_le_bytes());
         for part in sections {
             out.extend_from_slice(part);
         }
@@ -663,60 +564,12 @@ impl Block {
             signature,
             content,
             positions: sections.positions.to_vec(),
-            body: sections.body.to_vec(),
-            text_len: sections.text_len,
+            body: Body {
+                bytes: sections.body.to_vec(),
+                is_slim: sections.slim,
+                text_len: sections.text_len,
+            },
         })
-    }
-
-    /// Unpacks the events and checks them against the header: their number, and the root over
-    /// their leaves. Does not check that they are canonical ([`crate::canon`]) nor the signature.
-    ///
-    /// # Errors
-    /// With the reason.
-    pub fn open(&self) -> Result<Opened, Malformed> {
-        let mut opener = Opener::default();
-        opener.open(self)?;
-        Ok(opener.opened)
-    }
-
-    /// Unpacks the events without hashing them: for readers of blocks that were opened when they
-    /// came in and whose checksum holds ([`Block::decode`]). Hashing is two thirds of
-    /// [`Block::open`]'s cost; a page of search results opens up to a thousand blocks.
-    ///
-    /// # Errors
-    /// The body is not what the block's sections say.
-    pub fn open_unverified(&self) -> Result<Opened, Malformed> {
-        let text = self.unpack()?;
-        let count = memchr::memchr_iter(b'\n', &text).count();
-        Ok(Opened { text, sparse: self.is_sparse(), count })
-    }
-
-    fn unpack(&self) -> Result<Vec<u8>, Malformed> {
-        let mut text = Vec::new();
-        self.unpack_into(&mut pack::Unpacker::default(), &mut text)?;
-        Ok(text)
-    }
-
-    /// Puts the text into `text`, in the place of what is there.
-    fn unpack_into(
-        &self,
-        unpacker: &mut pack::Unpacker,
-        text: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
-        let len = usize::try_from(self.text_len).unwrap_or(usize::MAX);
-        if len > MAX_BLOCK_RAW_BYTES {
-            return Err(Malformed::new(format!("its text of {len} bytes is longer than 8 MiB")));
-        }
-        unpacker
-            .unpack(&self.body, len, text)
-            .map_err(|error| Malformed::new(format!("its body cannot be decompressed: {error}")))?;
-        if text.len() != len {
-            return Err(Malformed::new(format!("its text has {} bytes, not {len}", text.len())));
-        }
-        if text.last().is_some_and(|last| *last != b'\n') {
-            return Err(Malformed::new("its last event has no line end"));
-        }
-        Ok(())
     }
 
     fn push_leaves(&self, text: &[u8], leaves: &mut Vec<Digest>) -> Result<(), Malformed> {
@@ -755,12 +608,10 @@ impl Block {
         for ((line, salt), index) in lines(&text).zip(salts).zip(0_u32..) {
             sparse_line(line, salt, index, &mut keep, &mut out)?;
         }
-        let body = pack::Packer::new()
+        let body = body::Packer::new()
             .and_then(|mut packer| packer.pack(&out))
             .map_err(|error| Malformed::new(format!("its body cannot be compressed: {error}")))?;
-        let text_len =
-            u32::try_from(out.len()).map_err(|_| Malformed::new("its sparse text is too long"))?;
-        Ok(Self { content: Content::Sparse, body, text_len, ..self.clone() })
+        Ok(Self { content: Content::Sparse, body, ..self.clone() })
     }
 
     /// The same events at another place: used when an agent must begin a new stream with what it
@@ -815,6 +666,7 @@ fn sparse_line(
 /// A block's bytes, cut into sections.
 struct Sections<'a> {
     sparse: bool,
+    slim: bool,
     header: &'a [u8],
     signature: &'a [u8],
     secret: &'a [u8],
@@ -842,6 +694,7 @@ impl<'a> Sections<'a> {
         };
         let cut = Self {
             sparse: prefix[5] == 1,
+            slim: prefix[6] == 1,
             header: take(8, "header")?,
             signature: take(12, "signature")?,
             secret: take(16, "secret")?,
@@ -885,7 +738,7 @@ impl<'a> Sections<'a> {
                 bytes[4]
             )));
         }
-        if bytes[5] > 1 || bytes[6..8] != [0, 0] {
+        if bytes[5] > 1 || bytes[6] > 1 || bytes[7] != 0 {
             return Err(Malformed::new("unknown kind or flags"));
         }
         check_crc(bytes)?;
@@ -910,9 +763,13 @@ pub fn check_crc(bytes: &[u8]) -> Result<(), Malformed> {
     }
 }
 
+mod body;
+mod open;
 mod pack;
 mod shown;
+mod slim;
 
+pub use open::{Entry, Opened, Opener, Picker};
 pub use shown::{Shown, SignedHeader};
 
 #[cfg(test)]

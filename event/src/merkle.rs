@@ -13,6 +13,7 @@ mod two;
 use crate::ids::Digest;
 
 pub use two::leaves;
+pub(crate) use two::plain_hashes;
 
 /// A block's random secret.
 pub type Secret = [u8; 32];

@@ -1,9 +1,15 @@
-//! Opened blocks, kept for the next look: a page of hits often lies in few blocks.
+//! Opened blocks, kept for the next look: a page of hits often lies in few blocks, and the newest
+//! blocks have something for every page.
+//!
+//! Where more blocks are wanted in turn than there is room for, driving out the least recently used
+//! one would keep none of them until it is wanted again. So a block is kept in another's place only
+//! if it is wanted more often. From one that is not kept single events are picked, which costs half.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use custody_event::block::Opened;
+use custody_event::Malformed;
+use custody_event::block::{Opened, Picker};
 
 use super::IndexError;
 use crate::store::{BlockSource, LogCursor, StoredBlock};
@@ -17,42 +23,91 @@ pub struct OpenBlock {
     pub events: Opened,
 }
 
-/// The least recently used blocks go when the bytes of all are more than the bound.
+/// See the module.
 pub(super) struct Blocks {
     source: Arc<dyn BlockSource>,
     max_bytes: usize,
     kept: Mutex<Kept>,
+    /// Those that nobody uses now.
+    pickers: Mutex<Vec<Picker>>,
 }
 
 #[derive(Default)]
 struct Kept {
-    blocks: HashMap<LogCursor, (Arc<OpenBlock>, u64)>,
+    blocks: HashMap<LogCursor, Arc<OpenBlock>>,
     bytes: usize,
-    clock: u64,
+    /// How often a block was wanted, kept or not; halved now and then.
+    wanted: HashMap<LogCursor, u32>,
+    wants: u32,
 }
 
 /// Beside the events: the packed body, the header, the books; a round figure.
 const OVERHEAD_BYTES: usize = 128 * 1024;
+/// Up to so many events are picked out of a block that is not kept, instead of opening all of it.
+const MAX_PICKED: usize = 4;
+/// After so many wants each counts half: what was wanted once, long ago, is forgotten.
+const MEMORY: u32 = 4_096;
+/// Pickers that wait for the next search, 3 MiB each at most.
+const MAX_PICKERS: usize = 4;
 
 impl Blocks {
     pub(super) fn new(source: Arc<dyn BlockSource>, max_bytes: usize) -> Self {
-        Self { source, max_bytes, kept: Mutex::default() }
+        Self { source, max_bytes, kept: Mutex::default(), pickers: Mutex::default() }
+    }
+
+    /// The events at these indices, which ascend, of the block at this place; one of which only the
+    /// leaf is there is `None`.
+    pub(super) fn events(
+        &self,
+        at: LogCursor,
+        indices: &[u32],
+    ) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        let (kept, whole) = {
+            let mut kept = self.kept();
+            let wanted = kept.want(at);
+            let worth = wanted > 1 && kept.has_room(wanted, self.max_bytes);
+            (kept.blocks.get(&at).cloned(), worth || indices.len() > MAX_PICKED)
+        };
+        let block = match kept {
+            Some(block) => block,
+            None if whole => self.open(at)?,
+            None => return self.pick(at, indices),
+        };
+        let event = |index: &u32| block.events.event(*index).map(<[u8]>::to_vec);
+        Ok(indices.iter().map(event).collect())
     }
 
     /// The block at this place.
     pub(super) fn get(&self, at: LogCursor) -> Result<Arc<OpenBlock>, IndexError> {
-        if let Some(block) = self.kept().look(at) {
-            return Ok(block);
-        }
+        let kept = {
+            let mut kept = self.kept();
+            kept.want(at);
+            kept.blocks.get(&at).cloned()
+        };
+        kept.map_or_else(|| self.open(at), Ok)
+    }
+
+    fn open(&self, at: LogCursor) -> Result<Arc<OpenBlock>, IndexError> {
         let stored = self.source.read_at(at)?;
-        let events = stored.block.open_unverified().map_err(|error| IndexError::Block {
-            segment: at.segment,
-            offset: at.offset,
-            reason: error.to_string(),
-        })?;
+        let events = stored.block.open_unverified().map_err(|error| unopened(at, &error))?;
         let block = Arc::new(OpenBlock { stored, events });
         self.kept().keep(at, &block, self.max_bytes);
         Ok(block)
+    }
+
+    fn pick(&self, at: LogCursor, indices: &[u32]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        let stored = self.source.read_at(at)?;
+        let mut picker = self.pickers().pop().unwrap_or_default();
+        let picked = picker.pick(&stored.block, indices).map_err(|error| unopened(at, &error));
+        let mut pickers = self.pickers();
+        if pickers.len() < MAX_PICKERS {
+            pickers.push(picker);
+        }
+        picked
+    }
+
+    fn pickers(&self) -> MutexGuard<'_, Vec<Picker>> {
+        self.pickers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Blocks of these segments have lost events: they are read anew.
@@ -61,13 +116,13 @@ impl Blocks {
         let old: Vec<LogCursor> =
             kept.blocks.keys().filter(|at| segments.contains(&at.segment)).copied().collect();
         for at in old {
-            if let Some((block, _)) = kept.blocks.remove(&at) {
+            if let Some(block) = kept.blocks.remove(&at) {
                 kept.bytes -= cost(&block);
             }
         }
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         // The map is consistent between its statements; a panic elsewhere does not spoil it.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,30 +132,184 @@ fn cost(block: &OpenBlock) -> usize {
     block.events.text_bytes() + OVERHEAD_BYTES
 }
 
+fn unopened(at: LogCursor, error: &Malformed) -> IndexError {
+    let reason = error.to_string();
+    IndexError::Block { segment: at.segment, offset: at.offset, reason }
+}
+
 impl Kept {
-    fn look(&mut self, at: LogCursor) -> Option<Arc<OpenBlock>> {
-        self.clock += 1;
-        let (block, used) = self.blocks.get_mut(&at)?;
-        *used = self.clock;
-        Some(Arc::clone(block))
+    /// Counts that the block is wanted; says how often it was.
+    fn want(&mut self, at: LogCursor) -> u32 {
+        self.wants += 1;
+        if self.wants == MEMORY {
+            self.wants = 0;
+            self.wanted.retain(|_, times| {
+                *times /= 2;
+                *times > 0
+            });
+        }
+        let times = self.wanted.entry(at).or_default();
+        *times += 1;
+        *times
     }
 
+    /// Is there room for another block, or one that is wanted less often?
+    fn has_room(&self, wanted: u32, max_bytes: usize) -> bool {
+        // What a block costs is known when it is open; most are alike.
+        let usual = self.bytes.checked_div(self.blocks.len()).unwrap_or_default();
+        self.bytes + usual <= max_bytes
+            || self.least_wanted().is_some_and(|(times, _)| times < wanted)
+    }
+
+    /// A few hundred blocks at most: looking through them is cheaper than opening one.
+    fn least_wanted(&self) -> Option<(u32, LogCursor)> {
+        let times = |at: &LogCursor| self.wanted.get(at).copied().unwrap_or_default();
+        self.blocks.keys().map(|at| (times(at), *at)).min()
+    }
+
+    /// Keeps the block if there is room, or as long as others that are wanted less often make some.
     fn keep(&mut self, at: LogCursor, block: &Arc<OpenBlock>, max_bytes: usize) {
-        self.clock += 1;
-        self.bytes += cost(block);
-        if let Some((old, _)) = self.blocks.insert(at, (Arc::clone(block), self.clock)) {
-            self.bytes -= cost(&old);
+        let wanted = self.wanted.get(&at).copied().unwrap_or_default();
+        if self.blocks.contains_key(&at) {
+            return;
         }
-        while self.bytes > max_bytes {
-            // A few hundred blocks at most: looking through them is cheaper than opening one.
-            let Some(oldest) =
-                self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| *at)
-            else {
-                break;
-            };
-            if let Some((old, _)) = self.blocks.remove(&oldest) {
+        while self.bytes + cost(block) > max_bytes {
+            let Some((times, least)) = self.least_wanted() else { return };
+            if times >= wanted {
+                return;
+            }
+            if let Some(old) = self.blocks.remove(&least) {
                 self.bytes -= cost(&old);
             }
         }
+        self.bytes += cost(block);
+        self.blocks.insert(at, Arc::clone(block));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::index::memory::MemoryLog;
+    use crate::store::{Receipt, StoreError};
+
+    /// Counts how often blocks are read.
+    struct Counted {
+        log: MemoryLog,
+        reads: AtomicUsize,
+    }
+
+    impl BlockSource for Counted {
+        fn read_at(&self, at: LogCursor) -> Result<StoredBlock, StoreError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.log.read_at(at)
+        }
+
+        fn next_from(&self, from: LogCursor) -> Result<Option<StoredBlock>, StoreError> {
+            self.log.next_from(from)
+        }
+
+        fn durable_end(&self) -> tokio::sync::watch::Receiver<LogCursor> {
+            self.log.durable_end()
+        }
+    }
+
+    const EVENTS: u32 = 20;
+
+    fn event(block: usize, index: u32) -> Vec<u8> {
+        format!("{{\"block\":{block},\"index\":{index}}}").into_bytes()
+    }
+
+    /// So many blocks, and room for so many of them.
+    fn blocks(count: usize, room: usize) -> (Arc<Counted>, Blocks, Vec<LogCursor>) {
+        let log = MemoryLog::new(None).unwrap();
+        let mut places = Vec::new();
+        for block in 0..count {
+            let lines = (0..EVENTS).map(|index| [event(block, index), b"\n".to_vec()].concat());
+            let text: Vec<u8> = lines.flatten().collect();
+            let receipt = Receipt { received: custody_event::Timestamp::Y2020, held: Vec::new() };
+            places.push(log.append(&text, receipt).unwrap());
+        }
+        let source = Arc::new(Counted { log, reads: AtomicUsize::new(0) });
+        let each = OVERHEAD_BYTES + 1_024;
+        (Arc::clone(&source), Blocks::new(source, room * each), places)
+    }
+
+    fn reads_of(source: &Counted, work: impl FnOnce()) -> usize {
+        let before = source.reads.load(Ordering::Relaxed);
+        work();
+        source.reads.load(Ordering::Relaxed) - before
+    }
+
+    #[test]
+    fn events_are_the_same_picked_and_kept() {
+        let (_, blocks, places) = blocks(3, 2);
+        for _ in 0..4 {
+            for indices in [&[0][..], &[3, 19], &[1, 2, 3, 4, 5, 6], &[25]] {
+                for (block, at) in places.iter().enumerate() {
+                    let wanted: Vec<_> = indices
+                        .iter()
+                        .map(|index| (*index < EVENTS).then(|| event(block, *index)))
+                        .collect();
+                    assert_eq!(blocks.events(*at, indices).unwrap(), wanted);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_more_blocks_than_there_is_room_for_some_stay() {
+        let (source, blocks, places) = blocks(12, 8);
+        let round = || {
+            for at in &places {
+                blocks.events(*at, &[1]).unwrap();
+            }
+        };
+        assert_eq!(reads_of(&source, round), 12);
+        reads_of(&source, round);
+        for _ in 0..5 {
+            assert_eq!(reads_of(&source, round), 4);
+        }
+        assert!(blocks.kept().bytes <= blocks.max_bytes);
+    }
+
+    #[test]
+    fn what_is_wanted_more_often_takes_the_place_of_what_was() {
+        let (source, blocks, places) = blocks(2, 1);
+        let look = |at: usize, times| {
+            reads_of(&source, || {
+                for _ in 0..times {
+                    blocks.events(places[at], &[0]).unwrap();
+                }
+            })
+        };
+        assert_eq!(look(0, 4), 2, "once picked, once opened");
+        assert_eq!(look(1, 9), 5, "kept once it is wanted more often");
+        assert_eq!(look(0, 1), 1);
+        assert_eq!(blocks.kept().blocks.len(), 1);
+    }
+
+    #[test]
+    fn what_was_wanted_long_ago_is_forgotten() {
+        let (_, blocks, places) = blocks(2, 1);
+        blocks.events(places[0], &[0]).unwrap();
+        for _ in 0..2 * MEMORY {
+            blocks.events(places[1], &[0]).unwrap();
+        }
+        assert!(!blocks.kept().wanted.contains_key(&places[0]));
+        assert!(blocks.kept().wanted[&places[1]] <= MEMORY);
+    }
+
+    #[test]
+    fn blocks_that_have_lost_events_are_read_anew() {
+        let (source, blocks, places) = blocks(2, 2);
+        for at in &places {
+            blocks.get(*at).unwrap();
+        }
+        assert_eq!(reads_of(&source, || drop(blocks.get(places[0]).unwrap())), 0);
+        blocks.forget(&BTreeSet::from([places[0].segment]));
+        assert_eq!(reads_of(&source, || drop(blocks.get(places[0]).unwrap())), 1);
     }
 }

@@ -1,7 +1,6 @@
 //! The embedded index's answers.
 
 use std::collections::BTreeSet;
-use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -22,14 +21,6 @@ use super::{
 };
 use crate::query::filter::Filter;
 use crate::store::{BlockSource, LogCursor};
-
-/// Threads that open the blocks of one page, at most.
-const MAX_READERS: usize = 4;
-/// One thread opens so many blocks before a second one pays.
-const BLOCKS_OF_A_READER: usize = 4;
-
-/// An event, if it is still there, and the number of the key that it was asked for by.
-type Numbered = (usize, Option<Vec<u8>>);
 
 /// Counting beyond the page goes on for so long; then the total is "at least".
 const TOTAL_BUDGET: Duration = Duration::from_millis(20);
@@ -162,8 +153,6 @@ pub struct EmbeddedStore {
     fields: Fields,
     search_limit_ms: u64,
     page_bytes: usize,
-    /// Threads that open the blocks of one page.
-    readers: usize,
 }
 
 impl EmbeddedStore {
@@ -182,7 +171,6 @@ impl EmbeddedStore {
             fields: Fields::schema().1,
             search_limit_ms: options.search_limit_ms,
             page_bytes: options.page_bytes,
-            readers: std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_READERS),
         }
     }
 
@@ -296,53 +284,17 @@ impl EmbeddedStore {
     }
 
     /// The events of these keys, in their order; one whose block keeps only its leaf is `None`.
-    /// Each block is opened once. Where there are many, several threads open them: a page of seldom events is in as many
-    /// blocks as it has events, and unpacking these is most of its time.
+    /// Blocks are visited in the order of the log, each once.
     pub(super) fn events(&self, keys: &[HitKey]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by_key(|at| (keys[*at].at, keys[*at].index));
-        let blocks: Vec<&[usize]> =
-            order.chunk_by(|one, next| keys[*one].at == keys[*next].at).collect();
         let mut events = vec![None; keys.len()];
-        for part in self.events_by_block(keys, &blocks)? {
-            for (at, event) in part {
-                events[at] = event;
+        for of_one in order.chunk_by(|one, next| keys[*one].at == keys[*next].at) {
+            let indices: Vec<u32> = of_one.iter().map(|at| keys[*at].index).collect();
+            let found = self.blocks.events(keys[of_one[0]].at, &indices)?;
+            for (at, event) in of_one.iter().zip(found) {
+                events[*at] = event;
             }
-        }
-        Ok(events)
-    }
-
-    /// The events of these blocks; each block is told by the numbers of its keys.
-    fn events_by_block(
-        &self,
-        keys: &[HitKey],
-        blocks: &[&[usize]],
-    ) -> Result<Vec<Vec<Numbered>>, IndexError> {
-        let threads = self.readers.min(blocks.len() / BLOCKS_OF_A_READER).max(1);
-        let mut parts = blocks.chunks(blocks.len().div_ceil(threads).max(1));
-        let Some(own) = parts.next() else { return Ok(Vec::new()) };
-        std::thread::scope(|scope| {
-            let others: Vec<_> =
-                parts.map(|part| scope.spawn(move || self.events_of(keys, part))).collect();
-            let mut all = vec![self.events_of(keys, own)?];
-            for other in others {
-                let read = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                all.push(read?);
-            }
-            Ok(all)
-        })
-    }
-
-    fn events_of(&self, keys: &[HitKey], blocks: &[&[usize]]) -> Result<Vec<Numbered>, IndexError> {
-        let mut events = Vec::new();
-        for numbers in blocks {
-            let Some(first) = numbers.first() else { continue };
-            let block = self.blocks.get(keys[*first].at)?;
-            events.extend(
-                numbers
-                    .iter()
-                    .map(|at| (*at, block.events.event(keys[*at].index).map(<[u8]>::to_vec))),
-            );
         }
         Ok(events)
     }

@@ -4,13 +4,14 @@
 use std::io;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use with_c::{Packer, Unpacker};
+pub(super) use with_c::{BeginUnpacker, Packer, Unpacker};
 #[cfg(target_arch = "wasm32")]
-pub(super) use without_c::{Packer, Unpacker};
+pub(super) use without_c::{BeginUnpacker, Packer, Unpacker};
 
 #[cfg(not(target_arch = "wasm32"))]
 mod with_c {
-    use zstd::zstd_safe::CParameter;
+    use zstd::stream::raw::{Decoder, Operation};
+    use zstd::zstd_safe::{CParameter, InBuffer, OutBuffer};
 
     use super::io;
 
@@ -63,6 +64,55 @@ mod with_c {
             zstd.decompress_to_buffer(body, text).map(|_| ())
         }
     }
+
+    /// What is unpacked before it is asked whether that is enough: zstd's own blocks have at most so many bytes.
+    const STEP_BYTES: usize = 128 * 1024;
+
+    /// Keeps zstd's working space, up to 1 MiB, once there has been something to unpack.
+    #[derive(Default)]
+    pub(in super::super) struct BeginUnpacker(Option<Decoder<'static>>);
+
+    impl std::fmt::Debug for BeginUnpacker {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("BeginUnpacker").finish_non_exhaustive()
+        }
+    }
+
+    impl BeginUnpacker {
+        /// Puts the beginning of what comes out in the place of what is in `text`, until `is_enough` says so of each
+        /// further piece, or all of it, `len` bytes at most.
+        pub(in super::super) fn unpack_until(
+            &mut self,
+            body: &[u8],
+            len: usize,
+            text: &mut Vec<u8>,
+            mut is_enough: impl FnMut(&[u8]) -> bool,
+        ) -> io::Result<()> {
+            let zstd = match &mut self.0 {
+                Some(zstd) => zstd,
+                none => none.insert(Decoder::new()?),
+            };
+            zstd.reinit()?;
+            text.clear();
+            let mut packed = InBuffer::around(body);
+            while text.len() < len {
+                let before = text.len();
+                text.resize(len.min(before + STEP_BYTES), 0);
+                let mut room = OutBuffer::around(&mut text[before..]);
+                let ran = zstd.run(&mut packed, &mut room);
+                let came = room.pos();
+                text.truncate(before + came);
+                let is_whole = ran? == 0;
+                if is_enough(&text[before..]) || is_whole {
+                    return Ok(());
+                }
+                if came == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 #[cfg(any(test, target_arch = "wasm32"))]
@@ -98,6 +148,24 @@ mod without_c {
             let limit = u64::try_from(len).unwrap_or(u64::MAX).saturating_add(1);
             text.clear();
             decoder.take(limit).read_to_end(text)?;
+            Ok(())
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(in super::super) struct BeginUnpacker;
+
+    impl BeginUnpacker {
+        /// All of it: nobody here asks for the beginning alone.
+        pub(in super::super) fn unpack_until(
+            &mut self,
+            body: &[u8],
+            len: usize,
+            text: &mut Vec<u8>,
+            mut is_enough: impl FnMut(&[u8]) -> bool,
+        ) -> io::Result<()> {
+            Unpacker.unpack(body, len, text)?;
+            is_enough(text);
             Ok(())
         }
     }
@@ -149,6 +217,27 @@ mod tests {
                 assert_eq!(&text, wanted);
             }
             assert!(unpacker.unpack(&bodies[0][..9], long.len(), &mut text).is_err());
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_as_long_as_is_asked_for() {
+        let text: Vec<u8> = (0..100_000_u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let body = with_c::Packer::new().unwrap().pack(&text).unwrap();
+        for wanted in [0, 1, 100_000, 300_000, text.len()] {
+            let (mut got, mut seen) = (b"before".to_vec(), 0);
+            let enough = |more: &[u8]| {
+                seen += more.len();
+                seen >= wanted
+            };
+            with_c::BeginUnpacker::default()
+                .unpack_until(&body, text.len(), &mut got, enough)
+                .unwrap();
+            assert!(text.starts_with(&got) && got.len() >= wanted, "{wanted}");
+            assert!(got.len() < wanted + 128 * 1024 + 1, "{wanted}: {}", got.len());
+            let mut rust = Vec::new();
+            without_c::BeginUnpacker.unpack_until(&body, text.len(), &mut rust, |_| true).unwrap();
+            assert_eq!(rust, text);
         }
     }
 }

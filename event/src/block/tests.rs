@@ -85,6 +85,23 @@ fn the_format_has_not_changed() {
     let sparse = Block::decode(include_bytes!("../../tests/golden/block-v1-sparse.bin")).unwrap();
     assert_eq!(sparse.header, read.header);
     assert_eq!(sparse.open().unwrap().events().count(), 1);
+    let golden = include_bytes!("../../tests/golden/block-v1-slim.bin");
+    let slim = Block::decode(golden).unwrap();
+    assert_eq!(slim.encode().unwrap(), golden);
+    assert_eq!(slim.open().unwrap(), slim_block().open().unwrap());
+}
+
+/// A block of three events, two of them with the hash of their record.
+fn slim_block() -> Block {
+    let event = |raw: &str| {
+        format!("{{\"raw\":\"{raw}\",\"raw_sha256\":\"{}\"}}\n", Digest::of(raw.as_bytes()))
+    };
+    let text = [event("Käse"), "{\"n\":1}\n".to_owned(), event("")].concat();
+    let times = (Timestamp::Y2020, Timestamp::Y2020.plus_micros(5));
+    let sealed = Sealer::new().unwrap().seal(text.as_bytes(), times, [7; 32]).unwrap();
+    let mut block = sealed.place(placement(0, Digest::ZERO), accounts());
+    block.sign([8; 64]);
+    block
 }
 
 #[test]
@@ -112,6 +129,27 @@ fn moving_a_block_changes_its_place_and_nothing_that_it_says() {
         Block::decode(&moved.encode().unwrap()).unwrap().open().unwrap(),
         full.open().unwrap()
     );
+}
+
+#[test]
+fn hashes_that_are_left_out_are_there_again_when_a_block_is_opened() {
+    let (whole, events) = long_block(true, false);
+    let bytes = whole.encode().unwrap();
+    let read = Block::decode(&bytes).unwrap();
+    assert_eq!(read, whole);
+    let opened = read.open().unwrap();
+    assert!(opened.events().map(|(_, event)| event).eq(events.iter().map(Vec::as_slice)));
+    assert_eq!(read.open_unverified().unwrap(), opened);
+    assert_eq!(read.leaves().unwrap().len(), events.len());
+    let sparse = read.to_sparse(|index, _| index == 7).unwrap();
+    let sparse = Block::decode(&sparse.encode().unwrap()).unwrap();
+    assert_eq!(sparse.open().unwrap().events().collect::<Vec<_>>(), [(7, &events[7][..])]);
+    let mut lie = bytes;
+    lie[6] = 0;
+    let crc = crc32fast::hash(&lie[..lie.len() - 4]).to_le_bytes();
+    let end = lie.len() - 4;
+    lie[end..].copy_from_slice(&crc);
+    assert!(Block::decode(&lie).unwrap().open().is_err());
 }
 
 #[test]
@@ -152,11 +190,20 @@ fn a_header_in_other_words_is_refused() {
 #[test]
 fn a_body_that_would_unpack_without_end_is_refused_by_its_bound() {
     let huge = zstd::bulk::compress(&vec![b'\n'; 64 * 1024 * 1024], 1).unwrap();
-    let block = Block { body: huge, text_len: 10, ..block(3) };
-    let read = Block::decode(&block.encode().unwrap()).unwrap();
-    assert!(read.open().is_err());
-    let block = Block { text_len: u32::MAX, ..block };
-    assert!(Block::decode(&block.encode().unwrap()).unwrap().open().is_err());
+    for is_slim in [false, true] {
+        for text_len in [10, u32::MAX] {
+            let body = Body { bytes: huge.clone(), is_slim, text_len };
+            let block = Block { body, ..block(3) };
+            let read = Block::decode(&block.encode().unwrap()).unwrap();
+            assert!(read.open().is_err());
+            assert!(Picker::default().pick(&read, &[0]).is_err() || text_len == 10);
+        }
+    }
+    // Every record of the slim text swells when its hash comes back.
+    let slim = b"\"raw\":\"\",\"raw_sha256\":\"\"\n".repeat(100);
+    let bytes = zstd::bulk::compress(&slim, 1).unwrap();
+    let body = Body { bytes, is_slim: true, text_len: u32::try_from(slim.len()).unwrap() };
+    assert!(Block { body, ..block(3) }.open().is_err());
 }
 
 proptest! {
@@ -213,4 +260,61 @@ fn golden_files_are_written_on_demand() {
     std::fs::write(folder.join("block-v1.hash"), format!("{}\n", full.hash())).unwrap();
     let sparse = full.to_sparse(|index, _| index == 1).unwrap();
     std::fs::write(folder.join("block-v1-sparse.bin"), sparse.encode().unwrap()).unwrap();
+    std::fs::write(folder.join("block-v1-slim.bin"), slim_block().encode().unwrap()).unwrap();
+}
+
+/// Events of different lengths, longer together than several steps of the unpacker, with the
+/// hashes of their records or without.
+fn long_block(hashes: bool, sparse: bool) -> (Block, Vec<Vec<u8>>) {
+    let events: Vec<Vec<u8>> = (0..1_000_usize)
+        .map(|number| {
+            let raw = "abc\t".repeat(number % 900).replace('\t', "\\t");
+            let bytes = raw.replace("\\t", "\t");
+            let hash =
+                if hashes { Digest::of(bytes.as_bytes()).to_string() } else { String::new() };
+            let hash = if hashes { format!(",\"raw_sha256\":\"{hash}\"") } else { hash };
+            format!("{{\"n\":{number},\"raw\":\"{raw}\"{hash}}}").into_bytes()
+        })
+        .collect();
+    let text: Vec<u8> = events.iter().flat_map(|event| [event, &b"\n"[..]].concat()).collect();
+    let times = (Timestamp::Y2020, Timestamp::Y2020.plus_micros(5));
+    let sealed = Sealer::new().unwrap().seal(&text, times, [7; 32]).unwrap();
+    let block = sealed.place(placement(0, Digest::ZERO), accounts());
+    (if sparse { block.to_sparse(|index, _| index % 3 != 0).unwrap() } else { block }, events)
+}
+
+#[test]
+fn single_events_are_picked_as_the_whole_block_has_them() {
+    let mut picker = Picker::default();
+    for (hashes, sparse) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (block, events) = long_block(hashes, sparse);
+        assert_eq!(block.body.is_slim, hashes);
+        let opened = block.open().unwrap();
+        let every: Vec<u32> = (0..1_000).collect();
+        for indices in
+            [&[][..], &[0], &[1], &[999], &[5, 6, 700, 998], &every, &[1_000], &[1, u32::MAX]]
+        {
+            let whole: Vec<_> =
+                indices.iter().map(|index| opened.event(*index).map(<[u8]>::to_vec)).collect();
+            assert_eq!(picker.pick(&block, indices).unwrap(), whole, "{sparse} {}", indices.len());
+        }
+        assert_eq!(picker.pick(&block, &[1]).unwrap(), [Some(events[1].clone())]);
+    }
+}
+
+#[test]
+fn picking_from_a_body_that_is_too_short_or_damaged_fails_where_it_is_met() {
+    let (block, _) = long_block(false, false);
+    let with = |bytes| Body { bytes, ..block.body.clone() };
+    let mut picker = Picker::default();
+    let short = Block {
+        body: with(block.body.bytes[..block.body.bytes.len() / 2].to_vec()),
+        ..block.clone()
+    };
+    assert!(picker.pick(&short, &[999]).is_err());
+    let none = Block { body: with(Vec::new()), ..block.clone() };
+    assert!(picker.pick(&none, &[0]).is_err());
+    let other = Block { body: with(b"no frame at all".to_vec()), ..block.clone() };
+    assert!(picker.pick(&other, &[0]).is_err());
+    assert!(picker.pick(&block, &[0]).unwrap()[0].is_some(), "the picker is good for the next");
 }

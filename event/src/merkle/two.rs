@@ -131,6 +131,20 @@ pub fn leaves<'a>(
     }
 }
 
+/// Appends the hashes of these messages, in their order.
+pub(crate) fn plain_hashes<'a>(
+    mut messages: impl Iterator<Item = &'a [u8]>,
+    out: &mut Vec<Digest>,
+) {
+    while let Some(left) = messages.next() {
+        let left = Message::new(&[], left);
+        match messages.next() {
+            Some(right) => out.extend(both(&left, &Message::new(&[], right))),
+            None => out.push(Digest(left.hash())),
+        }
+    }
+}
+
 /// What is hashed for the node over these two.
 pub(super) fn over(left: &Digest, right: &Digest) -> [u8; 65] {
     let mut input = [0_u8; 65];
