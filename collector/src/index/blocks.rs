@@ -38,15 +38,21 @@ struct Kept {
     bytes: usize,
     /// How often a block was wanted, kept or not; halved now and then.
     wanted: HashMap<LogCursor, u32>,
-    wants: u32,
+    /// Since they were halved.
+    wants: usize,
+    /// How often blocks were forgotten: what was read before must not be kept after.
+    generation: u64,
 }
 
 /// Beside the events: the packed body, the header, the books; a round figure.
 const OVERHEAD_BYTES: usize = 128 * 1024;
 /// Up to so many events are picked out of a block that is not kept, instead of opening all of it.
 const MAX_PICKED: usize = 4;
-/// After so many wants each counts half: what was wanted once, long ago, is forgotten.
-const MEMORY: u32 = 4_096;
+/// Each want counts half after so many others for each block that is kept: what was wanted long ago
+/// gives way to what is wanted now.
+const MEMORY: usize = 8;
+/// As if at least so many blocks were kept.
+const MIN_REMEMBERED: usize = 64;
 /// Pickers that wait for the next search, 3 MiB each at most.
 const MAX_PICKERS: usize = 4;
 
@@ -65,8 +71,10 @@ impl Blocks {
         let (kept, whole) = {
             let mut kept = self.kept();
             let wanted = kept.want(at);
-            let worth = wanted > 1 && kept.has_room(wanted, self.max_bytes);
-            (kept.blocks.get(&at).cloned(), worth || indices.len() > MAX_PICKED)
+            let block = kept.blocks.get(&at).cloned();
+            let whole = indices.len() > MAX_PICKED
+                || block.is_none() && wanted > 1 && kept.has_room(wanted, self.max_bytes);
+            (block, whole)
         };
         let block = match kept {
             Some(block) => block,
@@ -88,10 +96,14 @@ impl Blocks {
     }
 
     fn open(&self, at: LogCursor) -> Result<Arc<OpenBlock>, IndexError> {
+        let generation = self.kept().generation;
         let stored = self.source.read_at(at)?;
         let events = stored.block.open_unverified().map_err(|error| unopened(at, &error))?;
         let block = Arc::new(OpenBlock { stored, events });
-        self.kept().keep(at, &block, self.max_bytes);
+        let mut kept = self.kept();
+        if kept.generation == generation {
+            kept.keep(at, &block, self.max_bytes);
+        }
         Ok(block)
     }
 
@@ -113,6 +125,7 @@ impl Blocks {
     /// Blocks of these segments have lost events: they are read anew.
     pub(super) fn forget(&self, segments: &BTreeSet<u64>) {
         let mut kept = self.kept();
+        kept.generation += 1;
         let old: Vec<LogCursor> =
             kept.blocks.keys().filter(|at| segments.contains(&at.segment)).copied().collect();
         for at in old {
@@ -141,7 +154,7 @@ impl Kept {
     /// Counts that the block is wanted; says how often it was.
     fn want(&mut self, at: LogCursor) -> u32 {
         self.wants += 1;
-        if self.wants == MEMORY {
+        if self.wants >= MEMORY * self.blocks.len().max(MIN_REMEMBERED) {
             self.wants = 0;
             self.wanted.retain(|_, times| {
                 *times /= 2;
@@ -167,23 +180,45 @@ impl Kept {
         self.blocks.keys().map(|at| (times(at), *at)).min()
     }
 
-    /// Keeps the block if there is room, or as long as others that are wanted less often make some.
+    /// Keeps the block if there is room, or would be without some that are wanted less often.
     fn keep(&mut self, at: LogCursor, block: &Arc<OpenBlock>, max_bytes: usize) {
-        let wanted = self.wanted.get(&at).copied().unwrap_or_default();
         if self.blocks.contains_key(&at) {
             return;
         }
-        while self.bytes + cost(block) > max_bytes {
-            let Some((times, least)) = self.least_wanted() else { return };
-            if times >= wanted {
-                return;
-            }
-            if let Some(old) = self.blocks.remove(&least) {
+        let Some(less) = self.that_make_room(at, cost(block), max_bytes) else { return };
+        for at in less {
+            if let Some(old) = self.blocks.remove(&at) {
                 self.bytes -= cost(&old);
             }
         }
         self.bytes += cost(block);
         self.blocks.insert(at, Arc::clone(block));
+    }
+
+    /// The blocks that must go for another to stay; `None` if they are wanted as often.
+    fn that_make_room(
+        &self,
+        at: LogCursor,
+        cost_bytes: usize,
+        max_bytes: usize,
+    ) -> Option<Vec<LogCursor>> {
+        let times = |at: &LogCursor| self.wanted.get(at).copied().unwrap_or_default();
+        let mut bytes = self.bytes + cost_bytes;
+        if bytes <= max_bytes {
+            return Some(Vec::new());
+        }
+        let mut less: Vec<_> =
+            self.blocks.iter().filter(|(other, _)| times(other) < times(&at)).collect();
+        less.sort_unstable_by_key(|(other, _)| (times(other), **other));
+        let mut gone = Vec::new();
+        for (other, block) in less {
+            bytes -= cost(block);
+            gone.push(*other);
+            if bytes <= max_bytes {
+                return Some(gone);
+            }
+        }
+        None
     }
 }
 
@@ -295,11 +330,56 @@ mod tests {
     fn what_was_wanted_long_ago_is_forgotten() {
         let (_, blocks, places) = blocks(2, 1);
         blocks.events(places[0], &[0]).unwrap();
-        for _ in 0..2 * MEMORY {
+        let long = 2 * MEMORY * MIN_REMEMBERED;
+        for _ in 0..long {
             blocks.events(places[1], &[0]).unwrap();
         }
         assert!(!blocks.kept().wanted.contains_key(&places[0]));
-        assert!(blocks.kept().wanted[&places[1]] <= MEMORY);
+        assert!(usize::try_from(blocks.kept().wanted[&places[1]]).unwrap() < long);
+    }
+
+    #[test]
+    fn what_was_wanted_often_gives_way_to_what_is_wanted_now() {
+        let (source, blocks, places) = blocks(40, 1);
+        let times = 100;
+        let reads: Vec<usize> = places
+            .iter()
+            .map(|at| {
+                reads_of(&source, || {
+                    (0..times).for_each(|_| drop(blocks.events(*at, &[0]).unwrap()))
+                })
+            })
+            .collect();
+        let kept_soon = reads.iter().filter(|reads| **reads <= times * 3 / 4).count();
+        assert!(kept_soon >= 30, "{reads:?}");
+    }
+
+    #[test]
+    fn a_block_that_cannot_stay_drives_none_out() {
+        let (_, blocks, places) = blocks(3, 2);
+        for (at, times) in [(0, 9), (1, 1), (2, 5)] {
+            for _ in 0..times {
+                blocks.kept().want(places[at]);
+            }
+        }
+        let big = blocks.open(places[2]).unwrap();
+        blocks.forget(&BTreeSet::from([places[0].segment]));
+        blocks.open(places[0]).unwrap();
+        blocks.open(places[1]).unwrap();
+        let mut kept = blocks.kept();
+        let max_bytes = kept.bytes;
+        kept.keep(places[2], &big, cost(&big) - 1);
+        assert_eq!(kept.blocks.len(), 2, "it has no room at all");
+        kept.keep(places[2], &big, max_bytes);
+        assert!(kept.blocks.contains_key(&places[2]) && !kept.blocks.contains_key(&places[1]));
+    }
+
+    #[test]
+    fn what_was_read_before_events_went_is_not_kept_after() {
+        let (_, blocks, places) = blocks(1, 1);
+        let generation = blocks.kept().generation;
+        blocks.forget(&BTreeSet::from([places[0].segment]));
+        assert_ne!(blocks.kept().generation, generation);
     }
 
     #[test]

@@ -73,12 +73,12 @@ fn lower_to(expr: &Expr, fields: &Fields, bound: Bound) -> Result<Box<dyn Query>
             if first > last { Box::new(EmptyQuery) } else { range(term(first), term(last)) }
         }
         Expr::Ip(range) => address_range(range, fields),
-        Expr::Word(word) => term(Tag::Word, word, fields),
-        Expr::WordPrefix(start) => prefix(Tag::Word, start, fields),
+        Expr::Word(word) => one_word(word, fields),
+        Expr::WordPrefix(start) => word_prefix(start, fields),
         Expr::Phrase(_) if bound == Bound::Below => Box::new(EmptyQuery),
-        Expr::Phrase(phrase) => clauses(
-            phrase.words.iter().map(|word| (Occur::Must, term(Tag::Word, word, fields))).collect(),
-        ),
+        Expr::Phrase(phrase) => {
+            clauses(phrase.words.iter().map(|word| (Occur::Must, one_word(word, fields))).collect())
+        }
     })
 }
 
@@ -105,6 +105,27 @@ fn clauses(mut list: Vec<(Occur, Box<dyn Query>)>) -> Box<dyn Query> {
         return only;
     }
     Box::new(BooleanQuery::new(list))
+}
+
+/// A word, also where it is kept as an id alone.
+fn one_word(word: &str, fields: &Fields) -> Box<dyn Query> {
+    if !terms::is_lone_id(word) {
+        return term(Tag::Word, word, fields);
+    }
+    under_word_and_ids(|tag| term(tag, word, fields))
+}
+
+/// Words that begin so. An id that begins with one run's letters and digits is a word that does.
+fn word_prefix(start: &str, fields: &Fields) -> Box<dyn Query> {
+    if !start.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return prefix(Tag::Word, start, fields);
+    }
+    under_word_and_ids(|tag| prefix(tag, start, fields))
+}
+
+fn under_word_and_ids(query: impl Fn(Tag) -> Box<dyn Query>) -> Box<dyn Query> {
+    let tags = std::iter::once(Tag::Word).chain(terms::ID_TAGS);
+    clauses(tags.map(|tag| (Occur::Should, query(tag))).collect())
 }
 
 fn term(tag: Tag, folded: &str, fields: &Fields) -> Box<dyn Query> {

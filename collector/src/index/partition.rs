@@ -154,6 +154,8 @@ pub(super) fn remove(path: &Path) -> Result<(), IndexError> {
 }
 
 const ASIDE: &str = ".damaged";
+/// How the engine's names of files begin that are not whole yet.
+const UNFINISHED: &str = ".tmp";
 const ANEW: &str = ".new";
 const OLD: &str = ".old";
 
@@ -207,6 +209,18 @@ pub(super) fn end_swaps(dir: &Path, all: bool) -> Result<(), IndexError> {
 pub(super) fn remove_asides(dir: &Path) -> Result<(), IndexError> {
     for name in names(dir)?.iter().filter(|name| name.ends_with(ASIDE)) {
         remove(&dir.join(name))?;
+    }
+    Ok(())
+}
+
+/// Removes what the engine was writing under another name when it was killed, and would leave there
+/// for ever. Nobody may be writing to the day.
+pub(super) fn remove_unfinished(day: &Path) -> Result<(), IndexError> {
+    if !day.is_dir() {
+        return Ok(());
+    }
+    for name in names(day)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+        remove(&day.join(name))?;
     }
     Ok(())
 }

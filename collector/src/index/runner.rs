@@ -543,6 +543,9 @@ impl Indexer {
             self.shared.go_on()?;
             // Only the newest was being written when a machine stopped.
             let verify = verify_all || number + 1 == days.len();
+            if self.current.is_none() {
+                partition::remove_unfinished(&dir.join(day))?;
+            }
             match Partition::open(&dir, day, verify)? {
                 Opened::Whole(partition) => match whole.last() {
                     Some(last) if last.payload.next > partition.payload.from => {

@@ -6,7 +6,7 @@
 //! | `time` | column | the event's time, microseconds |
 //! | `place` | column | the block's place in the evidence log: segment · 2^40 + offset |
 //! | `index` | column | the event's index in the block |
-//! | `id` | column | the first 40 bits of the event's id; the event itself settles the rest |
+//! | `id` | column | the first 32 bits of the event's id; the event itself settles the rest |
 //!
 //! Nothing is stored: the event is read from the evidence log. One postings field for all keys
 //! keeps the files of a small segment few, and a filter is a term whatever its key.
@@ -25,7 +25,7 @@ use crate::store::{LogCursor, StoredBlock};
 
 /// The index's format: what is in a document, and how. Anything that changes what a search finds
 /// or how the columns are read makes a new one; an index of another format is made again.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 const TOKENIZER: &str = "lines";
 /// No value and no word has this character: control characters are folded to spaces.
@@ -33,9 +33,9 @@ const SEPARATOR: char = '\n';
 const OFFSET_BITS: u32 = 40;
 const MAX_OFFSET: u64 = (1 << OFFSET_BITS) - 1;
 const MAX_SEGMENT: u64 = (1 << (64 - OFFSET_BITS)) - 1;
-/// Bits of an event's id in the `id` column: at a thousand million events one look-up in a
-/// thousand meets a stranger, and looks at one event more.
-const ID_BITS: u32 = 40;
+/// Bits of an event's id in the `id` column: at a thousand million events one look-up in four
+/// meets a stranger, and looks at one event more. (Ids are the beginning of a SHA-256.)
+const ID_BITS: u32 = 32;
 
 /// The fields, by handle.
 #[derive(Debug, Clone, Copy)]
@@ -123,6 +123,8 @@ pub(super) struct Documents {
 struct Joined {
     text: String,
     run: String,
+    /// Ids that stand under a tag of their own, one after the other: they are not kept as words as well.
+    ids: String,
 }
 
 impl Joined {
@@ -153,13 +155,23 @@ impl Sink for Joined {
             return;
         }
         self.text.push(tag.letter());
+        let from = self.text.len();
         terms::push_value(value, &mut self.text);
+        let value = &self.text[from..];
+        if terms::ID_TAGS.contains(&tag) && terms::is_lone_id(value) {
+            self.ids.push_str(value);
+            self.ids.push(SEPARATOR);
+        }
         self.text.push(SEPARATOR);
     }
 
     fn text(&mut self, text: &str) {
-        let joined = &mut self.text;
-        terms::words(text, &mut self.run, &mut |word| {
+        let Self { text: joined, run, ids } = self;
+        terms::words(text, run, &mut |word| {
+            let is_kept = terms::is_lone_id(word) && ids.split(SEPARATOR).any(|id| id == word);
+            if is_kept {
+                return;
+            }
             joined.push(Tag::Word.letter());
             joined.push_str(word);
             joined.push(SEPARATOR);
@@ -175,6 +187,7 @@ impl Documents {
     /// The document of an event; also how many bytes its terms take.
     fn make(&mut self, event: &EventView<'_>, place: u64, index: u32) -> (TantivyDocument, usize) {
         self.joined.text.clear();
+        self.joined.ids.clear();
         terms::extract(event, &mut self.joined);
         let mut document = TantivyDocument::with_capacity(self.joined.text.len() + 48);
         document.add_text(self.fields.terms, &self.joined.text);
@@ -287,18 +300,34 @@ mod tests {
         assert_eq!(pack_place(LogCursor { segment: MAX_SEGMENT + 1, offset: 0 }), None);
     }
 
-    #[test]
-    fn a_separator_in_a_text_cannot_forge_a_term() {
-        let mut joined = Joined::default();
-        joined.value(Tag::ActorName, "jane\nnsuccess");
-        joined.text("a\nnfailure");
-        joined.field("details.a\tb", "c\td");
+    fn terms_of(joined: &Joined) -> Vec<String> {
         let mut lines = Lines::default();
         let mut stream = lines.token_stream(&joined.text);
         let mut terms = Vec::new();
         while stream.advance() {
             terms.push(stream.token().text.clone());
         }
-        assert_eq!(terms, ["ajane nsuccess", "wa", "wnfailure", "Kdetails.a b\tc d"]);
+        terms
+    }
+
+    #[test]
+    fn an_id_under_its_tag_is_not_kept_as_a_word_again() {
+        let mut joined = Joined::default();
+        joined.value(Tag::Session, "5F00AA11BB22CC33");
+        joined.value(Tag::Trace, "short");
+        joined.value(Tag::ActorName, "a00000000000");
+        joined.text("5f00aa11bb22cc33 short a00000000000 5f00aa11bb22cc3");
+        let wanted = ["u5f00aa11bb22cc33", "Hshort", "aa00000000000"];
+        let words = ["wshort", "wa00000000000", "w5f00aa11bb22cc3"];
+        assert_eq!(terms_of(&joined), [&wanted[..], &words].concat());
+    }
+
+    #[test]
+    fn a_separator_in_a_text_cannot_forge_a_term() {
+        let mut joined = Joined::default();
+        joined.value(Tag::ActorName, "jane\nnsuccess");
+        joined.text("a\nnfailure");
+        joined.field("details.a\tb", "c\td");
+        assert_eq!(terms_of(&joined), ["ajane nsuccess", "wa", "wnfailure", "Kdetails.a b\tc d"]);
     }
 }

@@ -17,6 +17,9 @@
 //! (`details.provider`; the elements of a list stand at the list's path), `data.format`,
 //! `source.device.os`. **Numbers** stand at a path too, and are compared as numbers.
 //!
+//! The id of a session or a request that is one run is found as a word under its tag
+//! ([`is_lone_id`]): there are as many of them as events, and each would be in the index twice.
+//!
 //! Not words: ids, times, hashes and offsets of the envelope, which have fields of their own.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -129,6 +132,18 @@ tags! {
     Field = 'K';
     /// A number at a path: see [`Sink::number`].
     Number = 'L';
+}
+
+/// Under these stand ids of which there may be one for each event.
+pub const ID_TAGS: [Tag; 2] = [Tag::Session, Tag::Trace];
+/// Shorter ones are mostly counted up, and few.
+const MIN_LONE_ID_BYTES: usize = 12;
+
+/// Is it one word, whole, and long? The word and the value under one of [`ID_TAGS`] are then the same.
+#[must_use]
+pub fn is_lone_id(text: &str) -> bool {
+    (MIN_LONE_ID_BYTES..=MAX_WORD_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Between a path and what stands there. No value and no path has this character: control

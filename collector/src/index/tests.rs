@@ -41,6 +41,10 @@ const TEXTS: [&str; 5] = [
     "",
 ];
 
+const SESSIONS: [&str; 4] =
+    ["s1", "5f00aa11bb22cc33", "5F00AA11-bb22-cc33-dd44-ee55ff660077", "sess 5f00aa11bb22cc44"];
+const REQUESTS: [&str; 3] = ["", "Req0123456789AB", "req-0123456789ab"];
+
 pub(crate) fn event(spec: &Spec) -> Vec<u8> {
     let mut draft = Draft::new();
     let mut id = [0; 16];
@@ -59,7 +63,7 @@ pub(crate) fn event(spec: &Spec) -> Vec<u8> {
     draft.text(Field::OriginAgent, "a1");
     draft.text(Field::OriginInput, "test");
     if spec.text.is_multiple_of(3) {
-        draft.text(Field::SessionId, format!("s{}", spec.actor));
+        draft.text(Field::SessionId, SESSIONS[usize::from(spec.actor / 4) % SESSIONS.len()]);
         draft.detail("count", Detail::Int(i64::from(spec.text)));
         draft.target(Target {
             kind: Some("contact".into()),
@@ -73,8 +77,10 @@ pub(crate) fn event(spec: &Spec) -> Vec<u8> {
             masked: false,
         });
     }
+    draft.text(Field::TraceRequestId, REQUESTS[usize::from(spec.ip / 8) % REQUESTS.len()]);
     draft.text(Field::Message, TEXTS[usize::from(spec.text) % TEXTS.len()]);
-    draft.text(Field::OriginRaw, format!("line {} of the log", spec.number));
+    let call = if spec.action > 127 { " call REQ0123456789ab" } else { "" };
+    draft.text(Field::OriginRaw, format!("line {} of the log{call}", spec.number));
     let mut out = Vec::new();
     draft.finish(&mut out);
     out
@@ -225,6 +231,17 @@ const LINES: &[&str] = &[
     "-session:*",
     "field:plan script",
     "nosuchword",
+    "5f00aa11BB22cc33",
+    "5f00aa11bb22cc44",
+    "5f00*",
+    "5f00aa11-*",
+    "-5f00aa11bb22*",
+    "req0123456789ab",
+    "-req0123456789ab",
+    "\"call req0123456789ab\"",
+    "-\"call req0123456789ab\"",
+    "req*",
+    "bb22 session:5f*",
     "(actor:root OR actor:admin) action:data.export,data.import",
 ];
 
@@ -492,6 +509,17 @@ fn a_flipped_byte_in_the_newest_day_is_noticed_at_the_start() {
     std::fs::write(&file, bytes).unwrap();
     expect_all(&bench, 60);
     assert!(newest.with_extension("damaged").try_exists().unwrap());
+}
+
+#[test]
+fn what_a_killed_writer_left_unfinished_goes_at_the_next_start() {
+    let bench = Bench::new();
+    fill_days(&bench, 2);
+    drop(bench.indexed());
+    let left = days_in(&bench)[1].join(".tmpAbC123");
+    std::fs::write(&left, b"half a meta.json").unwrap();
+    expect_all(&bench, 60);
+    assert!(!left.try_exists().unwrap());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::body::{self, KEPT_BYTES};
 use super::slim::Slimmer;
 use super::{Block, EVENT_AT, Malformed, leaf_line, lines, pack};
 use crate::ids::Digest;
-use crate::merkle;
+use crate::{MAX_BLOCK_RAW_BYTES, merkle};
 
 /// One index of an opened block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ fn entry(line: &[u8], sparse: bool) -> Entry<'_> {
     if !sparse {
         return Entry::Event(line);
     }
-    match line.first() {
-        Some(b'e') => Entry::Event(&line[EVENT_AT..]),
+    match line.get(EVENT_AT..) {
+        Some(event) if line[0] == b'e' => Entry::Event(event),
         _ => Entry::Leaf(leaf_line(line).unwrap_or(Digest::ZERO)),
     }
 }
@@ -119,14 +119,15 @@ impl Opener {
 /// the same memory.
 #[derive(Debug, Default)]
 pub struct Picker {
-    unpacker: pack::BeginUnpacker,
+    begin: pack::BeginUnpacker,
+    whole: body::Unpacker,
     text: Vec<u8>,
     slimmer: Slimmer,
 }
 
 impl Picker {
     /// The events at these indices, which ascend; `None` for one that is not here. Like
-    /// [`Block::open_unverified`] this hashes nothing.
+    /// [`Block::open_unverified`] this hashes nothing, and it gives what that gives.
     ///
     /// # Errors
     /// The body is not what the block's sections say.
@@ -136,15 +137,14 @@ impl Picker {
         indices: &[u32],
     ) -> Result<Vec<Option<Vec<u8>>>, Malformed> {
         let wanted = indices.last().map_or(0, |last| u64::from(*last) + 1);
-        let mut there = 0_u64;
-        let len = block.body.checked_text_len()?;
         self.text.shrink_to(KEPT_BYTES);
-        self.unpacker
-            .unpack_until(&block.body.bytes, len, &mut self.text, |more| {
-                there += memchr::memchr_iter(b'\n', more).map(|_| 1).sum::<u64>();
-                there >= wanted
-            })
-            .map_err(|error| Malformed::new(format!("its body cannot be decompressed: {error}")))?;
+        let is_slim = if self.unpack_lines(block, wanted)? {
+            block.body.is_slim
+        } else {
+            // Not so many, or not in a way in which they come bit by bit.
+            self.whole.unpack(block, &mut self.text)?;
+            false
+        };
         let mut at = 0_u32;
         let mut rest = lines(&self.text);
         let mut line_at = |index: u32| {
@@ -157,13 +157,24 @@ impl Picker {
         };
         let mut pick = |index: &u32| {
             let Some(line) = line_at(*index) else { return Ok(None) };
-            if !block.body.is_slim {
+            if !is_slim {
                 return Ok(Some(line.to_vec()));
             }
             let mut event = Vec::new();
-            self.slimmer.put_back(line, len, &mut event).map(|()| Some(event))
+            self.slimmer.put_back(line, MAX_BLOCK_RAW_BYTES, &mut event).map(|()| Some(event))
         };
         indices.iter().map(&mut pick).collect()
+    }
+
+    /// Unpacks the first `wanted` lines at least; says no if that did not succeed.
+    fn unpack_lines(&mut self, block: &Block, wanted: u64) -> Result<bool, Malformed> {
+        let len = block.body.checked_text_len()?;
+        let mut there = 0_u64;
+        let unpacked = self.begin.unpack_until(&block.body.bytes, len, &mut self.text, |more| {
+            there += memchr::memchr_iter(b'\n', more).map(|_| 1).sum::<u64>();
+            there >= wanted
+        });
+        Ok(unpacked.is_ok() && there >= wanted)
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) use without_c::{BeginUnpacker, Packer, Unpacker};
 #[cfg(not(target_arch = "wasm32"))]
 mod with_c {
     use zstd::stream::raw::{Decoder, Operation};
-    use zstd::zstd_safe::{CParameter, InBuffer, OutBuffer};
+    use zstd::zstd_safe::{self, CParameter, DParameter, InBuffer, OutBuffer};
 
     use super::io;
 
@@ -59,16 +59,27 @@ mod with_c {
                 Some(zstd) => zstd,
                 none => none.insert(zstd::bulk::Decompressor::new()?),
             };
+            // The library would read several frames, and skip what is none; the other decoder does not.
+            if zstd_safe::find_frame_compressed_size(body) != Ok(body.len())
+                || !body.starts_with(MAGIC)
+            {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not one zstd frame"));
+            }
             text.clear();
             text.reserve(len);
             zstd.decompress_to_buffer(body, text).map(|_| ())
         }
     }
 
+    /// How a frame begins (RFC 8878 §3.1.1).
+    const MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+    /// log₂ of the longest window that a beginning is unpacked with: bodies have at most 8 MiB.
+    const MAX_WINDOW_LOG: u32 = 23;
     /// What is unpacked before it is asked whether that is enough: zstd's own blocks have at most so many bytes.
     const STEP_BYTES: usize = 128 * 1024;
 
-    /// Keeps zstd's working space, up to 1 MiB, once there has been something to unpack.
+    /// Keeps zstd's working space, as much as the longest window so far, once there has been something to unpack.
     #[derive(Default)]
     pub(in super::super) struct BeginUnpacker(Option<Decoder<'static>>);
 
@@ -90,7 +101,11 @@ mod with_c {
         ) -> io::Result<()> {
             let zstd = match &mut self.0 {
                 Some(zstd) => zstd,
-                none => none.insert(Decoder::new()?),
+                none => {
+                    let mut zstd = Decoder::new()?;
+                    zstd.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))?;
+                    none.insert(zstd)
+                }
             };
             zstd.reinit()?;
             text.clear();

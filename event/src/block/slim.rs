@@ -13,12 +13,15 @@ use std::ops::Range;
 use memchr::memmem::Finder;
 
 use super::Malformed;
+use super::body::KEPT_BYTES;
 use crate::ids::{Digest, push_hex};
 use crate::merkle;
 
 const RAW: &[u8] = b"\"raw\":\"";
 const HASH: &[u8] = b",\"raw_sha256\":\"";
 const DIGITS: usize = 64;
+/// Working space is kept for so many places: blocks have no more, unless there are several in an event.
+const KEPT_PLACES: usize = 2 * crate::MAX_BLOCK_EVENTS;
 
 /// A record with its hash behind it.
 #[derive(Debug)]
@@ -98,6 +101,10 @@ impl Slimmer {
     fn find(&mut self, text: &[u8]) -> Met {
         self.places.clear();
         self.bare.clear();
+        self.hashes.clear();
+        self.places.shrink_to(KEPT_PLACES);
+        self.bare.shrink_to(KEPT_BYTES);
+        self.hashes.shrink_to(KEPT_PLACES);
         let mut met = Met { unreadable: false };
         let raw = Finder::new(RAW);
         let mut at = 0;
@@ -125,7 +132,6 @@ impl Slimmer {
     }
 
     fn hash(&mut self, text: &[u8]) {
-        self.hashes.clear();
         let records = self.places.iter().map(|place| {
             let of = if place.is_bare { &self.bare[..] } else { text };
             &of[place.record.clone()]

@@ -303,6 +303,52 @@ fn single_events_are_picked_as_the_whole_block_has_them() {
 }
 
 #[test]
+fn what_is_picked_is_what_is_opened_however_the_body_was_packed() {
+    let text = text(4);
+    let (half, rest) = text.split_at(text.len() / 2);
+    let frame = |text: &[u8]| zstd::bulk::compress(text, 1).unwrap();
+    let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &frame(&text)].concat();
+    // A frame of one raw block that names a window of 2^28 bytes, and one of 2^41.
+    let windowed = |window: u8| {
+        let size = u32::try_from(text.len()).unwrap() << 3 | 1;
+        let head = [0x28, 0xb5, 0x2f, 0xfd, 0, window];
+        [&head[..], &size.to_le_bytes()[..3], &text].concat()
+    };
+    let bodies = [
+        [frame(half), frame(rest)].concat(),
+        skipped,
+        [frame(b""), frame(&text)].concat(),
+        windowed((28 - 10) << 3),
+        windowed(31 << 3),
+        frame(&text),
+    ];
+    let mut picker = Picker::default();
+    let mut good = 0;
+    for bytes in bodies {
+        let text_len = u32::try_from(text.len()).unwrap();
+        let block = Block { body: Body { bytes, is_slim: false, text_len }, ..block(4) };
+        let whole = block
+            .open_unverified()
+            .map(|opened| [0, 3].map(|index| opened.event(index).map(<[u8]>::to_vec)).to_vec());
+        good += u32::from(whole.is_ok());
+        assert_eq!(picker.pick(&block, &[0, 3]).ok(), whole.ok());
+    }
+    assert!(good >= 1);
+}
+
+#[test]
+fn a_sparse_line_that_is_too_short_is_no_event() {
+    for line in [&b"e\n"[..], b"\n", b"e00 {}\n"] {
+        let bytes = zstd::bulk::compress(line, 1).unwrap();
+        let body = Body { bytes, is_slim: false, text_len: u32::try_from(line.len()).unwrap() };
+        let block = Block { content: Content::Sparse, body, ..block(1) };
+        assert!(block.open().is_err());
+        assert_eq!(block.open_unverified().unwrap().event(0), None);
+        assert_eq!(Picker::default().pick(&block, &[0]).unwrap(), [None]);
+    }
+}
+
+#[test]
 fn picking_from_a_body_that_is_too_short_or_damaged_fails_where_it_is_met() {
     let (block, _) = long_block(false, false);
     let with = |bytes| Body { bytes, ..block.body.clone() };

@@ -100,6 +100,10 @@ fn ratios(sheet: &mut Sheet, measured: &Measured, lines: u64, bytes: u64) {
             sheet.add(&format!("ratio to {tool}"), "×", speed / yardstick);
         }
     }
+    if let Some(sealing) = sheet.median(yardsticks::SEALING) {
+        let cpu = measured.agent_cpu.as_secs_f64() * 1e6 / float(lines.max(1));
+        sheet.add("agent CPU to hash and pack alone", "×", cpu / sealing);
+    }
     if let Some(copy) = sheet.median("yardstick fsync'd copy") {
         let rate = float(bytes) / 1e6 / measured.wall.as_secs_f64();
         sheet.add("ratio to fsync'd copy", "×", rate / copy);

@@ -6,9 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use custody_event::Timestamp;
 
 use super::sheet::Sheet;
-use crate::generate::Kind;
+use crate::generate::blocks::Stream;
+use crate::generate::{Act, Kind, Maker};
 use crate::numbers::{float, per_second};
 use crate::{out, shell};
 
@@ -72,7 +74,25 @@ pub(super) fn measure(
     let time = copy(file)?;
     sheet.add("yardstick fsync'd copy", "MB/s", float(bytes) / 1e6 / time.as_secs_f64());
     sheet.add("yardstick fsync'd copy, lines", "lines/s", per_second(lines, time));
+    sheet.add(SEALING, "s", sealing(kind)?);
     Ok(())
+}
+
+/// Hashing and packing the events of a million lines on one core: what evidence costs on this
+/// machine before a line is read, and the agent's processor time can never be below.
+pub(super) const SEALING: &str = "yardstick hash and pack alone, per million";
+const SEALED_BLOCKS: u32 = 100;
+const BLOCK_EVENTS: u32 = 1_000;
+
+fn sealing(kind: Kind) -> anyhow::Result<f64> {
+    let mut maker = Maker::new(1, &[kind], Timestamp::Y2020, 1_000);
+    let mut stream = Stream::new(1)?;
+    let mut time = Duration::ZERO;
+    for _ in 0..SEALED_BLOCKS {
+        let acts: Vec<Act> = (0..BLOCK_EVENTS).map(|_| maker.next()).collect();
+        time += stream.time_to_seal(&acts)?;
+    }
+    Ok(time.as_secs_f64() * 1e6 / f64::from(SEALED_BLOCKS * BLOCK_EVENTS))
 }
 
 fn count_with(mut command: Command, file: &Path) -> anyhow::Result<(Duration, u64)> {
