@@ -406,6 +406,7 @@ struct Loading {
 
 impl Loading {
     fn begin(store: &mut dyn Store, options: &Options) -> Result<Self, StoreError> {
+        store.check()?;
         let loaded = load_small(store)?;
         let links = Links::begin(options, loaded.needs_restream.is_some());
         Ok(Self { loaded, wrong: None, from: None, links })

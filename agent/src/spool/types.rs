@@ -113,6 +113,11 @@ pub type Large = (Slot, Result<Bytes, String>);
 
 /// What the owner thread needs of a database. Calls may panic: the owner catches that and reopens.
 pub trait Store: Send {
+    /// What was found to be damaged when the store was opened, and would only be missed later.
+    fn check(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Applies all changes, in order, in ONE atomic step. Not durable yet.
     ///
     /// # Errors

@@ -106,6 +106,17 @@ fn flipped_bytes_anywhere_are_survived_and_never_read_as_sound() {
 }
 
 #[test]
+fn a_damaged_header_of_a_segment_is_noticed_before_anything_is_written_behind_it() {
+    let dir = filled();
+    let whole = fs::read(dir.path().join(DB)).unwrap();
+    for at in [0, 2, 4, 11, 12, 19] {
+        let mut bad = whole.clone();
+        bad[at..(at + 10).min(20)].iter_mut().for_each(|byte| *byte ^= 2);
+        assert!(damaged(dir.path(), &format!("header flipped at {at}"), DB, &bad), "{at}");
+    }
+}
+
+#[test]
 fn files_cut_short_anywhere_are_survived() {
     let dir = filled();
     let mut state = 2;
