@@ -36,23 +36,41 @@ pub(super) struct Blocks {
 struct Kept {
     blocks: HashMap<LogCursor, Arc<OpenBlock>>,
     bytes: usize,
-    /// How often a block was wanted, kept or not; halved now and then.
-    wanted: HashMap<LogCursor, u32>,
-    /// Since they were halved.
-    wants: usize,
+    /// What of blocks is remembered, kept or not.
+    wanted: HashMap<LogCursor, Wanted>,
+    /// How often any was wanted.
+    wants: u64,
     /// How often blocks were forgotten: what was read before must not be kept after.
     generation: u64,
+}
+
+/// How often a block was wanted of late.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    times: u32,
+    /// The number of the last want.
+    last: u64,
+}
+
+impl Wanted {
+    /// Counts half after `half_life` wants of others, a quarter after twice as many.
+    fn now(self, wants: u64, half_life: u64) -> u32 {
+        let halved = u32::try_from((wants - self.last) / half_life).unwrap_or(u32::MAX);
+        self.times.checked_shr(halved).unwrap_or(0)
+    }
 }
 
 /// Beside the events: the packed body, the header, the books; a round figure.
 const OVERHEAD_BYTES: usize = 128 * 1024;
 /// Up to so many events are picked out of a block that is not kept, instead of opening all of it.
 const MAX_PICKED: usize = 4;
-/// Each want counts half after so many others for each block that is kept: what was wanted long ago
-/// gives way to what is wanted now.
-const MEMORY: usize = 8;
+/// Wants of others, for each block that is kept, after which a block's own count half: what was wanted
+/// long ago gives way to what is wanted now.
+const HALF_LIFE: u64 = 4;
 /// As if at least so many blocks were kept.
-const MIN_REMEMBERED: usize = 64;
+const MIN_REMEMBERED: u64 = 16;
+/// What has come down to nothing is forgotten so often.
+const FORGET_EVERY: u64 = 1_024;
 /// Pickers that wait for the next search, 3 MiB each at most.
 const MAX_PICKERS: usize = 4;
 
@@ -151,19 +169,26 @@ fn unopened(at: LogCursor, error: &Malformed) -> IndexError {
 }
 
 impl Kept {
-    /// Counts that the block is wanted; says how often it was.
+    /// Counts that the block is wanted; says how often it was of late.
     fn want(&mut self, at: LogCursor) -> u32 {
         self.wants += 1;
-        if self.wants >= MEMORY * self.blocks.len().max(MIN_REMEMBERED) {
-            self.wants = 0;
-            self.wanted.retain(|_, times| {
-                *times /= 2;
-                *times > 0
-            });
+        if self.wants.is_multiple_of(FORGET_EVERY) {
+            let (wants, half_life) = (self.wants, self.half_life());
+            self.wanted.retain(|_, wanted| wanted.now(wants, half_life) > 0);
         }
-        let times = self.wanted.entry(at).or_default();
-        *times += 1;
-        *times
+        let times = self.times(&at).saturating_add(1);
+        self.wanted.insert(at, Wanted { times, last: self.wants });
+        times
+    }
+
+    fn half_life(&self) -> u64 {
+        let kept = u64::try_from(self.blocks.len()).unwrap_or(u64::MAX);
+        HALF_LIFE * kept.clamp(MIN_REMEMBERED, FORGET_EVERY)
+    }
+
+    fn times(&self, at: &LogCursor) -> u32 {
+        let wanted = self.wanted.get(at).copied().unwrap_or_default();
+        wanted.now(self.wants, self.half_life())
     }
 
     /// Is there room for another block, or one that is wanted less often?
@@ -176,8 +201,7 @@ impl Kept {
 
     /// A few hundred blocks at most: looking through them is cheaper than opening one.
     fn least_wanted(&self) -> Option<(u32, LogCursor)> {
-        let times = |at: &LogCursor| self.wanted.get(at).copied().unwrap_or_default();
-        self.blocks.keys().map(|at| (times(at), *at)).min()
+        self.blocks.keys().map(|at| (self.times(at), *at)).min()
     }
 
     /// Keeps the block if there is room, or would be without some that are wanted less often.
@@ -202,14 +226,13 @@ impl Kept {
         cost_bytes: usize,
         max_bytes: usize,
     ) -> Option<Vec<LogCursor>> {
-        let times = |at: &LogCursor| self.wanted.get(at).copied().unwrap_or_default();
         let mut bytes = self.bytes + cost_bytes;
         if bytes <= max_bytes {
             return Some(Vec::new());
         }
         let mut less: Vec<_> =
-            self.blocks.iter().filter(|(other, _)| times(other) < times(&at)).collect();
-        less.sort_unstable_by_key(|(other, _)| (times(other), **other));
+            self.blocks.iter().filter(|(other, _)| self.times(other) < self.times(&at)).collect();
+        less.sort_unstable_by_key(|(other, _)| (self.times(other), **other));
         let mut gone = Vec::new();
         for (other, block) in less {
             bytes -= cost(block);
@@ -330,12 +353,11 @@ mod tests {
     fn what_was_wanted_long_ago_is_forgotten() {
         let (_, blocks, places) = blocks(2, 1);
         blocks.events(places[0], &[0]).unwrap();
-        let long = 2 * MEMORY * MIN_REMEMBERED;
-        for _ in 0..long {
+        for _ in 0..FORGET_EVERY {
             blocks.events(places[1], &[0]).unwrap();
         }
         assert!(!blocks.kept().wanted.contains_key(&places[0]));
-        assert!(usize::try_from(blocks.kept().wanted[&places[1]]).unwrap() < long);
+        assert!(blocks.kept().wanted.contains_key(&places[1]));
     }
 
     #[test]

@@ -234,7 +234,6 @@ const LINES: &[&str] = &[
     "5f00aa11BB22cc33",
     "5f00aa11bb22cc44",
     "5f00*",
-    "5f00aa11-*",
     "-5f00aa11bb22*",
     "req0123456789ab",
     "-req0123456789ab",
