@@ -177,6 +177,28 @@ fn a_full_disk_empties_what_is_archived_and_then_refuses_blocks() {
 }
 
 #[test]
+fn a_backup_whose_newest_segment_is_closed_and_written_anew_goes_on() {
+    let world = World::new(&class("api", 90));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut open = world.open();
+    open.store((0..1_000).map(event));
+    world.clock.pass_days(91);
+    open.log.close_segment().unwrap();
+    open.retain.sweep(false).unwrap();
+    let (copy, target) = (elsewhere.path().join("copy"), elsewhere.path().join("restored"));
+    backup(world.path(), &copy).unwrap();
+    open.close();
+    restore(&copy, &target).unwrap();
+    for (stored, first) in [(500, 5_000), (510, 6_000)] {
+        let mut open = open_in(&target, &class("api", 90), &world.clock, Arc::new(|_| Ok(())));
+        assert_eq!(open.count("category:access"), stored);
+        open.store((first..first + 20).map(event));
+        open.close();
+        assert!(verify_dir(&target, &Trust::default()).unwrap().verified);
+    }
+}
+
+#[test]
 fn a_backup_that_is_made_while_blocks_come_in_is_whole_and_goes_on() {
     let world = World::new(&class("api", 90));
     let elsewhere = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@
 //! | the same before the mark, or with a whole frame after it, or in a closed segment | refused: evidence is damaged; nothing is written |
 //! | a segment missing or shorter than the next one says | refused |
 //! | a sidecar missing or unfit | made again |
+//! | a last segment that was closed and written anew | kept as it is; the next is begun |
 //! | a segment half written anew (`.new`) | removed: the old one stands |
 
 use std::fs::{File, OpenOptions};
@@ -71,8 +72,17 @@ pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, Store
         }
         segments.push(begin(root, clock, None)?);
     }
-    let named = named(&segments)?;
+    let mut named = named(&segments)?;
     check_mark(root, &named, said)?;
+    if let (Some(last), Some(closed)) = (segments.last(), named.last())
+        && read_header_of(last)?.is_some_and(|header| header.rewritten.is_some())
+    {
+        // It was closed, and nothing came after it before the end, or before the backup was made.
+        let (_, crc) = end_of(last)?;
+        let next = begin(root, clock, Some((closed, crc)))?;
+        segments.push(next.clone());
+        named.push(next);
+    }
     let reader = Arc::new(Reader::new(named));
     let mut ledger = Ledger::with_order();
     let mut sidecars_made = 0;
@@ -99,6 +109,11 @@ pub(super) fn recover(root: &Path, clock: &dyn Clock) -> Result<Recovered, Store
     let mut sidecar = SidecarBuilder::default();
     each_note(&last, &reader, &mut ledger, &mut |note| sidecar.push(note))?;
     Ok(Recovered { reader, ledger, last, file, sidecar, mark, cut, sidecars_made })
+}
+
+fn read_header_of(segment: &Segment) -> Result<Option<SegmentHeader>, StoreError> {
+    let file = File::open(&segment.path).map_err(|e| io_error(&segment.path, e))?;
+    read_header(&segment.path, &file)
 }
 
 /// The segments with the lengths that the rest of the log names.
