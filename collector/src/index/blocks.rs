@@ -71,7 +71,7 @@ const HALF_LIFE: u64 = 4;
 const MIN_REMEMBERED: u64 = 16;
 /// What has come down to nothing is forgotten so often.
 const FORGET_EVERY: u64 = 1_024;
-/// Pickers that wait for the next search, 3 MiB each at most.
+/// Pickers that wait for the next search, a few MiB each: a window of at most 8 MiB and their texts.
 const MAX_PICKERS: usize = 4;
 
 impl Blocks {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_events_went_is_not_kept_after() {
+    fn forgetting_begins_a_new_generation() {
         let (_, blocks, places) = blocks(1, 1);
         let generation = blocks.kept().generation;
         blocks.forget(&BTreeSet::from([places[0].segment]));
