@@ -49,6 +49,9 @@ const MAGIC: &[u8; 4] = b"CBLK";
 /// The version that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 32;
+/// Flags of the body, in byte 6.
+const SLIM: u8 = 1;
+const FRAMED: u8 = 2;
 const CRC_BYTES: usize = 4;
 /// A header is at most this long, in bytes: with its signature it must fit into one entry of the
 /// collector's log, whose length has 16 bits.
@@ -277,8 +280,17 @@ struct Body {
     bytes: Vec<u8>,
     /// Hashes of records are left out.
     is_slim: bool,
+    /// There are several frames, each of so many events that the one of an event is known.
+    is_framed: bool,
     /// The text's length in bytes, with all hashes.
     text_len: u32,
+}
+
+impl Body {
+    fn flags(&self) -> u8 {
+        let (slim, framed) = (u8::from(self.is_slim), u8::from(self.is_framed));
+        slim * SLIM + framed * FRAMED
+    }
 }
 
 /// Hashes and compresses runs of events; keeps its working space.
@@ -528,7 +540,7 @@ impl Block {
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(MAGIC);
         let kind = u8::from(self.is_sparse());
-        out.extend_from_slice(&[FORMAT_VERSION, kind, u8::from(self.body.is_slim), 0]);
+        out.extend_from_slice(&[FORMAT_VERSION, kind, self.body.flags(), 0]);
         for part in sections {
             let len =
                 u32::try_from(part.len()).map_err(|_| Malformed::new("a section is too long"))?;
@@ -566,7 +578,8 @@ impl Block {
             positions: sections.positions.to_vec(),
             body: Body {
                 bytes: sections.body.to_vec(),
-                is_slim: sections.slim,
+                is_slim: sections.flags & SLIM != 0,
+                is_framed: sections.flags & FRAMED != 0,
                 text_len: sections.text_len,
             },
         })
@@ -666,7 +679,7 @@ fn sparse_line(
 /// A block's bytes, cut into sections.
 struct Sections<'a> {
     sparse: bool,
-    slim: bool,
+    flags: u8,
     header: &'a [u8],
     signature: &'a [u8],
     secret: &'a [u8],
@@ -694,7 +707,7 @@ impl<'a> Sections<'a> {
         };
         let cut = Self {
             sparse: prefix[5] == 1,
-            slim: prefix[6] == 1,
+            flags: prefix[6],
             header: take(8, "header")?,
             signature: take(12, "signature")?,
             secret: take(16, "secret")?,
@@ -738,7 +751,7 @@ impl<'a> Sections<'a> {
                 bytes[4]
             )));
         }
-        if bytes[5] > 1 || bytes[6] > 1 || bytes[7] != 0 {
+        if bytes[5] > 1 || bytes[6] & !(SLIM | FRAMED) != 0 || bytes[7] != 0 {
             return Err(Malformed::new("unknown kind or flags"));
         }
         check_crc(bytes)?;

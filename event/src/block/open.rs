@@ -1,6 +1,6 @@
 //! Blocks opened: their events unpacked, checked against the header or not, all of them or some.
 
-use super::body::{self, KEPT_BYTES};
+use super::body::{self, FRAME_EVENTS, Frames, KEPT_BYTES};
 use super::slim::Slimmer;
 use super::{Block, EVENT_AT, Malformed, leaf_line, lines, pack};
 use crate::ids::Digest;
@@ -115,67 +115,82 @@ impl Opener {
     }
 }
 
-/// Takes single events out of blocks: each block is unpacked only as far as they stand in it, in
-/// the same memory.
+/// Takes single events out of blocks: of each body only the frames are unpacked in which they
+/// stand, in the same memory.
 #[derive(Debug, Default)]
 pub struct Picker {
-    begin: pack::BeginUnpacker,
+    zstd: pack::Unpacker,
     whole: body::Unpacker,
-    text: Vec<u8>,
     slimmer: Slimmer,
+    text: Vec<u8>,
 }
 
 impl Picker {
     /// The events at these indices, which ascend; `None` for one that is not here. Like
-    /// [`Block::open_unverified`] this hashes nothing, and it gives what that gives.
+    /// [`Block::open_unverified`] this hashes nothing, and of a body that opens it gives the same.
     ///
     /// # Errors
-    /// The body is not what the block's sections say.
+    /// The body is not what the block's sections say, as far as it is unpacked.
     pub fn pick(
         &mut self,
         block: &Block,
         indices: &[u32],
     ) -> Result<Vec<Option<Vec<u8>>>, Malformed> {
-        let wanted = indices.last().map_or(0, |last| u64::from(*last) + 1);
         self.text.shrink_to(KEPT_BYTES);
-        let is_slim = if self.unpack_lines(block, wanted)? {
-            block.body.is_slim
-        } else {
-            // Not so many, or not in a way in which they come bit by bit.
+        let mut picked = Vec::with_capacity(indices.len());
+        if !block.body.is_framed {
             self.whole.unpack(block, &mut self.text)?;
-            false
-        };
-        let mut at = 0_u32;
-        let mut rest = lines(&self.text);
-        let mut line_at = |index: u32| {
-            let line = rest.nth(usize::try_from(index.checked_sub(at)?).ok()?)?;
-            at = index.saturating_add(1);
-            match entry(line, block.is_sparse()) {
-                Entry::Event(event) => Some(event),
-                Entry::Leaf(_) => None,
+            self.pick_lines(block, false, (0, indices), &mut picked)?;
+            return Ok(picked);
+        }
+        let len = block.body.checked_text_len()?;
+        let mut frames = Frames::of(&block.body);
+        for run in indices.chunk_by(|one, next| frame_of(*one) == frame_of(*next)) {
+            let number = frame_of(run[0]);
+            self.text.clear();
+            if frames.skip_to(number, &mut self.zstd)? {
+                frames.unpack_next(&mut self.zstd, len, &mut self.text)?;
             }
-        };
-        let mut pick = |index: &u32| {
-            let Some(line) = line_at(*index) else { return Ok(None) };
-            if !is_slim {
-                return Ok(Some(line.to_vec()));
-            }
-            let mut event = Vec::new();
-            self.slimmer.put_back(line, MAX_BLOCK_RAW_BYTES, &mut event).map(|()| Some(event))
-        };
-        indices.iter().map(&mut pick).collect()
+            let first = number.saturating_mul(FRAME_EVENTS);
+            self.pick_lines(block, block.body.is_slim, (first, run), &mut picked)?;
+        }
+        Ok(picked)
     }
 
-    /// Unpacks the first `wanted` lines at least; says no if that did not succeed.
-    fn unpack_lines(&mut self, block: &Block, wanted: u64) -> Result<bool, Malformed> {
-        let len = block.body.checked_text_len()?;
-        let mut there = 0_u64;
-        let unpacked = self.begin.unpack_until(&block.body.bytes, len, &mut self.text, |more| {
-            there += memchr::memchr_iter(b'\n', more).map(|_| 1).sum::<u64>();
-            there >= wanted
-        });
-        Ok(unpacked.is_ok() && there >= wanted)
+    /// Picks out of the unpacked text, whose first line has this index.
+    fn pick_lines(
+        &mut self,
+        block: &Block,
+        is_slim: bool,
+        (mut at, indices): (usize, &[u32]),
+        picked: &mut Vec<Option<Vec<u8>>>,
+    ) -> Result<(), Malformed> {
+        let mut rest = lines(&self.text);
+        for index in indices.iter().map(|index| position(*index)) {
+            let line = index.checked_sub(at).and_then(|further| rest.nth(further));
+            at = index.saturating_add(1);
+            let event = match line.map(|line| entry(line, block.is_sparse())) {
+                Some(Entry::Event(event)) if is_slim => {
+                    let mut whole = Vec::new();
+                    self.slimmer.put_back(event, MAX_BLOCK_RAW_BYTES, &mut whole)?;
+                    Some(whole)
+                }
+                Some(Entry::Event(event)) => Some(event.to_vec()),
+                Some(Entry::Leaf(_)) | None => None,
+            };
+            picked.push(event);
+        }
+        Ok(())
     }
+}
+
+fn position(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+/// The number of the frame in which an event stands.
+fn frame_of(index: u32) -> usize {
+    position(index) / FRAME_EVENTS
 }
 
 impl Block {

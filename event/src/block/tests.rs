@@ -89,6 +89,11 @@ fn the_format_has_not_changed() {
     let slim = Block::decode(golden).unwrap();
     assert_eq!(slim.encode().unwrap(), golden);
     assert_eq!(slim.open().unwrap(), slim_block().open().unwrap());
+    let golden = include_bytes!("../../tests/golden/block-v1-framed.bin");
+    let framed = Block::decode(golden).unwrap();
+    assert!(framed.body.is_framed);
+    assert_eq!(framed.encode().unwrap(), golden);
+    assert_eq!(framed.open().unwrap(), block(300).open().unwrap());
 }
 
 /// A block of three events, two of them with the hash of their record.
@@ -192,17 +197,20 @@ fn a_body_that_would_unpack_without_end_is_refused_by_its_bound() {
     let huge = zstd::bulk::compress(&vec![b'\n'; 64 * 1024 * 1024], 1).unwrap();
     for is_slim in [false, true] {
         for text_len in [10, u32::MAX] {
-            let body = Body { bytes: huge.clone(), is_slim, text_len };
-            let block = Block { body, ..block(3) };
-            let read = Block::decode(&block.encode().unwrap()).unwrap();
-            assert!(read.open().is_err());
-            assert!(Picker::default().pick(&read, &[0]).is_err() || text_len == 10);
+            for is_framed in [false, true] {
+                let body = Body { bytes: huge.clone(), is_slim, is_framed, text_len };
+                let block = Block { body, ..block(3) };
+                let read = Block::decode(&block.encode().unwrap()).unwrap();
+                assert!(read.open().is_err());
+                assert!(Picker::default().pick(&read, &[0]).is_err());
+            }
         }
     }
     // Every record of the slim text swells when its hash comes back.
     let slim = b"\"raw\":\"\",\"raw_sha256\":\"\"\n".repeat(100);
     let bytes = zstd::bulk::compress(&slim, 1).unwrap();
-    let body = Body { bytes, is_slim: true, text_len: u32::try_from(slim.len()).unwrap() };
+    let text_len = u32::try_from(slim.len()).unwrap();
+    let body = Body { bytes, is_slim: true, is_framed: false, text_len };
     assert!(Block { body, ..block(3) }.open().is_err());
 }
 
@@ -261,6 +269,7 @@ fn golden_files_are_written_on_demand() {
     let sparse = full.to_sparse(|index, _| index == 1).unwrap();
     std::fs::write(folder.join("block-v1-sparse.bin"), sparse.encode().unwrap()).unwrap();
     std::fs::write(folder.join("block-v1-slim.bin"), slim_block().encode().unwrap()).unwrap();
+    std::fs::write(folder.join("block-v1-framed.bin"), block(300).encode().unwrap()).unwrap();
 }
 
 /// Events of different lengths, longer together than several steps of the unpacker, with the
@@ -288,18 +297,99 @@ fn single_events_are_picked_as_the_whole_block_has_them() {
     let mut picker = Picker::default();
     for (hashes, sparse) in [(false, false), (false, true), (true, false), (true, true)] {
         let (block, events) = long_block(hashes, sparse);
-        assert_eq!(block.body.is_slim, hashes);
+        assert_eq!((block.body.is_slim, block.body.is_framed), (hashes, true));
         let opened = block.open().unwrap();
         let every: Vec<u32> = (0..1_000).collect();
-        for indices in
-            [&[][..], &[0], &[1], &[999], &[5, 6, 700, 998], &every, &[1_000], &[1, u32::MAX]]
-        {
+        let borders = [127, 128, 255, 256, 895, 896];
+        for indices in [
+            &[][..],
+            &[0],
+            &[1],
+            &[999],
+            &[5, 6, 700, 998],
+            &borders,
+            &every,
+            &[1_000],
+            &[1_023, 1_024],
+            &[1, u32::MAX],
+        ] {
             let whole: Vec<_> =
                 indices.iter().map(|index| opened.event(*index).map(<[u8]>::to_vec)).collect();
             assert_eq!(picker.pick(&block, indices).unwrap(), whole, "{sparse} {}", indices.len());
         }
         assert_eq!(picker.pick(&block, &[1]).unwrap(), [Some(events[1].clone())]);
     }
+}
+
+#[test]
+fn a_body_has_frames_where_it_has_more_events_than_one() {
+    let mut picker = Picker::default();
+    for (count, frames) in [(1, 1), (127, 1), (128, 1), (129, 2), (256, 2), (257, 3), (1_000, 8)] {
+        let block = block(count);
+        assert_eq!(block.body.is_framed, frames > 1);
+        assert_eq!(frames_of(&block.body.bytes).len(), frames);
+        let read = Block::decode(&block.encode().unwrap()).unwrap();
+        assert_eq!(read, block);
+        let opened = read.open().unwrap();
+        for index in [0, count / 2, count - 1, count] {
+            let index = u32::try_from(index).unwrap();
+            let event = opened.event(index).map(<[u8]>::to_vec);
+            assert_eq!(picker.pick(&read, &[index]).unwrap(), [event]);
+        }
+    }
+}
+
+fn frames_of(mut body: &[u8]) -> Vec<&[u8]> {
+    let mut frames = Vec::new();
+    while !body.is_empty() {
+        let len = zstd::zstd_safe::find_frame_compressed_size(body).unwrap();
+        let (frame, rest) = body.split_at(len);
+        frames.push(frame);
+        body = rest;
+    }
+    frames
+}
+
+#[test]
+fn frames_of_other_lengths_are_refused_where_they_are_met() {
+    let block = block(300);
+    let body = |frames: &[&[u8]]| {
+        let bytes = frames.concat();
+        Block { body: Body { bytes, ..block.body.clone() }, ..block.clone() }
+    };
+    let frames = frames_of(&block.body.bytes);
+    let text = block.unpack().unwrap();
+    let ends: Vec<usize> = memchr::memchr_iter(b'\n', &text).map(|at| at + 1).collect();
+    let frame = |events: std::ops::Range<usize>| {
+        let begin = events.start.checked_sub(1).map_or(0, |before| ends[before]);
+        zstd::bulk::compress(&text[begin..ends[events.end - 1]], 1).unwrap()
+    };
+    let mut picker = Picker::default();
+    let again = body(&[&frame(0..128), &frame(128..256), &frame(256..300)]);
+    assert_eq!(again.open().unwrap(), block.open().unwrap());
+    let other = [
+        body(&[&frame(0..127), &frame(127..255), &frame(255..300)]),
+        body(&[&frame(0..129), &frame(129..257), &frame(257..300)]),
+        body(&[&frame(0..300)]),
+        body(&[&frame(0..128), &frame(128..300)]),
+    ];
+    for wrong in &other {
+        assert!(wrong.open().is_err());
+        assert!(wrong.open_unverified().is_err());
+        assert!(picker.pick(wrong, &[0, 130]).is_err());
+    }
+    let empty = zstd::bulk::compress(b"", 1).unwrap();
+    let cut = &frames[2][..frames[2].len() - 1];
+    for wrong in [
+        body(&[frames[0], frames[1], frames[2], &empty]),
+        body(&[frames[0], frames[1], cut]),
+        body(&[frames[0], frames[1], b"no frame at all"]),
+        body(&[]),
+    ] {
+        assert!(wrong.open().is_err());
+        assert!(picker.pick(&wrong, &[299]).is_err());
+    }
+    assert!(body(&[frames[0], frames[1]]).open().is_err());
 }
 
 #[test]
@@ -324,23 +414,25 @@ fn what_is_picked_is_what_is_opened_however_the_body_was_packed() {
     ];
     let mut picker = Picker::default();
     let mut good = 0;
-    for bytes in bodies {
+    for (bytes, is_framed) in bodies.iter().flat_map(|bytes| [(bytes, false), (bytes, true)]) {
         let text_len = u32::try_from(text.len()).unwrap();
-        let block = Block { body: Body { bytes, is_slim: false, text_len }, ..block(4) };
+        let body = Body { bytes: bytes.clone(), is_slim: false, is_framed, text_len };
+        let block = Block { body, ..block(4) };
         let whole = block
             .open_unverified()
             .map(|opened| [0, 3].map(|index| opened.event(index).map(<[u8]>::to_vec)).to_vec());
         good += u32::from(whole.is_ok());
         assert_eq!(picker.pick(&block, &[0, 3]).ok(), whole.ok());
     }
-    assert!(good >= 1);
+    assert!(good >= 2);
 }
 
 #[test]
 fn a_sparse_line_that_is_too_short_is_no_event() {
     for line in [&b"e\n"[..], b"\n", b"e00 {}\n"] {
         let bytes = zstd::bulk::compress(line, 1).unwrap();
-        let body = Body { bytes, is_slim: false, text_len: u32::try_from(line.len()).unwrap() };
+        let text_len = u32::try_from(line.len()).unwrap();
+        let body = Body { bytes, is_slim: false, is_framed: false, text_len };
         let block = Block { content: Content::Sparse, body, ..block(1) };
         assert!(block.open().is_err());
         assert_eq!(block.open_unverified().unwrap().event(0), None);
