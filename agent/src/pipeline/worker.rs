@@ -8,8 +8,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use custody_event::position::Fingerprint;
 use custody_event::{
     Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, Offset, Sealed, Sealer, SourceBook,
@@ -24,6 +25,9 @@ use super::join::{self, Join};
 use crate::sources::{
     Chunk, Encoding, FilePosition, Framing, Item, Mark, Promise, RecordBatch, Span, TAIL_BYTES,
 };
+
+/// Working space is kept so long without work.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
@@ -228,7 +232,7 @@ impl Worker {
     /// # Errors
     /// The operating system gives no randomness, or sealing fails: the pipeline must stop.
     pub fn run(mut self, items: &Receiver<Ticketed>, done: &Sender<Worked>) -> anyhow::Result<()> {
-        for Ticketed { ticket, bytes, entry } in items {
+        while let Some(Ticketed { ticket, bytes, entry }) = self.next(items)? {
             let output = match entry {
                 Entry::Source(Item::Records(chunk)) => WorkedItem::Events(self.parse(&chunk)?),
                 Entry::Source(Item::Batch(batch)) => WorkedItem::Events(self.parse_batch(batch)?),
@@ -239,6 +243,26 @@ impl Worker {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// The next item; `None` once the queue is closed and empty. Where none comes for a while, the
+    /// working space is given back first: a few MiB, of which a quiet host has no use.
+    fn next(&mut self, items: &Receiver<Ticketed>) -> anyhow::Result<Option<Ticketed>> {
+        match items.recv_timeout(QUIET) {
+            Ok(item) => Ok(Some(item)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => {
+                self.rest()?;
+                Ok(items.recv().ok())
+            }
+        }
+    }
+
+    fn rest(&mut self) -> std::io::Result<()> {
+        self.text = Vec::new();
+        self.scratch = Scratch::default();
+        self.sealer = Sealer::new()?;
         Ok(())
     }
 
@@ -571,6 +595,37 @@ mod tests {
         let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
         assert_eq!(parts.len(), 1);
         assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
+    }
+
+    #[test]
+    fn a_worker_that_rested_keeps_no_working_space_and_works_as_before() {
+        let mut worker = worker();
+        let chunk = chunk(b"{\"who\":\"eva\"}\n".repeat(1_000));
+        let mut roots = Vec::new();
+        for _ in 0..2 {
+            let parts = worker.parse(&chunk).unwrap();
+            let [Parsed { events: Events::Sealed(sealed), .. }] = &parts[..] else {
+                panic!("one part of many events")
+            };
+            roots.push((sealed.count, sealed.first_time, sealed.last_time));
+            worker.rest().unwrap();
+            assert_eq!(worker.text.capacity(), 0);
+        }
+        assert_eq!(roots[0], roots[1]);
+    }
+
+    #[test]
+    fn a_worker_takes_what_comes_after_a_pause_and_ends_with_its_queue() {
+        let (items, queue) = crossbeam_channel::unbounded();
+        let mut worker = worker();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(QUIET + QUIET / 4);
+            let entry = Entry::Source(Item::Records(chunk(b"{\"who\":\"eva\"}\n".to_vec())));
+            items.send(Ticketed { ticket: 7, bytes: 1, entry }).unwrap();
+        });
+        assert_eq!(worker.next(&queue).unwrap().map(|item| item.ticket), Some(7));
+        assert!(worker.next(&queue).unwrap().is_none());
+        late.join().unwrap();
     }
 
     /// The events of a chunk, read back.
