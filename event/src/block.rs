@@ -9,7 +9,7 @@
 //! | 0 | 4 | magic `CBLK` |
 //! | 4 | 1 | format version, 1 |
 //! | 5 | 1 | kind: 0 full, 1 sparse |
-//! | 6 | 1 | 1 where hashes of records are left out of the body, or 0 |
+//! | 6 | 1 | flags: 1 hashes of records are left out of the body, 2 the body is in frames |
 //! | 7 | 1 | reserved, 0 |
 //! | 8 | 4 | length of the header, H |
 //! | 12 | 4 | length of the signature, S: 0 or 64 |
@@ -21,7 +21,7 @@
 //! | … | S | Ed25519 signature over `custody block header v1\n` ‖ header |
 //! | … | K | the block's secret, from which the salts come ([`crate::merkle`]) |
 //! | … | P | positions: canonical JSON list of [`Coverage`] |
-//! | … | B | body: one zstd frame |
+//! | … | B | body: one zstd frame, or one for each 128 events |
 //! | … | 4 | CRC-32 (IEEE) of everything before: damage, not tampering |
 //!
 //! The text of a full body is NDJSON: each event's canonical JSON and a `\n`. The text of a sparse
@@ -43,16 +43,21 @@ use crate::json::{push_int, push_string};
 use crate::merkle::{self, Salt, Salts, Secret};
 use crate::position::Coverage;
 use crate::time::Timestamp;
-use crate::{MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES};
+use crate::{MAX_BLOCK_BYTES, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, MAX_SPARSE_BLOCK_BYTES};
 
 const MAGIC: &[u8; 4] = b"CBLK";
 /// The version that this crate writes and reads.
 pub const FORMAT_VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 32;
+const KIND_AT: usize = 5;
 /// Flags of the body, in byte 6.
 const SLIM: u8 = 1;
 const FRAMED: u8 = 2;
 const CRC_BYTES: usize = 4;
+/// The text of a sparse block: a line is at most so much longer than the event was.
+const MAX_SPARSE_TEXT_BYTES: usize = MAX_BLOCK_RAW_BYTES + LEAF_LINE_BYTES * MAX_BLOCK_EVENTS;
+/// `l`, the leaf's hash in hex, and the line's end.
+const LEAF_LINE_BYTES: usize = 66;
 /// A header is at most this long, in bytes: with its signature it must fit into one entry of the
 /// collector's log, whose length has 16 bits.
 pub const MAX_HEADER_BYTES: usize = 60 * 1024;
@@ -534,9 +539,7 @@ impl Block {
         let sections =
             [&self.header_bytes[..], signature, secret, &self.positions, &self.body.bytes];
         let len = PREFIX_BYTES + sections.iter().map(|part| part.len()).sum::<usize>() + CRC_BYTES;
-        if len > MAX_BLOCK_BYTES {
-            return Err(Malformed::new(format!("{len} bytes are more than {MAX_BLOCK_BYTES}")));
-        }
+        check_len(len, self.is_sparse())?;
         let mut out = Vec::with_capacity(len);
         out.extend_from_slice(MAGIC);
         let kind = u8::from(self.is_sparse());
@@ -676,6 +679,14 @@ fn sparse_line(
     Ok(())
 }
 
+fn check_len(len: usize, is_sparse: bool) -> Result<(), Malformed> {
+    let limit = if is_sparse { MAX_SPARSE_BLOCK_BYTES } else { MAX_BLOCK_BYTES };
+    if len <= limit {
+        return Ok(());
+    }
+    Err(Malformed::new(format!("{len} bytes are more than {limit}")))
+}
+
 /// A block's bytes, cut into sections.
 struct Sections<'a> {
     sparse: bool,
@@ -706,7 +717,7 @@ impl<'a> Sections<'a> {
             Ok(part)
         };
         let cut = Self {
-            sparse: prefix[5] == 1,
+            sparse: prefix[KIND_AT] == 1,
             flags: prefix[6],
             header: take(8, "header")?,
             signature: take(12, "signature")?,
@@ -733,12 +744,7 @@ impl<'a> Sections<'a> {
 
     /// Prefix and sections, once length, magic, version and checksum are right.
     fn checked(bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Malformed> {
-        if bytes.len() > MAX_BLOCK_BYTES {
-            return Err(Malformed::new(format!(
-                "{} bytes are more than {MAX_BLOCK_BYTES}",
-                bytes.len()
-            )));
-        }
+        check_len(bytes.len(), bytes.get(KIND_AT) == Some(&1))?;
         if bytes.len() < PREFIX_BYTES + CRC_BYTES {
             return Err(Malformed::new(format!("{} bytes are too few", bytes.len())));
         }
@@ -751,7 +757,7 @@ impl<'a> Sections<'a> {
                 bytes[4]
             )));
         }
-        if bytes[5] > 1 || bytes[6] & !(SLIM | FRAMED) != 0 || bytes[7] != 0 {
+        if bytes[KIND_AT] > 1 || bytes[6] & !(SLIM | FRAMED) != 0 || bytes[7] != 0 {
             return Err(Malformed::new("unknown kind or flags"));
         }
         check_crc(bytes)?;
@@ -782,7 +788,7 @@ mod pack;
 mod shown;
 mod slim;
 
-pub use open::{Entry, Opened, Opener, Picker};
+pub use open::{Entry, EventFrame, FrameReader, Opened, Opener};
 pub use shown::{Shown, SignedHeader};
 
 #[cfg(test)]

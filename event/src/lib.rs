@@ -48,3 +48,6 @@ pub const MAX_BLOCK_EVENTS: usize = 1_024;
 pub const MAX_BLOCK_RAW_BYTES: usize = 8 * 1024 * 1024;
 /// An encoded block, at most (the spool keeps it below a quarter of a sled segment).
 pub const MAX_BLOCK_BYTES: usize = 1_572_864;
+/// A sparse block is at most so long, encoded. What an agent sent can always be made sparse, though
+/// salts and leaves are added and it may have been packed better than it is packed again.
+pub const MAX_SPARSE_BLOCK_BYTES: usize = MAX_BLOCK_BYTES + MAX_BLOCK_RAW_BYTES + 128 * 1024;

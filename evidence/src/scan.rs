@@ -9,14 +9,16 @@
 
 use std::io::{self, Read};
 
+use custody_event::MAX_SPARSE_BLOCK_BYTES;
+
 /// A head and its check.
 #[cfg_attr(not(feature = "fs"), expect(unreachable_pub, reason = "`segments` shows it"))]
 pub const HEAD_BYTES: usize = 16;
 /// The checksum at the end.
 #[cfg_attr(not(feature = "fs"), expect(unreachable_pub, reason = "`segments` shows it"))]
 pub const TAIL_BYTES: usize = 4;
-/// A block (1.5 MiB), what stands before it, and room.
-pub(crate) const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
+/// The longest block, what stands before it, and room.
+pub(crate) const MAX_FRAME_BYTES: usize = MAX_SPARSE_BLOCK_BYTES + 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
 /// How a format frames.

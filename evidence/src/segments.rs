@@ -25,7 +25,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use custody_event::{MAX_BLOCK_BYTES, Timestamp};
+use custody_event::{MAX_SPARSE_BLOCK_BYTES, Timestamp};
 
 use crate::scan::{Framing, Piece, Scanner};
 pub use crate::scan::{HEAD_BYTES, TAIL_BYTES};
@@ -266,7 +266,7 @@ impl Lengths {
     /// A head with these lengths; `None` where they are more than a frame can hold.
     #[must_use]
     pub fn head(self) -> Option<[u8; HEAD_BYTES]> {
-        if self.receipt > MAX_RECEIPT_BYTES || self.block > MAX_BLOCK_BYTES {
+        if self.receipt > MAX_RECEIPT_BYTES || self.block > MAX_SPARSE_BLOCK_BYTES {
             return None;
         }
         let mut head = [0; HEAD_BYTES];
@@ -296,7 +296,7 @@ impl Lengths {
             usize::try_from(u32::from_le_bytes(bytes)).ok()
         };
         let lengths = Self { receipt: number(4)?, block: number(8)? };
-        (lengths.receipt <= MAX_RECEIPT_BYTES && lengths.block <= MAX_BLOCK_BYTES)
+        (lengths.receipt <= MAX_RECEIPT_BYTES && lengths.block <= MAX_SPARSE_BLOCK_BYTES)
             .then_some(lengths)
     }
 }
@@ -404,9 +404,9 @@ mod tests {
 
     #[test]
     fn lengths_beyond_a_frame_make_no_head() {
-        let most = Lengths { receipt: MAX_RECEIPT_BYTES, block: MAX_BLOCK_BYTES };
+        let most = Lengths { receipt: MAX_RECEIPT_BYTES, block: MAX_SPARSE_BLOCK_BYTES };
         assert_eq!(Lengths::read(&most.head().unwrap()), Some(most));
         assert_eq!(Lengths { receipt: MAX_RECEIPT_BYTES + 1, ..most }.head(), None);
-        assert_eq!(Lengths { block: MAX_BLOCK_BYTES + 1, ..most }.head(), None);
+        assert_eq!(Lengths { block: MAX_SPARSE_BLOCK_BYTES + 1, ..most }.head(), None);
     }
 }

@@ -26,8 +26,12 @@ use crate::sources::{
     Chunk, Encoding, FilePosition, Framing, Item, Mark, Promise, RecordBatch, Span, TAIL_BYTES,
 };
 
-/// Working space is kept so long without work.
+/// Working space for much is kept so long without work, …
 const QUIET: Duration = Duration::from_secs(2);
+/// … or for so many items of …
+const FEW_ITEMS: u32 = 64;
+/// … so few bytes of events.
+const FEW_BYTES: usize = 64 * 1024;
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
@@ -126,6 +130,8 @@ pub struct Worker {
     scratch: Scratch,
     sealer: Sealer,
     text: Vec<u8>,
+    /// Items with few events since the last one with many.
+    small: u32,
 }
 
 impl std::fmt::Debug for Worker {
@@ -224,7 +230,8 @@ impl Worker {
     /// # Errors
     /// zstd could not be set up (out of memory).
     pub fn new(sources: Arc<Vec<SourceContext>>) -> std::io::Result<Self> {
-        Ok(Self { sources, scratch: Scratch::default(), sealer: Sealer::new()?, text: Vec::new() })
+        let (scratch, sealer) = (Scratch::default(), Sealer::new()?);
+        Ok(Self { sources, scratch, sealer, text: Vec::new(), small: 0 })
     }
 
     /// Works until the queue is closed and empty.
@@ -232,7 +239,7 @@ impl Worker {
     /// # Errors
     /// The operating system gives no randomness, or sealing fails: the pipeline must stop.
     pub fn run(mut self, items: &Receiver<Ticketed>, done: &Sender<Worked>) -> anyhow::Result<()> {
-        while let Some(Ticketed { ticket, bytes, entry }) = self.next(items)? {
+        while let Some(Ticketed { ticket, bytes, entry }) = self.next(items) {
             let output = match entry {
                 Entry::Source(Item::Records(chunk)) => WorkedItem::Events(self.parse(&chunk)?),
                 Entry::Source(Item::Batch(batch)) => WorkedItem::Events(self.parse_batch(batch)?),
@@ -246,24 +253,31 @@ impl Worker {
         Ok(())
     }
 
-    /// The next item; `None` once the queue is closed and empty. Where none comes for a while, the
-    /// working space is given back first: a few MiB, of which a quiet host has no use.
-    fn next(&mut self, items: &Receiver<Ticketed>) -> anyhow::Result<Option<Ticketed>> {
+    /// The next item; `None` once the queue is closed and empty. Where none comes for a while, or
+    /// only small ones, the working space is given back first: some MiB, of which a quiet host has no
+    /// use.
+    fn next(&mut self, items: &Receiver<Ticketed>) -> Option<Ticketed> {
+        self.small = if self.text.len() > FEW_BYTES { 0 } else { self.small.saturating_add(1) };
+        if self.small == FEW_ITEMS {
+            self.rest();
+        }
         match items.recv_timeout(QUIET) {
-            Ok(item) => Ok(Some(item)),
-            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Ok(item) => Some(item),
+            Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                self.rest()?;
-                Ok(items.recv().ok())
+                self.rest();
+                items.recv().ok()
             }
         }
     }
 
-    fn rest(&mut self) -> std::io::Result<()> {
+    fn rest(&mut self) {
         self.text = Vec::new();
         self.scratch = Scratch::default();
-        self.sealer = Sealer::new()?;
-        Ok(())
+        // Without memory for another one the sealer at hand will do.
+        if let Ok(sealer) = Sealer::new() {
+            self.sealer = sealer;
+        }
     }
 
     fn parse_batch(&mut self, batch: RecordBatch) -> anyhow::Result<Vec<Parsed>> {
@@ -597,21 +611,39 @@ mod tests {
         assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
     }
 
+    /// A chunk of this many lines, in a queue.
+    fn queued(lines: usize) -> Receiver<Ticketed> {
+        let (items, queue) = crossbeam_channel::unbounded();
+        let entry = Entry::Source(Item::Records(chunk(b"{\"who\":\"eva\"}\n".repeat(lines))));
+        items.send(Ticketed { ticket: 7, bytes: 1, entry }).unwrap();
+        queue
+    }
+
+    fn work(worker: &mut Worker, lines: usize) -> (u32, usize) {
+        let Some(Ticketed { entry: Entry::Source(Item::Records(chunk)), .. }) =
+            worker.next(&queued(lines))
+        else {
+            panic!("it was sent")
+        };
+        let parts = worker.parse(&chunk).unwrap();
+        let stored: u64 = parts.iter().map(|part| part.book.stored).sum();
+        (u32::try_from(stored).unwrap(), worker.text.len())
+    }
+
     #[test]
-    fn a_worker_that_rested_keeps_no_working_space_and_works_as_before() {
+    fn working_space_for_much_goes_when_only_little_comes() {
         let mut worker = worker();
-        let chunk = chunk(b"{\"who\":\"eva\"}\n".repeat(1_000));
-        let mut roots = Vec::new();
-        for _ in 0..2 {
-            let parts = worker.parse(&chunk).unwrap();
-            let [Parsed { events: Events::Sealed(sealed), .. }] = &parts[..] else {
-                panic!("one part of many events")
-            };
-            roots.push((sealed.count, sealed.first_time, sealed.last_time));
-            worker.rest().unwrap();
-            assert_eq!(worker.text.capacity(), 0);
+        let (stored, bytes) = work(&mut worker, 1_000);
+        assert_eq!(stored, 1_000);
+        assert!(bytes > FEW_BYTES);
+        for _ in 1..FEW_ITEMS {
+            work(&mut worker, 1);
         }
-        assert_eq!(roots[0], roots[1]);
+        assert!(worker.text.capacity() >= bytes, "much may come again");
+        work(&mut worker, 1);
+        work(&mut worker, 1);
+        assert!(worker.text.capacity() < FEW_BYTES);
+        assert_eq!(work(&mut worker, 1_000), (stored, bytes), "it works as before");
     }
 
     #[test]
@@ -623,8 +655,8 @@ mod tests {
             let entry = Entry::Source(Item::Records(chunk(b"{\"who\":\"eva\"}\n".to_vec())));
             items.send(Ticketed { ticket: 7, bytes: 1, entry }).unwrap();
         });
-        assert_eq!(worker.next(&queue).unwrap().map(|item| item.ticket), Some(7));
-        assert!(worker.next(&queue).unwrap().is_none());
+        assert_eq!(worker.next(&queue).map(|item| item.ticket), Some(7));
+        assert!(worker.next(&queue).is_none());
         late.join().unwrap();
     }
 

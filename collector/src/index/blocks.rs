@@ -1,15 +1,15 @@
-//! Opened blocks, kept for the next look: a page of hits often lies in few blocks, and the newest
-//! blocks have something for every page.
+//! Frames of blocks, kept unpacked for the next look: a page of hits often lies in few frames, and the
+//! newest have something for every page.
 //!
-//! Where more blocks are wanted in turn than there is room for, driving out the least recently used
-//! one would keep none of them until it is wanted again. So a block is kept in another's place only
-//! if it is wanted more often. From one that is not kept single events are picked, which costs half.
+//! Where more are wanted in turn than there is room for, driving out the least recently used one
+//! would keep none of them until it is wanted again. So a frame is kept in another's place only if it
+//! is wanted more often. What is wanted once is not kept.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use custody_event::Malformed;
-use custody_event::block::{Opened, Picker};
+use custody_event::block::{EventFrame, FrameReader, Opened};
 
 use super::IndexError;
 use crate::store::{BlockSource, LogCursor, StoredBlock};
@@ -29,22 +29,25 @@ pub(super) struct Blocks {
     max_bytes: usize,
     kept: Mutex<Kept>,
     /// Those that nobody uses now.
-    pickers: Mutex<Vec<Picker>>,
+    readers: Mutex<Vec<FrameReader>>,
 }
+
+/// Of the block at a place, the frame of this number.
+type Place = (LogCursor, u32);
 
 #[derive(Default)]
 struct Kept {
-    blocks: HashMap<LogCursor, Arc<OpenBlock>>,
+    frames: HashMap<Place, Arc<EventFrame>>,
     bytes: usize,
-    /// What of blocks is remembered, kept or not.
-    wanted: HashMap<LogCursor, Wanted>,
+    /// What of frames is remembered, kept or not.
+    wanted: HashMap<Place, Wanted>,
     /// How often any was wanted.
     wants: u64,
-    /// How often blocks were forgotten: what was read before must not be kept after.
+    /// How often frames were forgotten: what was read before must not be kept after.
     generation: u64,
 }
 
-/// How often a block was wanted of late.
+/// How often a frame was wanted of late.
 #[derive(Debug, Clone, Copy, Default)]
 struct Wanted {
     times: u32,
@@ -60,23 +63,21 @@ impl Wanted {
     }
 }
 
-/// Beside the events: the packed body, the header, the books; a round figure.
-const OVERHEAD_BYTES: usize = 128 * 1024;
-/// Up to so many events are picked out of a block that is not kept, instead of opening all of it.
-const MAX_PICKED: usize = 4;
-/// Wants of others, for each block that is kept, after which a block's own count half: what was wanted
+/// Beside the events: the maps' entries; a round figure.
+const OVERHEAD_BYTES: usize = 512;
+/// Wants of others, for each frame that is kept, after which a frame's own count half: what was wanted
 /// long ago gives way to what is wanted now.
 const HALF_LIFE: u64 = 4;
-/// As if at least so many blocks were kept.
+/// As if at least so many frames were kept.
 const MIN_REMEMBERED: u64 = 16;
 /// What has come down to nothing is forgotten so often.
 const FORGET_EVERY: u64 = 1_024;
-/// Pickers that wait for the next search, a few MiB each: a window of at most 8 MiB and their texts.
-const MAX_PICKERS: usize = 4;
+/// Readers that wait for the next search, a few hundred KiB each, 2 MiB at most.
+const MAX_READERS: usize = 4;
 
 impl Blocks {
     pub(super) fn new(source: Arc<dyn BlockSource>, max_bytes: usize) -> Self {
-        Self { source, max_bytes, kept: Mutex::default(), pickers: Mutex::default() }
+        Self { source, max_bytes, kept: Mutex::default(), readers: Mutex::default() }
     }
 
     /// The events at these indices, which ascend, of the block at this place; one of which only the
@@ -86,70 +87,73 @@ impl Blocks {
         at: LogCursor,
         indices: &[u32],
     ) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
-        let (kept, whole) = {
-            let mut kept = self.kept();
-            let wanted = kept.want(at);
-            let block = kept.blocks.get(&at).cloned();
-            let whole = indices.len() > MAX_PICKED
-                || block.is_none() && wanted > 1 && kept.has_room(wanted, self.max_bytes);
-            (block, whole)
-        };
-        let block = match kept {
-            Some(block) => block,
-            None if whole => self.open(at)?,
-            None => return self.pick(at, indices),
-        };
-        let event = |index: &u32| block.events.event(*index).map(<[u8]>::to_vec);
-        Ok(indices.iter().map(event).collect())
+        let mut stored = None;
+        let mut events = Vec::with_capacity(indices.len());
+        let frame_of = |index: &u32| EventFrame::of(*index);
+        for of_one in indices.chunk_by(|one, next| frame_of(one) == frame_of(next)) {
+            let place = (at, frame_of(&of_one[0]));
+            let found = {
+                let mut kept = self.kept();
+                kept.want(place);
+                kept.frames.get(&place).cloned().ok_or(kept.generation)
+            };
+            let frame = match found {
+                Ok(frame) => frame,
+                Err(generation) => {
+                    let stored = match &stored {
+                        Some(stored) => stored,
+                        None => stored.insert(self.source.read_at(at)?),
+                    };
+                    self.read(stored, place, generation)?
+                }
+            };
+            for index in of_one {
+                events.push(frame.event(*index).map_err(|error| unopened(at, &error))?);
+            }
+        }
+        Ok(events)
     }
 
     /// The block at this place.
-    pub(super) fn get(&self, at: LogCursor) -> Result<Arc<OpenBlock>, IndexError> {
-        let kept = {
-            let mut kept = self.kept();
-            kept.want(at);
-            kept.blocks.get(&at).cloned()
-        };
-        kept.map_or_else(|| self.open(at), Ok)
-    }
-
-    fn open(&self, at: LogCursor) -> Result<Arc<OpenBlock>, IndexError> {
-        let generation = self.kept().generation;
+    pub(super) fn get(&self, at: LogCursor) -> Result<OpenBlock, IndexError> {
         let stored = self.source.read_at(at)?;
         let events = stored.block.open_unverified().map_err(|error| unopened(at, &error))?;
-        let block = Arc::new(OpenBlock { stored, events });
+        Ok(OpenBlock { stored, events })
+    }
+
+    fn read(
+        &self,
+        stored: &StoredBlock,
+        place: Place,
+        generation: u64,
+    ) -> Result<Arc<EventFrame>, IndexError> {
+        let mut reader = self.readers().pop().unwrap_or_default();
+        let read = reader.read(&stored.block, place.1);
+        let mut readers = self.readers();
+        if readers.len() < MAX_READERS {
+            readers.push(reader);
+        }
+        drop(readers);
+        let frame = Arc::new(read.map_err(|error| unopened(place.0, &error))?);
         let mut kept = self.kept();
-        if kept.generation == generation {
-            kept.keep(at, &block, self.max_bytes);
+        if kept.generation == generation && kept.times(&place) > 1 {
+            kept.keep(place, &frame, self.max_bytes);
         }
-        Ok(block)
+        Ok(frame)
     }
 
-    fn pick(&self, at: LogCursor, indices: &[u32]) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
-        let stored = self.source.read_at(at)?;
-        let mut picker = self.pickers().pop().unwrap_or_default();
-        let picked = picker.pick(&stored.block, indices).map_err(|error| unopened(at, &error));
-        let mut pickers = self.pickers();
-        if pickers.len() < MAX_PICKERS {
-            pickers.push(picker);
-        }
-        picked
-    }
-
-    fn pickers(&self) -> MutexGuard<'_, Vec<Picker>> {
-        self.pickers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn readers(&self) -> MutexGuard<'_, Vec<FrameReader>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Blocks of these segments have lost events: they are read anew.
     pub(super) fn forget(&self, segments: &BTreeSet<u64>) {
         let mut kept = self.kept();
         kept.generation += 1;
-        let old: Vec<LogCursor> =
-            kept.blocks.keys().filter(|at| segments.contains(&at.segment)).copied().collect();
-        for at in old {
-            if let Some(block) = kept.blocks.remove(&at) {
-                kept.bytes -= cost(&block);
-            }
+        let of_these = |place: &&Place| segments.contains(&place.0.segment);
+        let old: Vec<Place> = kept.frames.keys().filter(of_these).copied().collect();
+        for place in old {
+            kept.drop_frame(place);
         }
     }
 
@@ -159,8 +163,8 @@ impl Blocks {
     }
 }
 
-fn cost(block: &OpenBlock) -> usize {
-    block.events.text_bytes() + OVERHEAD_BYTES
+fn cost(frame: &EventFrame) -> usize {
+    frame.text_bytes() + OVERHEAD_BYTES
 }
 
 fn unopened(at: LogCursor, error: &Malformed) -> IndexError {
@@ -169,74 +173,66 @@ fn unopened(at: LogCursor, error: &Malformed) -> IndexError {
 }
 
 impl Kept {
-    /// Counts that the block is wanted; says how often it was of late.
-    fn want(&mut self, at: LogCursor) -> u32 {
+    /// Counts that the frame is wanted.
+    fn want(&mut self, place: Place) {
         self.wants += 1;
         if self.wants.is_multiple_of(FORGET_EVERY) {
             let (wants, half_life) = (self.wants, self.half_life());
             self.wanted.retain(|_, wanted| wanted.now(wants, half_life) > 0);
         }
-        let times = self.times(&at).saturating_add(1);
-        self.wanted.insert(at, Wanted { times, last: self.wants });
-        times
+        let times = self.times(&place).saturating_add(1);
+        self.wanted.insert(place, Wanted { times, last: self.wants });
     }
 
     fn half_life(&self) -> u64 {
-        let kept = u64::try_from(self.blocks.len()).unwrap_or(u64::MAX);
+        let kept = u64::try_from(self.frames.len()).unwrap_or(u64::MAX);
         HALF_LIFE * kept.clamp(MIN_REMEMBERED, FORGET_EVERY)
     }
 
-    fn times(&self, at: &LogCursor) -> u32 {
-        let wanted = self.wanted.get(at).copied().unwrap_or_default();
+    fn times(&self, place: &Place) -> u32 {
+        let wanted = self.wanted.get(place).copied().unwrap_or_default();
         wanted.now(self.wants, self.half_life())
     }
 
-    /// Is there room for another block, or one that is wanted less often?
-    fn has_room(&self, wanted: u32, max_bytes: usize) -> bool {
-        // What a block costs is known when it is open; most are alike.
-        let usual = self.bytes.checked_div(self.blocks.len()).unwrap_or_default();
-        self.bytes + usual <= max_bytes
-            || self.least_wanted().is_some_and(|(times, _)| times < wanted)
+    fn drop_frame(&mut self, place: Place) {
+        if let Some(frame) = self.frames.remove(&place) {
+            self.bytes -= cost(&frame);
+        }
     }
 
-    /// A few hundred blocks at most: looking through them is cheaper than opening one.
-    fn least_wanted(&self) -> Option<(u32, LogCursor)> {
-        self.blocks.keys().map(|at| (self.times(at), *at)).min()
-    }
-
-    /// Keeps the block if there is room, or would be without some that are wanted less often.
-    fn keep(&mut self, at: LogCursor, block: &Arc<OpenBlock>, max_bytes: usize) {
-        if self.blocks.contains_key(&at) {
+    /// Keeps the frame if there is room, or would be without some that are wanted less often.
+    fn keep(&mut self, place: Place, frame: &Arc<EventFrame>, max_bytes: usize) {
+        if self.frames.contains_key(&place) {
             return;
         }
-        let Some(less) = self.that_make_room(at, cost(block), max_bytes) else { return };
-        for at in less {
-            if let Some(old) = self.blocks.remove(&at) {
-                self.bytes -= cost(&old);
-            }
+        let Some(less) = self.that_make_room(place, cost(frame), max_bytes) else { return };
+        for place in less {
+            self.drop_frame(place);
         }
-        self.bytes += cost(block);
-        self.blocks.insert(at, Arc::clone(block));
+        self.bytes += cost(frame);
+        self.frames.insert(place, Arc::clone(frame));
     }
 
-    /// The blocks that must go for another to stay; `None` if they are wanted as often.
+    /// The frames that must go for another to stay; `None` if they are wanted as often. There are some
+    /// hundreds: looking through them costs less than reading one from the disk.
     fn that_make_room(
         &self,
-        at: LogCursor,
+        place: Place,
         cost_bytes: usize,
         max_bytes: usize,
-    ) -> Option<Vec<LogCursor>> {
+    ) -> Option<Vec<Place>> {
         let mut bytes = self.bytes + cost_bytes;
         if bytes <= max_bytes {
             return Some(Vec::new());
         }
-        let mut less: Vec<_> =
-            self.blocks.iter().filter(|(other, _)| self.times(other) < self.times(&at)).collect();
-        less.sort_unstable_by_key(|(other, _)| (self.times(other), **other));
+        let wanted = self.times(&place);
+        let times = self.frames.keys().map(|other| (self.times(other), *other));
+        let mut less: Vec<_> = times.filter(|(times, _)| *times < wanted).collect();
+        less.sort_unstable();
         let mut gone = Vec::new();
-        for (other, block) in less {
-            bytes -= cost(block);
-            gone.push(*other);
+        for (_, other) in less {
+            bytes -= self.frames.get(&other).map_or(0, |frame| cost(frame));
+            gone.push(other);
             if bytes <= max_bytes {
                 return Some(gone);
             }
@@ -287,20 +283,25 @@ mod tests {
         format!("{{\"block\":{block},\"index\":{index}}}").into_bytes()
     }
 
-    /// So many blocks, and room for so many of them.
-    fn blocks(count: usize, room: usize) -> (Arc<Counted>, Blocks, Vec<LogCursor>) {
+    /// So many blocks of so many events, and room for so many of them, if each is one frame.
+    fn blocks_of(events: u32, count: usize, room: usize) -> (Arc<Counted>, Blocks, Vec<LogCursor>) {
         let log = MemoryLog::new(None).unwrap();
-        let mut places = Vec::new();
+        let (mut places, mut longest) = (Vec::new(), 0);
         for block in 0..count {
-            let lines = (0..EVENTS).map(|index| [event(block, index), b"\n".to_vec()].concat());
+            let lines = (0..events).map(|index| [event(block, index), b"\n".to_vec()].concat());
             let text: Vec<u8> = lines.flatten().collect();
+            longest = longest.max(text.len());
             let receipt = Receipt { received: custody_event::Timestamp::Y2020, held: Vec::new() };
             places.push(log.append(&text, receipt).unwrap());
         }
         let source =
             Arc::new(Counted { log, reads: AtomicUsize::new(0), meanwhile: Mutex::default() });
-        let each = OVERHEAD_BYTES + 1_024;
-        (Arc::clone(&source), Blocks::new(source, room * each), places)
+        let max_bytes = room * (OVERHEAD_BYTES + longest);
+        (Arc::clone(&source), Blocks::new(source, max_bytes), places)
+    }
+
+    fn blocks(count: usize, room: usize) -> (Arc<Counted>, Blocks, Vec<LogCursor>) {
+        blocks_of(EVENTS, count, room)
     }
 
     fn reads_of(source: &Counted, work: impl FnOnce()) -> usize {
@@ -310,23 +311,37 @@ mod tests {
     }
 
     #[test]
-    fn events_are_the_same_picked_and_kept() {
-        let (_, blocks, places) = blocks(3, 2);
-        for _ in 0..4 {
-            for indices in [&[0][..], &[3, 19], &[1, 2, 3, 4, 5, 6], &[25]] {
-                for (block, at) in places.iter().enumerate() {
-                    let wanted: Vec<_> = indices
-                        .iter()
-                        .map(|index| (*index < EVENTS).then(|| event(block, *index)))
-                        .collect();
-                    assert_eq!(blocks.events(*at, indices).unwrap(), wanted);
+    fn events_are_the_same_read_and_kept() {
+        for events in [EVENTS, 300] {
+            let (_, blocks, places) = blocks_of(events, 3, 2);
+            for _ in 0..4 {
+                for indices in [&[0][..], &[3, 19], &[1, 2, 3, 4, 5, 6], &[5, 127, 128, 299, 300]] {
+                    for (block, at) in places.iter().enumerate() {
+                        let wanted: Vec<_> = indices
+                            .iter()
+                            .map(|index| (*index < events).then(|| event(block, *index)))
+                            .collect();
+                        assert_eq!(blocks.events(*at, indices).unwrap(), wanted);
+                    }
                 }
             }
+            assert!(!blocks.kept().frames.is_empty());
         }
     }
 
     #[test]
-    fn of_more_blocks_than_there_is_room_for_some_stay() {
+    fn a_block_is_read_once_for_all_its_frames_and_not_at_all_for_those_that_are_kept() {
+        let (source, blocks, places) = blocks_of(300, 1, 2);
+        let look = |indices: &[u32]| reads_of(&source, || drop(blocks.events(places[0], indices)));
+        assert_eq!(look(&[0, 128, 256]), 1);
+        assert_eq!(look(&[0, 128]), 1);
+        assert_eq!(look(&[127, 128, 255]), 0);
+        assert_eq!(look(&[0, 256]), 1);
+        assert_eq!(look(&[0, 256]), 0);
+    }
+
+    #[test]
+    fn of_more_frames_than_there_is_room_for_some_stay() {
         let (source, blocks, places) = blocks(12, 8);
         let round = || {
             for at in &places {
@@ -351,10 +366,10 @@ mod tests {
                 }
             })
         };
-        assert_eq!(look(0, 4), 2, "once picked, once opened");
+        assert_eq!(look(0, 4), 2, "once read for one look, once to be kept");
         assert_eq!(look(1, 9), 5, "kept once it is wanted more often");
         assert_eq!(look(0, 1), 1);
-        assert_eq!(blocks.kept().blocks.len(), 1);
+        assert_eq!(blocks.kept().frames.len(), 1);
     }
 
     #[test]
@@ -364,8 +379,8 @@ mod tests {
         for _ in 0..FORGET_EVERY {
             blocks.events(places[1], &[0]).unwrap();
         }
-        assert!(!blocks.kept().wanted.contains_key(&places[0]));
-        assert!(blocks.kept().wanted.contains_key(&places[1]));
+        assert!(!blocks.kept().wanted.contains_key(&(places[0], 0)));
+        assert!(blocks.kept().wanted.contains_key(&(places[1], 0)));
     }
 
     #[test]
@@ -385,23 +400,25 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_cannot_stay_drives_none_out() {
-        let (_, blocks, places) = blocks(3, 2);
+    fn a_frame_that_cannot_stay_drives_none_out() {
+        let (source, blocks, places) = blocks(3, 2);
+        let places: Vec<Place> = places.iter().map(|at| (*at, 0)).collect();
         for (at, times) in [(0, 9), (1, 1), (2, 5)] {
             for _ in 0..times {
                 blocks.kept().want(places[at]);
             }
         }
-        let big = blocks.open(places[2]).unwrap();
-        blocks.forget(&BTreeSet::from([places[0].segment]));
-        blocks.open(places[0]).unwrap();
-        blocks.open(places[1]).unwrap();
+        for (at, number) in &places[..2] {
+            blocks.events(*at, &[*number]).unwrap();
+        }
+        let stored = source.read_at(places[2].0).unwrap();
+        let third = Arc::new(FrameReader::default().read(&stored.block, 0).unwrap());
         let mut kept = blocks.kept();
-        let max_bytes = kept.bytes;
-        kept.keep(places[2], &big, cost(&big) - 1);
-        assert_eq!(kept.blocks.len(), 2, "it has no room at all");
-        kept.keep(places[2], &big, max_bytes);
-        assert!(kept.blocks.contains_key(&places[2]) && !kept.blocks.contains_key(&places[1]));
+        let max_bytes = kept.bytes.max(blocks.max_bytes);
+        kept.keep(places[2], &third, cost(&third) - 1);
+        assert_eq!(kept.frames.len(), 2, "it has no room at all");
+        kept.keep(places[2], &third, max_bytes);
+        assert!(kept.frames.contains_key(&places[2]) && !kept.frames.contains_key(&places[1]));
     }
 
     #[test]
@@ -409,22 +426,22 @@ mod tests {
         let (source, blocks, places) = blocks(1, 1);
         let (blocks, at) = (Arc::new(blocks), places[0]);
         let forgetting = Arc::clone(&blocks);
+        blocks.events(at, &[0]).unwrap();
         *source.meanwhile.lock().unwrap() =
             Some(Box::new(move || forgetting.forget(&BTreeSet::from([at.segment]))));
-        blocks.get(at).unwrap();
-        assert!(blocks.kept().blocks.is_empty());
-        blocks.get(at).unwrap();
-        assert_eq!(blocks.kept().blocks.len(), 1);
+        blocks.events(at, &[0]).unwrap();
+        assert!(blocks.kept().frames.is_empty());
+        blocks.events(at, &[0]).unwrap();
+        assert_eq!(blocks.kept().frames.len(), 1);
     }
 
     #[test]
-    fn blocks_that_have_lost_events_are_read_anew() {
+    fn frames_that_have_lost_events_are_read_anew() {
         let (source, blocks, places) = blocks(2, 2);
-        for at in &places {
-            blocks.get(*at).unwrap();
-        }
-        assert_eq!(reads_of(&source, || drop(blocks.get(places[0]).unwrap())), 0);
+        let look = |at: usize| reads_of(&source, || drop(blocks.events(places[at], &[0]).unwrap()));
+        assert_eq!([look(0), look(0), look(1), look(1)], [1; 4]);
+        assert_eq!([look(0), look(1)], [0; 2]);
         blocks.forget(&BTreeSet::from([places[0].segment]));
-        assert_eq!(reads_of(&source, || drop(blocks.get(places[0]).unwrap())), 1);
+        assert_eq!([look(0), look(0)], [1, 0]);
     }
 }

@@ -303,7 +303,7 @@ impl EmbeddedStore {
         &self,
         id: EventId,
         sees: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
+    ) -> Result<Option<(Hit, OpenBlock)>, IndexError> {
         for view in self.shared.views().iter().rev() {
             for segment in view.segments.iter().rev() {
                 for key in segment.candidates(short(&id)) {
@@ -386,7 +386,7 @@ impl EventStore for EmbeddedStore {
         &self,
         id: EventId,
         sees: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<Option<(Hit, Arc<OpenBlock>)>, IndexError> {
+    ) -> Result<Option<(Hit, OpenBlock)>, IndexError> {
         self.watched(self.find_id(id, sees))
     }
 

@@ -319,7 +319,7 @@ pub trait EventStore: Send + Sync + 'static {
         &self,
         id: EventId,
         sees: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<Option<(Hit, std::sync::Arc<OpenBlock>)>, IndexError>;
+    ) -> Result<Option<(Hit, OpenBlock)>, IndexError>;
 
     /// Counts.
     ///

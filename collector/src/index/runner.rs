@@ -31,6 +31,9 @@ use super::schema::{Documents, Fields, day_of, pack_place};
 use super::{IndexError, IndexOptions, merge};
 use crate::store::{BlockSource, LogCursor, StoreError, StoredBlock};
 
+/// How much the index's threads stand back (nice(2)): who waits for a search or for a receipt notices
+/// each millisecond, and nobody an index that is some later.
+const NICE: i32 = 5;
 /// Under load: indexing and the commit itself stay within two seconds of an event's coming.
 const MAX_COMMIT_AFTER_MS: u64 = 1_000;
 /// While old blocks are read nobody waits for the last of them.
@@ -44,6 +47,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Damaged evidence is tried so often before the index goes on behind it: new events must not be
 /// hidden by an old block, and the log itself says where it is damaged.
 const DAMAGE_TRIES: u32 = 3;
+/// Of what is wrong with a part of the index so much is told.
+const MAX_REASON_CHARS: usize = 300;
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// A stretch of the log that has to be indexed.
@@ -181,6 +186,7 @@ impl Indexer {
             .name("index".to_owned())
             .spawn(move || {
                 let _running = running;
+                stand_back();
                 self.run(&runtime);
             })
             .map_err(IndexError::Thread)?;
@@ -571,6 +577,8 @@ impl Indexer {
     }
 
     fn aside(&self, day: &str, reason: &str, lost: &mut Vec<String>) -> Result<(), IndexError> {
+        // The engine tells a whole file where it cannot read it.
+        let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
         log::warn!(day = day, reason = reason;
             "a part of the index is damaged; it is set aside and made again");
         partition::set_aside(&self.options.dir, day)?;
@@ -646,6 +654,14 @@ pub(super) fn writer_of(
     // The runner itself says what is merged.
     writer.set_merge_policy(Box::new(tantivy::merge_policy::NoMergePolicy));
     Ok(writer)
+}
+
+/// For this thread, and for those of the writer that it will start.
+fn stand_back() {
+    // The current thread: on Linux the number zero stands for it, not for the whole process.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        log::debug!(error = error.to_string(); "the index's threads do not stand back");
+    }
 }
 
 async fn idle(ends: &mut watch::Receiver<LogCursor>, stop: &CancellationToken, wait: Duration) {

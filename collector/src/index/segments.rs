@@ -22,6 +22,9 @@ use super::schema::{ID, INDEX, PLACE, TIME, unpack_place};
 use super::{Cut, Direction, HitKey, IndexError, schema};
 use crate::store::LogCursor;
 
+/// Documents whose times are compared in one go: their numbers take a quarter of a MiB.
+const SCANNED_AT_ONCE: u32 = 65_536;
+
 /// A partition as it was at one moment: its segments with their columns open.
 pub(super) struct View {
     pub(super) searcher: Searcher,
@@ -87,6 +90,21 @@ impl Segment {
         let mut docs = Vec::new();
         self.ids.get_row_ids_for_value_range(short_id..=short_id, 0..self.docs(), &mut docs);
         docs.into_iter().map(|doc| self.key(doc, self.times.get_val(doc))).collect()
+    }
+
+    /// Gives all documents of these times, some at once: the column compares its packed values, which
+    /// takes a fraction of what unpacking each takes. An index has no documents that are deleted.
+    fn each_in(&self, times: &Times, mut give: impl FnMut(&[DocId])) {
+        let range = times.start..=times.end.saturating_sub(1);
+        let mut docs = Vec::new();
+        let mut begin = 0;
+        while begin < self.docs() && times.start < times.end {
+            let end = self.docs().min(begin.saturating_add(SCANNED_AT_ONCE));
+            docs.clear();
+            self.times.get_row_ids_for_value_range(range.clone(), begin..end, &mut docs);
+            give(&docs);
+            begin = end;
+        }
     }
 
     pub(super) fn meets(&self, times: &Times) -> bool {
@@ -273,6 +291,16 @@ impl<'a> Scan<'a> {
         let times = self.times;
         let within = segment.is_within(&times);
         let mut count = 0_u64;
+        if self.everything && !within {
+            segment.each_in(&times, |docs| {
+                count += docs.len() as u64;
+                for doc in docs {
+                    best.offer(segment, *doc, segment.times.get_val(*doc));
+                }
+            });
+            self.counted[at] = Some(count);
+            return Ok(());
+        }
         let mut buffer = [0_i64; COLLECT_BLOCK_BUFFER_LEN];
         self.weights[weight].for_each_no_score(&segment.reader, &mut |docs: &[DocId]| {
             let buffer = &mut buffer[..docs.len()];
@@ -315,6 +343,10 @@ impl<'a> Scan<'a> {
             });
         }
         let mut count = 0;
+        if self.everything {
+            segment.each_in(&self.times, |docs| count += docs.len() as u64);
+            return Ok(count);
+        }
         let mut buffer = [0_i64; COLLECT_BLOCK_BUFFER_LEN];
         self.weights[weight].for_each_no_score(&segment.reader, &mut |docs: &[DocId]| {
             let buffer = &mut buffer[..docs.len()];

@@ -4,12 +4,12 @@
 //! unpacking those of the other frames.
 
 use super::slim::Slimmer;
-use super::{Block, Body, Malformed, pack};
+use super::{Block, Body, MAX_SPARSE_TEXT_BYTES, Malformed, pack};
 use crate::MAX_BLOCK_RAW_BYTES;
 
 /// Working space is kept between blocks up to this length, in bytes: few blocks have longer texts.
 pub(super) const KEPT_BYTES: usize = 2 * 1024 * 1024;
-/// Events in a frame, if others follow it. A body is a thirtieth longer than it would be in one
+/// Events in a frame, if others follow it. A body is a twentieth longer than it would be in one
 /// frame, and an event is read out of it in an eighth of the time.
 pub(super) const FRAME_EVENTS: usize = 128;
 
@@ -26,6 +26,7 @@ impl Packer {
     }
 
     pub(super) fn pack(&mut self, text: &[u8]) -> std::io::Result<Body> {
+        self.slim.clear();
         self.slim.shrink_to(KEPT_BYTES);
         let text_len = u32::try_from(text.len()).map_err(std::io::Error::other)?;
         let is_slim = self.slimmer.leave_out(text, &mut self.slim);
@@ -58,15 +59,15 @@ impl Unpacker {
     /// Puts the block's text into `text`, in the place of what is there.
     pub(super) fn unpack(&mut self, block: &Block, text: &mut Vec<u8>) -> Result<(), Malformed> {
         let body = &block.body;
-        let len = body.checked_text_len()?;
+        let len = block.checked_text_len()?;
         let Self { zstd, slimmer, slim } = self;
+        slim.clear();
         slim.shrink_to(KEPT_BYTES);
+        text.clear();
         let packed = if body.is_slim { &mut *slim } else { &mut *text };
-        packed.clear();
         let mut frames = Frames::of(body);
         while frames.unpack_next(zstd, len, packed)? {}
         if body.is_slim {
-            text.clear();
             slimmer.put_back(slim, len, text)?;
         }
         if text.len() != len {
@@ -92,8 +93,8 @@ impl<'a> Frames<'a> {
         Self { rest: &body.bytes, is_framed: body.is_framed, next: 0 }
     }
 
-    /// Appends the text of the next frame, after which `text` has at most `len` bytes or is refused by whoever knows
-    /// how many it should have. Says no if there is none.
+    /// Appends the text of the next frame; says no if there is none. `len` is what `text` may come to: more is an
+    /// error, or comes out and is too much.
     pub(super) fn unpack_next(
         &mut self,
         zstd: &mut pack::Unpacker,
@@ -153,17 +154,16 @@ fn cannot(error: std::io::Error) -> Malformed {
     Malformed::new(format!("its body cannot be decompressed: {error}"))
 }
 
-impl Body {
+impl Block {
     pub(super) fn checked_text_len(&self) -> Result<usize, Malformed> {
-        let len = usize::try_from(self.text_len).unwrap_or(usize::MAX);
-        if len > MAX_BLOCK_RAW_BYTES {
-            return Err(Malformed::new(format!("its text of {len} bytes is longer than 8 MiB")));
+        let len = usize::try_from(self.body.text_len).unwrap_or(usize::MAX);
+        let limit = if self.is_sparse() { MAX_SPARSE_TEXT_BYTES } else { MAX_BLOCK_RAW_BYTES };
+        if len > limit {
+            return Err(Malformed::new(format!("its text of {len} bytes is longer than {limit}")));
         }
         Ok(len)
     }
-}
 
-impl Block {
     pub(super) fn unpack(&self) -> Result<Vec<u8>, Malformed> {
         let mut text = Vec::new();
         Unpacker::default().unpack(self, &mut text)?;

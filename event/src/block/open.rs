@@ -2,9 +2,9 @@
 
 use super::body::{self, FRAME_EVENTS, Frames, KEPT_BYTES};
 use super::slim::Slimmer;
-use super::{Block, EVENT_AT, Malformed, leaf_line, lines, pack};
+use super::{Block, EVENT_AT, MAX_SPARSE_TEXT_BYTES, Malformed, leaf_line, lines, pack};
 use crate::ids::Digest;
-use crate::{MAX_BLOCK_RAW_BYTES, merkle};
+use crate::merkle;
 
 /// One index of an opened block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +96,7 @@ impl Opener {
     /// # Errors
     /// As for [`Block::open`].
     pub fn open(&mut self, block: &Block) -> Result<&Opened, Malformed> {
+        self.opened.text.clear();
         self.opened.text.shrink_to(KEPT_BYTES);
         self.unpacker.unpack(block, &mut self.opened.text)?;
         self.leaves.clear();
@@ -115,82 +116,102 @@ impl Opener {
     }
 }
 
-/// Takes single events out of blocks: of each body only the frames are unpacked in which they
-/// stand, in the same memory.
+/// Reads single frames of bodies, in the same memory: whoever wants one event of a block unpacks an
+/// eighth of it.
 #[derive(Debug, Default)]
-pub struct Picker {
+pub struct FrameReader {
     zstd: pack::Unpacker,
-    whole: body::Unpacker,
-    slimmer: Slimmer,
     text: Vec<u8>,
 }
 
-impl Picker {
-    /// The events at these indices, which ascend; `None` for one that is not here. Like
-    /// [`Block::open_unverified`] this hashes nothing, and of a body that opens it gives the same.
+impl FrameReader {
+    /// The frame of this number, or, of a body that is not in frames, the events that would stand in
+    /// it. Like [`Block::open_unverified`] this hashes nothing, and of a body that opens it gives the
+    /// same events.
     ///
     /// # Errors
     /// The body is not what the block's sections say, as far as it is unpacked.
-    pub fn pick(
-        &mut self,
-        block: &Block,
-        indices: &[u32],
-    ) -> Result<Vec<Option<Vec<u8>>>, Malformed> {
+    pub fn read(&mut self, block: &Block, number: u32) -> Result<EventFrame, Malformed> {
+        self.text.clear();
         self.text.shrink_to(KEPT_BYTES);
-        let mut picked = Vec::with_capacity(indices.len());
-        if !block.body.is_framed {
-            self.whole.unpack(block, &mut self.text)?;
-            self.pick_lines(block, false, (0, indices), &mut picked)?;
-            return Ok(picked);
-        }
-        let len = block.body.checked_text_len()?;
+        let len = block.checked_text_len()?;
         let mut frames = Frames::of(&block.body);
-        for run in indices.chunk_by(|one, next| frame_of(*one) == frame_of(*next)) {
-            let number = frame_of(run[0]);
-            self.text.clear();
+        let number = position(number);
+        let first = number.saturating_mul(FRAME_EVENTS);
+        let text = if block.body.is_framed {
             if frames.skip_to(number, &mut self.zstd)? {
                 frames.unpack_next(&mut self.zstd, len, &mut self.text)?;
             }
-            let first = number.saturating_mul(FRAME_EVENTS);
-            self.pick_lines(block, block.body.is_slim, (first, run), &mut picked)?;
-        }
-        Ok(picked)
-    }
-
-    /// Picks out of the unpacked text, whose first line has this index.
-    fn pick_lines(
-        &mut self,
-        block: &Block,
-        is_slim: bool,
-        (mut at, indices): (usize, &[u32]),
-        picked: &mut Vec<Option<Vec<u8>>>,
-    ) -> Result<(), Malformed> {
-        let mut rest = lines(&self.text);
-        for index in indices.iter().map(|index| position(*index)) {
-            let line = index.checked_sub(at).and_then(|further| rest.nth(further));
-            at = index.saturating_add(1);
-            let event = match line.map(|line| entry(line, block.is_sparse())) {
-                Some(Entry::Event(event)) if is_slim => {
-                    let mut whole = Vec::new();
-                    self.slimmer.put_back(event, MAX_BLOCK_RAW_BYTES, &mut whole)?;
-                    Some(whole)
-                }
-                Some(Entry::Event(event)) => Some(event.to_vec()),
-                Some(Entry::Leaf(_)) | None => None,
-            };
-            picked.push(event);
-        }
-        Ok(())
+            &self.text[..]
+        } else {
+            frames.unpack_next(&mut self.zstd, len, &mut self.text)?;
+            let begin = lines_end(&self.text, first);
+            let text = &self.text[begin..];
+            &text[..lines_end(text, FRAME_EVENTS)]
+        };
+        Ok(EventFrame {
+            text: text.to_vec(),
+            first,
+            is_slim: block.body.is_slim,
+            is_sparse: block.is_sparse(),
+        })
     }
 }
 
-fn position(index: u32) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX)
+/// Where so many lines end, or all that are there.
+fn lines_end(text: &[u8], count: usize) -> usize {
+    let Some(before) = count.checked_sub(1) else { return 0 };
+    memchr::memchr_iter(b'\n', text).nth(before).map_or(text.len(), |at| at + 1)
 }
 
-/// The number of the frame in which an event stands.
-fn frame_of(index: u32) -> usize {
-    position(index) / FRAME_EVENTS
+fn position(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The events of one frame of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFrame {
+    /// As the body has them: hashes may be left out.
+    text: Vec<u8>,
+    /// Index of the first.
+    first: usize,
+    is_slim: bool,
+    is_sparse: bool,
+}
+
+impl EventFrame {
+    /// The number of the frame in which the event at this index stands.
+    #[must_use]
+    pub fn of(index: u32) -> u32 {
+        const EVENTS: u32 = 128;
+        const _: () = assert!(EVENTS as usize == FRAME_EVENTS);
+        index / EVENTS
+    }
+
+    /// The event at this index of the block, if it is here.
+    ///
+    /// # Errors
+    /// A hash was left out that cannot be made again.
+    pub fn event(&self, index: u32) -> Result<Option<Vec<u8>>, Malformed> {
+        let line = position(index)
+            .checked_sub(self.first)
+            .and_then(|further| lines(&self.text).nth(further));
+        let Some(Entry::Event(event)) = line.map(|line| entry(line, self.is_sparse)) else {
+            return Ok(None);
+        };
+        if !self.is_slim {
+            return Ok(Some(event.to_vec()));
+        }
+        let mut whole = Vec::new();
+        Slimmer::default().put_back(event, MAX_SPARSE_TEXT_BYTES, &mut whole)?;
+        Ok(Some(whole))
+    }
+
+    /// Bytes that its text takes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
 }
 
 impl Block {

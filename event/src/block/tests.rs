@@ -157,6 +157,43 @@ fn hashes_that_are_left_out_are_there_again_when_a_block_is_opened() {
     assert!(Block::decode(&lie).unwrap().open().is_err());
 }
 
+/// As long as a block may be, and packed so well that packing it again makes it longer than an agent
+/// may send.
+fn packed_well() -> Block {
+    let record = |number: u64| {
+        let digests = (0..128).map(|part| Digest::of(&(number * 128 + part).to_le_bytes()));
+        digests.map(|digest| digest.to_string()).collect::<String>()[..8 * 1024 - 18].to_owned()
+    };
+    let text: String = (0..MAX_BLOCK_EVENTS as u64)
+        .map(|number| format!("{{\"n\":{number:04},\"r\":\"{}\"}}\n", record(number % 128)))
+        .collect();
+    assert_eq!(text.len(), MAX_BLOCK_RAW_BYTES);
+    let times = (Timestamp::Y2020, Timestamp::Y2020.plus_micros(5));
+    let mut sealed = Sealer::new().unwrap().seal(text.as_bytes(), times, [7; 32]).unwrap();
+    let bytes = zstd::bulk::compress(text.as_bytes(), 6).unwrap();
+    sealed.body = Body { bytes, is_framed: false, ..sealed.body };
+    sealed.place(placement(0, Digest::ZERO), accounts())
+}
+
+#[test]
+fn any_block_that_an_agent_may_send_can_be_made_sparse() {
+    let full = packed_well();
+    assert!(full.encode().unwrap().len() < MAX_BLOCK_BYTES);
+    let opened = full.open().unwrap();
+    for keep in [1, 2, 2_000] {
+        let sparse = full.to_sparse(|index, _| index % keep == 0).unwrap();
+        let bytes = sparse.encode().unwrap();
+        assert!(keep > 1 || bytes.len() > MAX_BLOCK_BYTES);
+        let read = Block::decode(&bytes).unwrap();
+        let shown = read.open().unwrap();
+        assert_eq!(shown.event(0), opened.event(0));
+        assert_eq!(shown.events().count(), MAX_BLOCK_EVENTS.div_ceil(keep as usize));
+        assert!(read.to_sparse(|_, _| false).unwrap().encode().unwrap().len() < MAX_BLOCK_BYTES);
+    }
+    let long = Block { content: full.content.clone(), ..full.to_sparse(|_, _| true).unwrap() };
+    assert!(long.encode().is_err(), "what is not sparse may not be so long");
+}
+
 #[test]
 fn a_header_that_lies_is_refused() {
     let good = block(3);
@@ -202,7 +239,7 @@ fn a_body_that_would_unpack_without_end_is_refused_by_its_bound() {
                 let block = Block { body, ..block(3) };
                 let read = Block::decode(&block.encode().unwrap()).unwrap();
                 assert!(read.open().is_err());
-                assert!(Picker::default().pick(&read, &[0]).is_err());
+                assert!(pick(&mut FrameReader::default(), &read, &[0]).is_err());
             }
         }
     }
@@ -272,7 +309,7 @@ fn golden_files_are_written_on_demand() {
     std::fs::write(folder.join("block-v1-framed.bin"), block(300).encode().unwrap()).unwrap();
 }
 
-/// Events of different lengths, longer together than several steps of the unpacker, with the
+/// Events of different lengths, some frames of them, with the
 /// hashes of their records or without.
 fn long_block(hashes: bool, sparse: bool) -> (Block, Vec<Vec<u8>>) {
     let events: Vec<Vec<u8>> = (0..1_000_usize)
@@ -292,9 +329,18 @@ fn long_block(hashes: bool, sparse: bool) -> (Block, Vec<Vec<u8>>) {
     (if sparse { block.to_sparse(|index, _| index % 3 != 0).unwrap() } else { block }, events)
 }
 
+/// The events at these indices, each out of its frame.
+fn pick(
+    reader: &mut FrameReader,
+    block: &Block,
+    indices: &[u32],
+) -> Result<Vec<Option<Vec<u8>>>, Malformed> {
+    indices.iter().map(|index| reader.read(block, EventFrame::of(*index))?.event(*index)).collect()
+}
+
 #[test]
 fn single_events_are_picked_as_the_whole_block_has_them() {
-    let mut picker = Picker::default();
+    let mut reader = FrameReader::default();
     for (hashes, sparse) in [(false, false), (false, true), (true, false), (true, true)] {
         let (block, events) = long_block(hashes, sparse);
         assert_eq!((block.body.is_slim, block.body.is_framed), (hashes, true));
@@ -315,15 +361,20 @@ fn single_events_are_picked_as_the_whole_block_has_them() {
         ] {
             let whole: Vec<_> =
                 indices.iter().map(|index| opened.event(*index).map(<[u8]>::to_vec)).collect();
-            assert_eq!(picker.pick(&block, indices).unwrap(), whole, "{sparse} {}", indices.len());
+            assert_eq!(
+                pick(&mut reader, &block, indices).unwrap(),
+                whole,
+                "{sparse} {}",
+                indices.len()
+            );
         }
-        assert_eq!(picker.pick(&block, &[1]).unwrap(), [Some(events[1].clone())]);
+        assert_eq!(pick(&mut reader, &block, &[1]).unwrap(), [Some(events[1].clone())]);
     }
 }
 
 #[test]
-fn a_body_has_frames_where_it_has_more_events_than_one() {
-    let mut picker = Picker::default();
+fn a_body_has_as_many_frames_as_its_events_fill() {
+    let mut reader = FrameReader::default();
     for (count, frames) in [(1, 1), (127, 1), (128, 1), (129, 2), (256, 2), (257, 3), (1_000, 8)] {
         let block = block(count);
         assert_eq!(block.body.is_framed, frames > 1);
@@ -334,7 +385,7 @@ fn a_body_has_frames_where_it_has_more_events_than_one() {
         for index in [0, count / 2, count - 1, count] {
             let index = u32::try_from(index).unwrap();
             let event = opened.event(index).map(<[u8]>::to_vec);
-            assert_eq!(picker.pick(&read, &[index]).unwrap(), [event]);
+            assert_eq!(pick(&mut reader, &read, &[index]).unwrap(), [event]);
         }
     }
 }
@@ -364,7 +415,7 @@ fn frames_of_other_lengths_are_refused_where_they_are_met() {
         let begin = events.start.checked_sub(1).map_or(0, |before| ends[before]);
         zstd::bulk::compress(&text[begin..ends[events.end - 1]], 1).unwrap()
     };
-    let mut picker = Picker::default();
+    let mut reader = FrameReader::default();
     let again = body(&[&frame(0..128), &frame(128..256), &frame(256..300)]);
     assert_eq!(again.open().unwrap(), block.open().unwrap());
     let other = [
@@ -376,7 +427,7 @@ fn frames_of_other_lengths_are_refused_where_they_are_met() {
     for wrong in &other {
         assert!(wrong.open().is_err());
         assert!(wrong.open_unverified().is_err());
-        assert!(picker.pick(wrong, &[0, 130]).is_err());
+        assert!(pick(&mut reader, wrong, &[0, 130]).is_err());
     }
     let empty = zstd::bulk::compress(b"", 1).unwrap();
     let cut = &frames[2][..frames[2].len() - 1];
@@ -387,7 +438,7 @@ fn frames_of_other_lengths_are_refused_where_they_are_met() {
         body(&[]),
     ] {
         assert!(wrong.open().is_err());
-        assert!(picker.pick(&wrong, &[299]).is_err());
+        assert!(pick(&mut reader, &wrong, &[299]).is_err());
     }
     assert!(body(&[frames[0], frames[1]]).open().is_err());
 }
@@ -412,7 +463,7 @@ fn what_is_picked_is_what_is_opened_however_the_body_was_packed() {
         windowed(31 << 3),
         frame(&text),
     ];
-    let mut picker = Picker::default();
+    let mut reader = FrameReader::default();
     let mut good = 0;
     for (bytes, is_framed) in bodies.iter().flat_map(|bytes| [(bytes, false), (bytes, true)]) {
         let text_len = u32::try_from(text.len()).unwrap();
@@ -422,7 +473,7 @@ fn what_is_picked_is_what_is_opened_however_the_body_was_packed() {
             .open_unverified()
             .map(|opened| [0, 3].map(|index| opened.event(index).map(<[u8]>::to_vec)).to_vec());
         good += u32::from(whole.is_ok());
-        assert_eq!(picker.pick(&block, &[0, 3]).ok(), whole.ok());
+        assert_eq!(pick(&mut reader, &block, &[0, 3]).ok(), whole.ok());
     }
     assert!(good >= 2);
 }
@@ -436,7 +487,7 @@ fn a_sparse_line_that_is_too_short_is_no_event() {
         let block = Block { content: Content::Sparse, body, ..block(1) };
         assert!(block.open().is_err());
         assert_eq!(block.open_unverified().unwrap().event(0), None);
-        assert_eq!(Picker::default().pick(&block, &[0]).unwrap(), [None]);
+        assert_eq!(pick(&mut FrameReader::default(), &block, &[0]).unwrap(), [None]);
     }
 }
 
@@ -444,15 +495,18 @@ fn a_sparse_line_that_is_too_short_is_no_event() {
 fn picking_from_a_body_that_is_too_short_or_damaged_fails_where_it_is_met() {
     let (block, _) = long_block(false, false);
     let with = |bytes| Body { bytes, ..block.body.clone() };
-    let mut picker = Picker::default();
+    let mut reader = FrameReader::default();
     let short = Block {
         body: with(block.body.bytes[..block.body.bytes.len() / 2].to_vec()),
         ..block.clone()
     };
-    assert!(picker.pick(&short, &[999]).is_err());
+    assert!(pick(&mut reader, &short, &[999]).is_err());
     let none = Block { body: with(Vec::new()), ..block.clone() };
-    assert!(picker.pick(&none, &[0]).is_err());
+    assert!(pick(&mut reader, &none, &[0]).is_err());
     let other = Block { body: with(b"no frame at all".to_vec()), ..block.clone() };
-    assert!(picker.pick(&other, &[0]).is_err());
-    assert!(picker.pick(&block, &[0]).unwrap()[0].is_some(), "the picker is good for the next");
+    assert!(pick(&mut reader, &other, &[0]).is_err());
+    assert!(
+        pick(&mut reader, &block, &[0]).unwrap()[0].is_some(),
+        "the reader is good for the next"
+    );
 }

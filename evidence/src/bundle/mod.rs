@@ -28,7 +28,9 @@
 mod read;
 mod write;
 
-use custody_event::{AgentId, Block, Digest, Malformed, Seq, StreamId, Timestamp};
+use custody_event::{
+    AgentId, Block, Digest, MAX_SPARSE_BLOCK_BYTES, Malformed, Seq, StreamId, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -44,8 +46,8 @@ pub use write::BundleWriter;
 pub const MAGIC: &[u8; 8] = b"CUSTBND1";
 /// Streams that a manifest may name.
 pub const MAX_STREAMS: usize = 20_000;
-/// A manifest, a note and other text records are at most this long.
-const MAX_TEXT_BYTES: usize = 6 * 1024 * 1024;
+/// A record is at most this long: a block with its place, a manifest, a note.
+const MAX_RECORD_BYTES: usize = MAX_SPARSE_BLOCK_BYTES + 512 * 1024;
 const NO_INDEX: u64 = u64::MAX;
 const SEAL_CONTEXT: &[u8] = b"custody bundle v1\n";
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AgentKeyRecord, BundleError, Continuation, End, Filtered, Kind, MAGIC, MAX_STREAMS,
-    MAX_TEXT_BYTES, Manifest, Place,
+    AgentKeyRecord, BundleError, Continuation, End, Filtered, Kind, MAGIC, MAX_RECORD_BYTES,
+    MAX_STREAMS, Manifest, Place,
 };
 use crate::entry::Signs;
 use crate::note::{NoteKey, VerifierKey};
@@ -191,8 +191,8 @@ impl<W: Write> BundleWriter<W> {
     fn write(&mut self, kind: Kind, content: &[u8]) -> Result<(), BundleError> {
         let len = u32::try_from(content.len())
             .ok()
-            .filter(|_| content.len() <= MAX_TEXT_BYTES)
-            .ok_or(BundleError::Limit("a record of more than 6 MiB"))?;
+            .filter(|_| content.len() <= MAX_RECORD_BYTES)
+            .ok_or(BundleError::Limit("a record of more than 10 MiB"))?;
         let mut twelve = [0; 12];
         twelve[..4].copy_from_slice(b"CREC");
         twelve[4] = kind.byte();
