@@ -16,8 +16,8 @@
 //! depends on when that was, so the file is the same byte for byte.
 //!
 //! # Limits
-//! A page of the search, a form's buffer (at most 16 MiB and one event), the block cache of the
-//! index. `exports.max_bytes` for a file, `exports.max_total_bytes` for all of them, space that is
+//! A page of the search, a form's buffer (at most 16 MiB and one event), the frames that
+//! the index keeps. `exports.max_bytes` for a file, `exports.max_total_bytes` for all of them, space that is
 //! left to the evidence ([`room`]): what would be archived or refused for want of it comes first.
 //! [`MAX_WAITING`] exports that wait, [`MAX_HISTORY`] entries in the history.
 //!

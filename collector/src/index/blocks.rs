@@ -63,8 +63,9 @@ impl Wanted {
     }
 }
 
-/// Beside the events: the maps' entries; a round figure.
-const OVERHEAD_BYTES: usize = 512;
+/// Beside the events: the maps' entries, and what it costs to look through all that are kept. So there
+/// are at most some thousands, however small.
+const OVERHEAD_BYTES: usize = 16 * 1024;
 /// Wants of others, for each frame that is kept, after which a frame's own count half: what was wanted
 /// long ago gives way to what is wanted now.
 const HALF_LIFE: u64 = 4;
@@ -87,6 +88,7 @@ impl Blocks {
         at: LogCursor,
         indices: &[u32],
     ) -> Result<Vec<Option<Vec<u8>>>, IndexError> {
+        // Whatever of it is kept is as old as the reading of it.
         let mut stored = None;
         let mut events = Vec::with_capacity(indices.len());
         let frame_of = |index: &u32| EventFrame::of(*index);
@@ -100,11 +102,11 @@ impl Blocks {
             let frame = match found {
                 Ok(frame) => frame,
                 Err(generation) => {
-                    let stored = match &stored {
+                    let (stored, generation) = match &stored {
                         Some(stored) => stored,
-                        None => stored.insert(self.source.read_at(at)?),
+                        None => stored.insert((self.source.read_at(at)?, generation)),
                     };
-                    self.read(stored, place, generation)?
+                    self.read(stored, place, *generation)?
                 }
             };
             for index in of_one {
@@ -213,8 +215,7 @@ impl Kept {
         self.frames.insert(place, Arc::clone(frame));
     }
 
-    /// The frames that must go for another to stay; `None` if they are wanted as often. There are some
-    /// hundreds: looking through them costs less than reading one from the disk.
+    /// The frames that must go for another to stay; `None` if they are wanted as often.
     fn that_make_room(
         &self,
         place: Place,
@@ -433,6 +434,18 @@ mod tests {
         assert!(blocks.kept().frames.is_empty());
         blocks.events(at, &[0]).unwrap();
         assert_eq!(blocks.kept().frames.len(), 1);
+    }
+
+    #[test]
+    fn no_frame_of_a_block_that_was_read_before_events_went_is_kept_after() {
+        let (source, blocks, places) = blocks_of(300, 1, 3);
+        let (blocks, at) = (Arc::new(blocks), places[0]);
+        let forgetting = Arc::clone(&blocks);
+        blocks.events(at, &[0, 128, 256]).unwrap();
+        *source.meanwhile.lock().unwrap() =
+            Some(Box::new(move || forgetting.forget(&BTreeSet::from([at.segment]))));
+        blocks.events(at, &[0, 128, 256]).unwrap();
+        assert!(blocks.kept().frames.is_empty());
     }
 
     #[test]

@@ -307,11 +307,11 @@ impl EmbeddedStore {
         for view in self.shared.views().iter().rev() {
             for segment in view.segments.iter().rev() {
                 for key in segment.candidates(short(&id)) {
-                    let block = self.blocks.get(key.at)?;
-                    let Some(event) = block.events.event(key.index) else { continue };
+                    let events = self.blocks.events(key.at, &[key.index])?;
+                    let Some(event) = events.into_iter().next().flatten() else { continue };
                     // Two tenants may have the same id: one that is hidden does not hide the other.
-                    if EventView::read(event).is_ok_and(|view| view.id == id) && sees(event) {
-                        let event = event.to_vec();
+                    if EventView::read(&event).is_ok_and(|view| view.id == id) && sees(&event) {
+                        let block = self.blocks.get(key.at)?;
                         let hit = Hit { key, event, redacted: false };
                         return Ok(Some((hit, block)));
                     }

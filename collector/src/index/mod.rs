@@ -351,7 +351,7 @@ pub struct IndexOptions {
     pub dir: std::path::PathBuf,
     /// Memory in which a segment is put together.
     pub arena_bytes: usize,
-    /// Opened blocks kept for the next search.
+    /// Unpacked frames of blocks, kept for the next search.
     pub cache_bytes: usize,
     /// The latest that events become searchable after they came in, when little comes.
     pub commit_after_ms: u64,

@@ -31,10 +31,11 @@ use super::schema::{Documents, Fields, day_of, pack_place};
 use super::{IndexError, IndexOptions, merge};
 use crate::store::{BlockSource, LogCursor, StoreError, StoredBlock};
 
-/// How much the index's threads stand back (nice(2)): who waits for a search or for a receipt notices
-/// each millisecond, and nobody an index that is some later.
+/// How much the threads that index what comes in stand back (nice(2)): who waits for a search or a
+/// receipt notices each millisecond, and nobody an index that is some later.
 const NICE: i32 = 5;
-/// Under load: indexing and the commit itself stay within two seconds of an event's coming.
+/// Under load, but where searches take the processors: indexing and the commit itself stay within two
+/// seconds of an event's coming.
 const MAX_COMMIT_AFTER_MS: u64 = 1_000;
 /// While old blocks are read nobody waits for the last of them.
 const CATCH_UP_COMMIT_AFTER_MS: u64 = 5_000;

@@ -23,7 +23,7 @@ use super::{Cut, Direction, HitKey, IndexError, schema};
 use crate::store::LogCursor;
 
 /// Documents whose times are compared in one go: their numbers take a quarter of a MiB.
-const SCANNED_AT_ONCE: u32 = 65_536;
+const SCANNED_AT_ONCE: u32 = if cfg!(test) { 5 } else { 65_536 };
 
 /// A partition as it was at one moment: its segments with their columns open.
 pub(super) struct View {
@@ -92,13 +92,17 @@ impl Segment {
         docs.into_iter().map(|doc| self.key(doc, self.times.get_val(doc))).collect()
     }
 
-    /// Gives all documents of these times, some at once: the column compares its packed values, which
-    /// takes a fraction of what unpacking each takes. An index has no documents that are deleted.
+    /// Gives all documents of these times, some at once: the column looks through its values itself,
+    /// which takes half of what it takes to be asked for each. No document of an index is deleted.
     fn each_in(&self, times: &Times, mut give: impl FnMut(&[DocId])) {
-        let range = times.start..=times.end.saturating_sub(1);
+        // The column takes a range below all its values for one that begins there.
+        if !self.meets(times) || times.start >= times.end {
+            return;
+        }
+        let range = times.start..=times.end - 1;
         let mut docs = Vec::new();
         let mut begin = 0;
-        while begin < self.docs() && times.start < times.end {
+        while begin < self.docs() {
             let end = self.docs().min(begin.saturating_add(SCANNED_AT_ONCE));
             docs.clear();
             self.times.get_row_ids_for_value_range(range.clone(), begin..end, &mut docs);

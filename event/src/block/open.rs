@@ -132,8 +132,13 @@ impl FrameReader {
     /// # Errors
     /// The body is not what the block's sections say, as far as it is unpacked.
     pub fn read(&mut self, block: &Block, number: u32) -> Result<EventFrame, Malformed> {
+        let frame = self.unpack(block, number);
         self.text.clear();
         self.text.shrink_to(KEPT_BYTES);
+        frame
+    }
+
+    fn unpack(&mut self, block: &Block, number: u32) -> Result<EventFrame, Malformed> {
         let len = block.checked_text_len()?;
         let mut frames = Frames::of(&block.body);
         let number = position(number);

@@ -192,7 +192,7 @@ impl<W: Write> BundleWriter<W> {
         let len = u32::try_from(content.len())
             .ok()
             .filter(|_| content.len() <= MAX_RECORD_BYTES)
-            .ok_or(BundleError::Limit("a record of more than 10 MiB"))?;
+            .ok_or(BundleError::Limit("a record of more than 10.1 MiB"))?;
         let mut twelve = [0; 12];
         twelve[..4].copy_from_slice(b"CREC");
         twelve[4] = kind.byte();

@@ -298,6 +298,11 @@ impl Old {
             len += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             at += old.len;
         }
+        // Readers keep places in 32 bits. The segment stays as it was.
+        if u32::try_from(len).is_err() {
+            let path = &self.segment.path;
+            return Err(damaged(path, at, "without these events it would be longer than 4 GiB"));
+        }
         step(Step::Writing).map_err(failed)?;
         let generation = self.header.rewritten.map_or(0, |before| before.generation) + 1;
         let (was_len, was_crc) = self.end;
