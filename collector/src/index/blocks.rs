@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_block_is_read_once_for_all_its_frames_and_not_at_all_for_those_that_are_kept() {
-        let (source, blocks, places) = blocks_of(300, 1, 2);
+        let (source, blocks, places) = blocks_of(300, 1, 3);
         let look = |indices: &[u32]| reads_of(&source, || drop(blocks.events(places[0], indices)));
         assert_eq!(look(&[0, 128, 256]), 1);
         assert_eq!(look(&[0, 128]), 1);

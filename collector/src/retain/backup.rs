@@ -15,7 +15,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use custody_evidence::segments::{self, Frame, Frames, HEAD_BYTES, HEADER_BYTES, TAIL_BYTES};
+use custody_evidence::segments::{
+    self, Frame, Frames, HEAD_BYTES, HEADER_BYTES, Segment, TAIL_BYTES,
+};
 use custody_evidence::tlog::{FileTiles, Kind, TILE_WIDTH, Tile, TileRead, bundle_entries};
 use custody_evidence::verify::{Report, Trust, verify_dir};
 use custody_evidence::{Checkpoint, note::Note};
@@ -139,9 +141,12 @@ fn copy_segments(from: &Path, to: &Path, mut blocks: u64) -> Result<(), RetainEr
         let name = segment.path.file_name().unwrap_or_default();
         let folder = to.join(day);
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-        let (taken, len, whole) = copy_segment(&segment.path, &folder.join(name), blocks)?;
+        let path = folder.join(name);
+        let (taken, len, whole) = copy_segment(&segment.path, &path, blocks)?;
         blocks -= taken;
-        end = (segment.number, len);
+        // The mark names the log's places, and those of a segment that was written anew are the first.
+        let copied = Segment { number: segment.number, path, len };
+        end = (segment.number, segments::end_of(&copied).map_err(io(&copied.path))?.0);
         if whole {
             let sidecar = segment.path.with_extension("idx");
             copy_if_there(&sidecar, &folder.join(name).with_extension("idx"))?;
