@@ -117,13 +117,9 @@ impl<'a> Frames<'a> {
     }
 
     /// Goes on to the frame of this number; says no if there is none.
-    pub(super) fn skip_to(
-        &mut self,
-        number: usize,
-        zstd: &mut pack::Unpacker,
-    ) -> Result<bool, Malformed> {
+    pub(super) fn skip_to(&mut self, number: usize) -> Result<bool, Malformed> {
         while self.next < number && !self.is_at_end() {
-            self.rest = zstd.skip_frame(self.rest).map_err(cannot)?;
+            self.rest = pack::skip_frame(self.rest).map_err(cannot)?;
             self.next += 1;
         }
         Ok(self.next == number && !self.is_at_end())

@@ -144,7 +144,7 @@ impl FrameReader {
         let number = position(number);
         let first = number.saturating_mul(FRAME_EVENTS);
         let text = if block.body.is_framed {
-            if frames.skip_to(number, &mut self.zstd)? {
+            if frames.skip_to(number)? {
                 frames.unpack_next(&mut self.zstd, len, &mut self.text)?;
             }
             &self.text[..]

@@ -6,9 +6,9 @@ use std::io;
 use super::MAX_SPARSE_TEXT_BYTES;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use with_c::{Packer, Unpacker};
+pub(super) use with_c::{Packer, Unpacker, skip_frame};
 #[cfg(target_arch = "wasm32")]
-pub(super) use without_c::{Packer, Unpacker};
+pub(super) use without_c::{Packer, Unpacker, skip_frame};
 
 #[cfg(not(target_arch = "wasm32"))]
 mod with_c {
@@ -88,15 +88,11 @@ mod with_c {
             *text = behind.into_inner();
             unpacked.map(|_| rest)
         }
+    }
 
-        /// What follows the first frame of `body`.
-        #[allow(clippy::unused_self, reason = "the other implementation has to unpack the frame")]
-        pub(in super::super) fn skip_frame<'body>(
-            &mut self,
-            body: &'body [u8],
-        ) -> io::Result<&'body [u8]> {
-            split_frame(body).map(|(_, rest)| rest)
-        }
+    /// What follows the first frame of `body`.
+    pub(in super::super) fn skip_frame(body: &[u8]) -> io::Result<&[u8]> {
+        split_frame(body).map(|(_, rest)| rest)
     }
 
     fn split_frame(body: &[u8]) -> io::Result<(&[u8], &[u8])> {
@@ -148,14 +144,11 @@ mod without_c {
             decoder.take(limit).read_to_end(text)?;
             Ok(body)
         }
+    }
 
-        /// What follows the first frame of `body`.
-        pub(in super::super) fn skip_frame<'body>(
-            &mut self,
-            body: &'body [u8],
-        ) -> io::Result<&'body [u8]> {
-            self.unpack_frame(body, super::MAX_SPARSE_TEXT_BYTES, &mut Vec::new())
-        }
+    /// What follows the first frame of `body`: it has to be unpacked.
+    pub(in super::super) fn skip_frame(body: &[u8]) -> io::Result<&[u8]> {
+        Unpacker.unpack_frame(body, super::MAX_SPARSE_TEXT_BYTES, &mut Vec::new())
     }
 }
 
@@ -260,13 +253,15 @@ mod tests {
                 assert!(by_c.ends_with(text));
                 assert_eq!(rust.unpack_frame(rest, text.len(), &mut by_rust).unwrap(), after);
                 assert_eq!(by_rust, by_c);
-                assert_eq!(c.skip_frame(rest).unwrap(), after);
-                assert_eq!(rust.skip_frame(rest).unwrap(), after);
+                assert_eq!(with_c::skip_frame(rest).unwrap(), after);
+                assert_eq!(without_c::skip_frame(rest).unwrap(), after);
                 rest = after;
             }
             assert_eq!(by_c, [&b"before"[..], &texts.concat()].concat());
             assert!(
-                rest.is_empty() && c.skip_frame(rest).is_err() && rust.skip_frame(rest).is_err()
+                rest.is_empty()
+                    && with_c::skip_frame(rest).is_err()
+                    && without_c::skip_frame(rest).is_err()
             );
         }
     }
