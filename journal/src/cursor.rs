@@ -20,12 +20,7 @@ impl Id128 {
     /// From 32 hexadecimal digits, with or without dashes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0_u8; 16];
-        let mut digits = text.bytes().filter(|byte| *byte != b'-');
-        for byte in &mut bytes {
-            *byte = hex_digit(digits.next()?)? << 4 | hex_digit(digits.next()?)?;
-        }
-        digits.next().is_none().then_some(Self(bytes))
+        id(text.bytes().filter(|byte| *byte != b'-'))
     }
 }
 
@@ -67,15 +62,14 @@ impl Cursor {
     pub fn parse(text: &str) -> Result<Self, JournalError> {
         let mut cursor = Self::default();
         let mut found = [false; 5];
-        for part in text.split(';') {
-            let Some((name, value)) = part.split_once('=') else { continue };
-            let number = || u64::from_str_radix(value, 16).ok();
+        for part in text.as_bytes().split(|byte| *byte == b';') {
+            let [name, b'=', value @ ..] = part else { continue };
             let (index, is_good) = match name {
-                "s" => (0, put(&mut cursor.seqnum_id, Id128::parse(value))),
-                "i" => (1, put(&mut cursor.seqnum, number())),
-                "b" => (2, put(&mut cursor.boot, Id128::parse(value))),
-                "m" => (3, put(&mut cursor.monotonic_us, number())),
-                "t" => (4, put(&mut cursor.realtime_us, number())),
+                b's' => (0, put(&mut cursor.seqnum_id, id(value.iter().copied()))),
+                b'i' => (1, put(&mut cursor.seqnum, number(value))),
+                b'b' => (2, put(&mut cursor.boot, id(value.iter().copied()))),
+                b'm' => (3, put(&mut cursor.monotonic_us, number(value))),
+                b't' => (4, put(&mut cursor.realtime_us, number(value))),
                 _ => continue,
             };
             found[index] = is_good;
@@ -99,6 +93,22 @@ impl Cursor {
             None => format!("s={seqnum_id};i={seqnum:x}"),
         }
     }
+}
+
+fn id(digits: impl IntoIterator<Item = u8>) -> Option<Id128> {
+    let mut bytes = [0_u8; 16];
+    let mut digits = digits.into_iter();
+    for byte in &mut bytes {
+        *byte = hex_digit(digits.next()?)? << 4 | hex_digit(digits.next()?)?;
+    }
+    digits.next().is_none().then_some(Id128(bytes))
+}
+
+/// A number in 1 to 16 hexadecimal digits.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_number = matches!(digits.len(), 1..=16);
+    let add = |all: u64, digit: &u8| Some(all << 4 | u64::from(hex_digit(*digit)?));
+    is_number.then(|| digits.iter().try_fold(0, add)).flatten()
 }
 
 fn put<T>(place: &mut T, value: Option<T>) -> bool {

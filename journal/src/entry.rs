@@ -23,6 +23,38 @@ struct Span {
     start: usize,
     name_end: usize,
     end: usize,
+    form: Form,
+    /// As which field it came, from 0.
+    came: usize,
+}
+
+/// How a value is written as JSON, found once where its bytes are looked through anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As it is, between quotes.
+    Plain,
+    /// A text with bytes that JSON escapes.
+    Escaped,
+    /// Not UTF-8, or cut within a character.
+    Bytes,
+}
+
+impl Form {
+    /// The form of a value, and how many bytes of JSON it makes at most.
+    fn of(value: &[u8]) -> (Self, usize) {
+        if std::str::from_utf8(value).is_err() {
+            return (Self::Bytes, value.len() * 4);
+        }
+        match escapes(value) {
+            0 => (Self::Plain, value.len()),
+            escapes => (Self::Escaped, value.len() + escapes * (WIDEST - 1)),
+        }
+    }
+}
+
+/// Bytes that JSON escapes. All are counted, without an early end: so it is done many at a time.
+fn escapes(value: &[u8]) -> usize {
+    value.iter().filter(|byte| **byte < 0x20 || matches!(**byte, b'"' | b'\\')).count()
 }
 
 /// One field.
@@ -55,6 +87,10 @@ pub struct Entry {
     dropped: u64,
     /// Bytes of JSON that the values make, about.
     weight: usize,
+    /// How the fields of the last entry were sorted: mostly the next one's are sorted so too.
+    order: Vec<usize>,
+    /// Room to sort in.
+    unsorted: Vec<Span>,
 }
 
 impl Entry {
@@ -93,10 +129,12 @@ impl Entry {
             return;
         }
         let mut kept = value.len().min(MAX_FIELD_BYTES);
-        if weight(&value[..kept]) > room {
+        let (mut form, mut weight) = Form::of(&value[..kept]);
+        if weight > room {
             kept = kept.min(room / WIDEST);
+            (form, weight) = Form::of(&value[..kept]);
         }
-        self.weight += name.len() + weight(&value[..kept]);
+        self.weight += name.len() + weight;
         if kept < value.len() {
             self.cut.push(Cut {
                 name: String::from_utf8_lossy(name).into_owned(),
@@ -109,17 +147,25 @@ impl Entry {
         self.data.extend_from_slice(name);
         let name_end = self.data.len();
         self.data.extend_from_slice(&value[..kept]);
-        self.spans.push(Span { start, name_end, end: self.data.len() });
+        let came = self.spans.len();
+        self.spans.push(Span { start, name_end, end: self.data.len(), form, came });
     }
 
     /// Sorts the fields, so that both ways in and every later reading give the same bytes.
     pub fn finish(&mut self) {
+        if self.order.len() == self.spans.len() {
+            std::mem::swap(&mut self.spans, &mut self.unsorted);
+            self.spans.clear();
+            self.spans.extend(self.order.iter().map(|came| self.unsorted[*came]));
+        }
         let data = &self.data;
         self.spans.sort_unstable_by(|a, b| {
             let key =
                 |span: &Span| (&data[span.start..span.name_end], &data[span.name_end..span.end]);
             key(a).cmp(&key(b))
         });
+        self.order.clear();
+        self.order.extend(self.spans.iter().map(|span| span.came));
         self.cut.sort_unstable_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
     }
 
@@ -191,16 +237,23 @@ impl Entry {
         out.extend_from_slice(times.as_bytes());
         for same in self.spans.chunk_by(|a, b| self.field(a).name == self.field(b).name) {
             out.push(b',');
-            write_text(out, &String::from_utf8_lossy(self.field(&same[0]).name));
+            write_name(out, self.field(&same[0]).name);
             out.push(b':');
             match same {
-                [one] => write_value(out, self.field(one).value),
-                many => write_list(out, many.iter(), |out, span| {
-                    write_value(out, self.field(span).value)
-                }),
+                [one] => self.write_value(out, one),
+                many => write_list(out, many.iter(), |out, span| self.write_value(out, span)),
             }
         }
         out.push(b'}');
+    }
+
+    fn write_value(&self, out: &mut Vec<u8>, span: &Span) {
+        let value = self.field(span).value;
+        match span.form {
+            Form::Plain => write_plain(out, value),
+            Form::Escaped => write_escaped(out, value),
+            Form::Bytes => write_bytes(out, value),
+        }
     }
 
     fn write_cut(&self, out: &mut Vec<u8>) {
@@ -247,14 +300,12 @@ fn write_list<T>(
     out.push(b']');
 }
 
-fn write_value(out: &mut Vec<u8>, value: &[u8]) {
-    match std::str::from_utf8(value) {
-        Ok(text) => write_text(out, text),
+/// What is not text.
+fn write_bytes(out: &mut Vec<u8>, value: &[u8]) {
+    match cut_character(value) {
         // A text that was cut within a character is text all the same.
-        Err(_) if cut_character(value).is_some() => {
-            write_text(out, &cut_character(value).unwrap_or_default());
-        }
-        Err(_) => write_list(out, value.iter(), |out, byte| {
+        Some(text) => write_text(out, &text),
+        None => write_list(out, value.iter(), |out, byte| {
             out.extend_from_slice(byte.to_string().as_bytes());
         }),
     }
@@ -267,39 +318,44 @@ fn cut_character(value: &[u8]) -> Option<Cow<'_, str>> {
     is_cut.then(|| String::from_utf8_lossy(&value[..error.valid_up_to()]))
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    let needs_escape = |byte: &u8| *byte < 0x20 || matches!(*byte, b'"' | b'\\');
-    out.push(b'"');
-    if text.as_bytes().iter().any(needs_escape) {
-        write_escaped(out, text);
-    } else {
-        out.extend_from_slice(text.as_bytes());
+/// journald takes no other names than these; the export format could bring some.
+fn write_name(out: &mut Vec<u8>, name: &[u8]) {
+    let is_usual = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+    match name.iter().all(is_usual) {
+        true => write_plain(out, name),
+        false => write_text(out, &String::from_utf8_lossy(name)),
     }
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    match escapes(text.as_bytes()) {
+        0 => write_plain(out, text.as_bytes()),
+        _ => write_escaped(out, text.as_bytes()),
+    }
+}
+
+fn write_plain(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(text);
     out.push(b'"');
 }
 
-fn write_escaped(out: &mut Vec<u8>, text: &str) {
-    for byte in text.bytes() {
-        match byte {
+fn write_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for byte in text {
+        match *byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            _ => out.push(byte),
+            control @ 0..0x20 => {
+                out.extend_from_slice(format!("\\u{control:04x}").as_bytes());
+            }
+            other => out.push(other),
         }
     }
-}
-
-/// Bytes that a value makes as JSON, at most.
-fn weight(value: &[u8]) -> usize {
-    let escapes =
-        value.iter().filter(|byte| **byte < 0x20 || matches!(**byte, b'"' | b'\\')).count();
-    match std::str::from_utf8(value) {
-        Ok(_) => value.len() + escapes * (WIDEST - 1),
-        Err(_) => value.len() * 4,
-    }
+    out.push(b'"');
 }
 
 fn len_u64(len: usize) -> u64 {
@@ -377,7 +433,36 @@ pub(crate) mod tests {
         assert_eq!(entry.shortened(), 40);
     }
 
+    fn write(entry: &mut Entry, fields: &[(String, Vec<u8>)]) -> Vec<u8> {
+        entry.begin(CURSOR).unwrap();
+        fields.iter().for_each(|(name, value)| entry.add_parts(name.as_bytes(), value));
+        entry.finish();
+        let mut out = Vec::new();
+        entry.write_json(&mut out);
+        out
+    }
+
     proptest! {
+        #[test]
+        fn an_entry_that_is_used_again_is_as_a_new_one(
+            entries in proptest::collection::vec(
+                proptest::collection::vec(
+                    ("[A-C]{1,2}|[a\"]", prop_oneof![
+                        "[a-b\"\n]{0,3}".prop_map(String::into_bytes),
+                        proptest::collection::vec(any::<u8>(), 0..4),
+                    ]),
+                    0..6,
+                ),
+                1..6,
+            )
+        ) {
+            let mut entry = Entry::default();
+            for fields in entries {
+                let again = write(&mut entry, &fields);
+                prop_assert_eq!(again, write(&mut Entry::default(), &fields));
+            }
+        }
+
         #[test]
         fn every_value_reads_back(value in proptest::collection::vec(any::<u8>(), 0..200)) {
             let json = json(&[("F", &value)]);
