@@ -6,7 +6,7 @@
 
 use custody_event::position::delivery_key;
 use custody_event::{Coverage, FileKey, MAX_BLOCK_EVENTS, Offset, Sealer, Timestamp};
-use custody_parsers::{Envelope, Given, Run, Said, Scratch};
+use custody_parsers::{Envelope, Given, Run, Scratch};
 
 use super::append::append;
 use super::worker::{After, PART_BYTES, Parsed, SourceContext, Tally, len_u64};
@@ -99,8 +99,15 @@ impl Parts<'_> {
         Given {
             name,
             cursor: known.cursor.as_deref(),
-            said: known.said.as_ref().map(said),
+            said: known.said.as_ref().map(SaidBy::said),
             ..Given::default()
+        }
+    }
+
+    fn mark_of(&self, last: &RecordAt) -> Option<Vec<u8>> {
+        match &self.batch.mark_of {
+            Some(mark_of) => mark_of.value(last),
+            None => last.known.as_ref()?.mark.clone(),
         }
     }
 
@@ -116,7 +123,7 @@ impl Parts<'_> {
         marks.extend(parts.map(|(parts, number)| parts.mark(&self.batch.mark_key, number)));
         let last = last.map(|number| &self.batch.records[number]);
         let to = last.map_or(self.from, |record| record.offset.plus(1));
-        let mark = last.and_then(|record| record.known.as_ref()?.mark.clone());
+        let mark = last.and_then(|record| self.mark_of(record));
         marks.extend(mark.map(|value| Mark {
             key: self.batch.mark_key.clone(),
             value: Some(value),
@@ -142,18 +149,6 @@ impl Parts<'_> {
         self.from = to;
         self.text.clear();
         Ok(())
-    }
-}
-
-fn said(said: &SaidBy) -> Said<'_> {
-    Said {
-        message: &said.message,
-        kind: said.kind.as_deref(),
-        time: said.time,
-        host: said.host.as_deref(),
-        service: said.service.as_deref(),
-        pid: said.pid.as_deref(),
-        priority: said.priority,
     }
 }
 

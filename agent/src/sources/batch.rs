@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use custody_event::{FileIdentity, Offset, Timestamp};
+use custody_parsers::Said;
 use tokio::sync::oneshot;
 
 use super::{FileRef, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, SourceIndex};
@@ -63,23 +64,52 @@ pub struct Way {
     pub details: Vec<(String, String)>,
 }
 
-/// An envelope that the source has taken off: what a journal's entry has in fields.
+/// An envelope that the source has taken off (a journal's entry has it in fields), its texts one
+/// after the other in one piece of memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SaidBy {
-    /// The message: what packs for log lines see. Empty where it is the record itself.
-    pub message: String,
-    /// What kind of message it is (`$msgid`): the name of a webhook's event.
-    pub kind: Option<String>,
-    /// When it was said.
-    pub time: Option<Timestamp>,
-    /// On which machine.
-    pub host: Option<String>,
-    /// By which program.
-    pub service: Option<String>,
-    /// By which process.
-    pub pid: Option<String>,
-    /// Facility × 8 + severity.
-    pub priority: Option<u8>,
+    texts: String,
+    /// Bytes of the message.
+    message: usize,
+    /// Bytes of the kind, the host, the service and the process, where they are known.
+    others: [Option<usize>; 4],
+    time: Option<Timestamp>,
+    priority: Option<u8>,
+}
+
+impl SaidBy {
+    /// A copy of what was said.
+    #[must_use]
+    pub fn of(said: &Said<'_>) -> Self {
+        let others = [said.kind, said.host, said.service, said.pid];
+        let all = || std::iter::once(said.message).chain(others.into_iter().flatten());
+        let mut texts = String::with_capacity(all().map(str::len).sum());
+        all().for_each(|text| texts.push_str(text));
+        Self {
+            texts,
+            message: said.message.len(),
+            others: others.map(|text| text.map(str::len)),
+            time: said.time,
+            priority: said.priority,
+        }
+    }
+
+    /// What was said.
+    #[must_use]
+    pub fn said(&self) -> Said<'_> {
+        let (message, mut rest) = self.texts.split_at(self.message);
+        let [kind, host, service, pid] = self.others.map(|len| {
+            let text;
+            (text, rest) = rest.split_at(len?);
+            Some(text)
+        });
+        Said { message, kind, time: self.time, host, service, pid, priority: self.priority }
+    }
+
+    /// Bytes of its texts.
+    fn len_bytes(&self) -> usize {
+        self.texts.len()
+    }
 }
 
 /// What is known of one record beside its bytes.
@@ -132,6 +162,13 @@ impl MarkParts {
     }
 }
 
+/// How a source remembers how far it was read, where every record could be the last of a block and
+/// making it for each would be dear.
+pub trait MarkOf: std::fmt::Debug + Send + Sync {
+    /// What [`RecordBatch::mark_key`] is set to where a block ends with this record.
+    fn value(&self, record: &RecordAt) -> Option<Vec<u8>>;
+}
+
 /// A run of whole records of one source that is no file.
 #[derive(Debug)]
 pub struct RecordBatch {
@@ -151,6 +188,8 @@ pub struct RecordBatch {
     pub mark_key: Vec<u8>,
     /// The same for all records at once.
     pub mark_parts: Option<MarkParts>,
+    /// The same, made when it is asked for.
+    pub mark_of: Option<Box<dyn MarkOf>>,
     /// Written with the last of the records.
     pub marks: Vec<Mark>,
     /// Whoever waits for it.
@@ -170,6 +209,7 @@ impl RecordBatch {
             observed,
             mark_key: Vec::new(),
             mark_parts: None,
+            mark_of: None,
             marks: Vec::new(),
             promise: None,
         }
@@ -234,7 +274,7 @@ impl RecordBatch {
     pub fn extra_bytes(&self) -> usize {
         let known = self.records.iter().filter_map(|record| record.known.as_ref());
         let said = known.map(|known| {
-            let said = known.said.as_ref().map_or(0, |said| said.message.len());
+            let said = known.said.as_ref().map_or(0, SaidBy::len_bytes);
             size_of::<Known>() + said + known.mark.as_ref().map_or(0, Vec::len)
         });
         let marks = self.marks.iter().map(|mark| mark.value.as_ref().map_or(64, |v| v.len() + 64));

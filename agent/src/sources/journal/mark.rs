@@ -1,10 +1,10 @@
 //! How far each sequence was read, as the spool keeps it: `seq/<sequence id>` → JSON.
 
 use anyhow::Context;
-use custody_journal::{Id128, Mark, SeqnumId};
+use custody_journal::{Cursor, Id128, Mark, SeqnumId};
 use serde::{Deserialize, Serialize};
 
-use crate::sources::batch::{Mark as Kept, SavedMarks};
+use crate::sources::batch::{Mark as Kept, MarkOf, RecordAt, SavedMarks};
 
 const PREFIX: &str = "seq/";
 const STARTED: &[u8] = b"started";
@@ -57,6 +57,30 @@ pub(super) fn value(mark: &Mark) -> Vec<u8> {
     serde_json::to_vec(&stored).unwrap_or_default()
 }
 
+/// A sequence in one of its generations: from a record of it follows how far it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sequence {
+    pub(super) id: SeqnumId,
+    pub(super) generation: u32,
+    pub(super) after_us: u64,
+}
+
+impl MarkOf for Sequence {
+    fn value(&self, record: &RecordAt) -> Option<Vec<u8>> {
+        let cursor = record.known.as_ref()?.cursor.as_ref()?;
+        let realtime_us = Cursor::parse(cursor).ok()?.realtime_us;
+        Some(value(&Mark {
+            seqnum_id: self.id,
+            seqnum: record.offset.0,
+            realtime_us,
+            cursor: cursor.clone(),
+            generation: self.generation,
+            after_us: self.after_us,
+            is_gone: false,
+        }))
+    }
+}
+
 /// What was kept.
 ///
 /// # Errors
@@ -84,7 +108,10 @@ pub(super) fn read(saved: &SavedMarks) -> anyhow::Result<Vec<Mark>> {
 
 #[cfg(test)]
 mod tests {
+    use custody_event::Offset;
+
     use super::*;
+    use crate::sources::Known;
 
     #[test]
     fn what_is_kept_reads_back_and_what_is_not_ours_is_an_error() {
@@ -103,5 +130,31 @@ mod tests {
         assert_eq!(read(&saved).unwrap(), [mark]);
         let error = read(&vec![(b"seq/x".to_vec(), Vec::new())]).unwrap_err();
         assert!(format!("{error:#}").contains("seq/x"));
+    }
+
+    #[test]
+    fn from_a_record_follows_the_mark_behind_it() {
+        let cursor = Cursor::text_for(Id128([7; 16]), 12, Some(99))
+            + ";b=07070707070707070707070707070707;m=1;x=2";
+        let known = Known { cursor: Some(cursor.clone()), ..Known::default() };
+        let record = RecordAt {
+            end: 0,
+            offset: Offset(12),
+            way: 0,
+            segment: None,
+            known: Some(Box::new(known)),
+        };
+        let sequence = Sequence { id: Id128([7; 16]), generation: 2, after_us: 50 };
+        let kept = sequence.value(&record).unwrap();
+        let mark = Mark {
+            seqnum_id: Id128([7; 16]),
+            seqnum: 12,
+            realtime_us: 99,
+            cursor,
+            generation: 2,
+            after_us: 50,
+            is_gone: false,
+        };
+        assert_eq!(read(&vec![(key(mark.seqnum_id), kept)]).unwrap(), [mark]);
     }
 }

@@ -31,10 +31,12 @@ use custody_journal::{
     Target, Wake,
 };
 
-use super::batch::{Mark, RecordBatch, SavedMarks};
+use super::batch::{Mark, RecordBatch, SavedMarks, Way};
 use super::{
     FileRef, Item, MAX_CHUNK_BYTES, Notice, Outlet, SharedSourceState, SourceIndex, Stopped,
 };
+use mark::Sequence;
+use record::Fields;
 use watch::Watched;
 
 /// How long one wait for the journal may take: so long may a request to stop go unnoticed.
@@ -111,7 +113,9 @@ struct Reading<'a> {
     state: &'a SharedSourceState,
     /// The filter as part of a place's name.
     choice: String,
-    batch: Option<(SeqnumId, u32, RecordBatch)>,
+    batch: Option<(Sequence, RecordBatch)>,
+    /// Who spoke last.
+    way: Way,
     json: Vec<u8>,
     /// Marks that no batch has brought.
     unwritten: bool,
@@ -144,6 +148,7 @@ impl<'a> Reading<'a> {
                 record::choice(&options.filter)
             },
             batch: None,
+            way: Way::default(),
             json: Vec::with_capacity(4 * 1024),
             unwritten: false,
             wrote_marks: now,
@@ -207,38 +212,43 @@ impl<'a> Reading<'a> {
         self.json.clear();
         entry.write_json(&mut self.json);
         let at = entry.cursor();
-        let generation = follower.seen().of(at.seqnum_id).map_or(0, |mark| mark.generation);
-        let after_us = follower.seen().of(at.seqnum_id).map_or(0, |mark| mark.after_us);
-        let fits = self.batch.as_ref().is_some_and(|(id, of, batch)| {
-            *id == at.seqnum_id && *of == generation && batch.has_room(self.json.len())
+        let seen = follower.seen().of(at.seqnum_id);
+        let sequence = Sequence {
+            id: at.seqnum_id,
+            generation: seen.map_or(0, |mark| mark.generation),
+            after_us: seen.map_or(0, |mark| mark.after_us),
+        };
+        let fits = self.batch.as_ref().is_some_and(|(of, batch)| {
+            *of == sequence && batch.has_room(self.json.len())
                 // Offsets grow within a batch.
                 && batch.records.last().is_none_or(|last| last.offset < Offset(at.seqnum))
         });
         if !fits {
             self.flush()?;
         }
-        let mark = mark::value(&SequenceMark {
-            seqnum_id: at.seqnum_id,
-            seqnum: at.seqnum,
-            realtime_us: at.realtime_us,
-            cursor: entry.cursor_text().to_owned(),
-            generation,
-            after_us,
-            is_gone: false,
-        });
-        let (way, known) = record::envelope(entry, mark);
-        let (_, _, batch) = match &mut self.batch {
+        let fields = Fields::of(entry);
+        if let Some(way) = fields.other_way(&self.way) {
+            self.way = way;
+        }
+        let known = fields.known(entry);
+        let (_, batch) = match &mut self.batch {
             Some(batch) => batch,
             None => {
-                let place = Arc::new(self.place(at.seqnum_id, generation));
-                let mut batch = RecordBatch::new(self.source, place, self.clock.now());
-                batch.mark_key = mark::key(at.seqnum_id);
-                batch.bytes.reserve(MAX_CHUNK_BYTES.min(self.json.len() * 64));
-                self.batch.insert((at.seqnum_id, generation, batch))
+                let batch = self.batch_of(sequence);
+                self.batch.insert((sequence, batch))
             }
         };
-        batch.push(&self.json, Offset(at.seqnum), &way, None, Some(known));
+        batch.push(&self.json, Offset(at.seqnum), &self.way, None, Some(known));
         Ok(())
+    }
+
+    fn batch_of(&self, sequence: Sequence) -> RecordBatch {
+        let place = Arc::new(self.place(sequence.id, sequence.generation));
+        let mut batch = RecordBatch::new(self.source, place, self.clock.now());
+        batch.mark_key = mark::key(sequence.id);
+        batch.mark_of = Some(Box::new(sequence));
+        batch.bytes.reserve(MAX_CHUNK_BYTES.min(self.json.len() * 64));
+        batch
     }
 
     fn place(&self, id: SeqnumId, generation: u32) -> FileRef {
@@ -261,7 +271,7 @@ impl<'a> Reading<'a> {
 
     fn flush(&mut self) -> Result<(), Stopped> {
         match self.batch.take() {
-            Some((_, _, batch)) => self.outlet.put(Item::Batch(batch)),
+            Some((_, batch)) => self.outlet.put(Item::Batch(batch)),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use custody_config::shell::StopToken;
 use custody_event::Offset;
+use custody_parsers::Said;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -425,7 +426,7 @@ impl Serving {
         if let Some(record) = alone {
             let known = Known {
                 delivery: delivery.map(|delivery| (delivery.into(), 0)),
-                said: event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() }),
+                said: event.map(|kind| named(&kind)),
                 ..Known::default()
             };
             let until = tokio::time::Instant::now() + shared.answer_within;
@@ -525,7 +526,7 @@ impl Endpoint {
         let file = Arc::clone(self.place.file());
         let mut batch = RecordBatch::new(self.options.index, file, shared.clock.now());
         let delivery: Option<Arc<str>> = delivery.map(Into::into);
-        let said = event.map(|kind| SaidBy { kind: Some(kind), ..SaidBy::default() });
+        let said = event.map(|kind| named(&kind));
         let mut memory = self.memory();
         for (number, record) in (0_u64..).zip(&found) {
             if number < skip {
@@ -553,6 +554,11 @@ impl Endpoint {
         self.place.number(&mut batch);
         batch
     }
+}
+
+/// The envelope of a delivery whose event has a name.
+fn named(event: &str) -> SaidBy {
+    SaidBy::of(&Said { kind: Some(event), ..Said::default() })
 }
 
 enum Packing {
