@@ -116,6 +116,9 @@ const NAMES: &[&str] = &[
 /// Names that are secrets only by themselves: `next_token` is none.
 const WHOLE_NAMES: &[&str] = &["token", "apitoken", "xapitoken", "xvaulttoken", "xauthtoken"];
 
+/// The last two letters of all these.
+const ENDS: [[u8; 2]; 6] = [*b"rd", *b"wd", *b"se", *b"et", *b"ey", *b"en"];
+
 /// The longest name that is looked at.
 const MAX_NAME_BYTES: usize = 64;
 /// Of a URL the longest part that may hold user and password.
@@ -351,6 +354,12 @@ pub(super) fn is_secret_name(name: &[u8]) -> bool {
         let plain = last.iter().rev().filter(|byte| byte.is_ascii_alphanumeric());
         plain.map(u8::to_ascii_lowercase)
     };
+    // Nearly every name ends otherwise.
+    let mut ends = letters();
+    let (Some(end), Some(before)) = (ends.next(), ends.next()) else { return false };
+    if !ENDS.contains(&[before, end]) {
+        return false;
+    }
     let ends_as = |known: &str| {
         let mut letters = letters();
         known.bytes().rev().all(|byte| letters.next() == Some(byte))
@@ -432,6 +441,15 @@ mod tests {
         let mut hits = Hits::new();
         anchors.find(text.as_bytes(), &mut hits);
         hits.iter().map(|hit| &text[hit.from..hit.to]).collect()
+    }
+
+    #[test]
+    fn every_name_of_the_lists_is_a_secrets_name() {
+        for name in NAMES.iter().filter(|name| **name != "pwd").chain(WHOLE_NAMES) {
+            assert!(is_secret_name(name.as_bytes()), "{name}");
+        }
+        assert!(is_secret_name(b"db_pwd") && is_secret_name(b"Proxy-Pass_Word-"));
+        assert!(!is_secret_name(b"") && !is_secret_name(b"d") && !is_secret_name(b"next_token"));
     }
 
     #[test]
