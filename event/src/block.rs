@@ -330,6 +330,21 @@ impl Sealer {
         times: (Timestamp, Timestamp),
         secret: Secret,
     ) -> std::io::Result<Sealed> {
+        self.seal_hashed(text, times, secret, std::iter::empty())
+    }
+
+    /// The same where the hashes of some of the events' records are known, in the order of the
+    /// events: these are not made once more.
+    ///
+    /// # Errors
+    /// As for [`Sealer::seal`].
+    pub fn seal_hashed<'h>(
+        &mut self,
+        text: &[u8],
+        times: (Timestamp, Timestamp),
+        secret: Secret,
+        hashed: impl Iterator<Item = Hashed<'h>>,
+    ) -> std::io::Result<Sealed> {
         if text.len() > MAX_BLOCK_RAW_BYTES {
             return Err(std::io::Error::other("events too long for one block"));
         }
@@ -345,9 +360,18 @@ impl Sealer {
             last_time: times.1,
             root: merkle::root(&mut self.leaves),
             secret,
-            body: self.packer.pack(text)?,
+            body: self.packer.pack(text, hashed)?,
         })
     }
+}
+
+/// A record, and the SHA-256 of its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashed<'a> {
+    /// As it stands in `origin.raw`, without escapes.
+    pub record: &'a [u8],
+    /// A wrong one makes a block that nobody can open.
+    pub hash: Digest,
 }
 
 /// The lines of NDJSON text, without their `\n`.
@@ -625,7 +649,7 @@ impl Block {
             sparse_line(line, salt, index, &mut keep, &mut out)?;
         }
         let body = body::Packer::new()
-            .and_then(|mut packer| packer.pack(&out))
+            .and_then(|mut packer| packer.pack(&out, std::iter::empty()))
             .map_err(|error| Malformed::new(format!("its body cannot be compressed: {error}")))?;
         Ok(Self { content: Content::Sparse, body, ..self.clone() })
     }

@@ -28,7 +28,7 @@ pub mod taxonomy;
 pub mod time;
 pub mod view;
 
-pub use block::{Block, Header, Malformed, Sealed, Sealer, SourceBook};
+pub use block::{Block, Hashed, Header, Malformed, Sealed, Sealer, SourceBook};
 pub use clock::{Clock, SystemClock};
 pub use draft::{Base, Change, Detail, Draft, Target, Written};
 pub use field::{Field, Kind};

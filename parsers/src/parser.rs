@@ -274,6 +274,8 @@ struct Room {
     swaps: Vec<Swap>,
     /// One for each of the parser's readers.
     tapes: Vec<Tape>,
+    /// Of the record before: see [`Run::hash`].
+    hash: Option<Digest>,
     /// Counts the records, so that a tape is known to be of this one.
     record: u64,
     work: Work,

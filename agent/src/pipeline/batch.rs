@@ -9,7 +9,7 @@ use custody_event::{Coverage, FileKey, MAX_BLOCK_EVENTS, Offset, Sealer, Timesta
 use custody_parsers::{Envelope, Given, Run, Scratch};
 
 use super::append::append;
-use super::worker::{After, PART_BYTES, Parsed, SourceContext, Tally, len_u64};
+use super::worker::{After, HashOf, PART_BYTES, Parsed, SourceContext, Tally, hashed, len_u64};
 use crate::sources::batch::RecordAt;
 use crate::sources::{Known, Mark, RecordBatch, SaidBy, Way};
 
@@ -19,9 +19,11 @@ pub(super) fn parse(
     mut batch: RecordBatch,
     scratch: &mut Scratch,
     text: &mut Vec<u8>,
+    hashes: &mut Vec<HashOf>,
     sealer: &mut Sealer,
 ) -> anyhow::Result<Vec<Parsed>> {
     text.clear();
+    hashes.clear();
     let promise = batch.promise.take();
     let marks = std::mem::take(&mut batch.marks);
     let place = batch.place.identity.key(&source.host_id);
@@ -34,6 +36,7 @@ pub(super) fn parse(
         done: Vec::new(),
         last: None,
         text,
+        hashes,
         sealer,
     };
     let mut at = 0;
@@ -61,6 +64,7 @@ struct Parts<'a> {
     /// The part's last record.
     last: Option<usize>,
     text: &'a mut Vec<u8>,
+    hashes: &'a mut Vec<HashOf>,
     sealer: &'a mut Sealer,
 }
 
@@ -87,7 +91,8 @@ impl Parts<'_> {
         let RecordAt { end, offset, segment, ref known, .. } = self.batch.records[number];
         let record = &self.batch.bytes[begin..end];
         let given = self.given(known.as_deref());
-        append(run, record, offset, segment, given, self.text, tally);
+        let hash = append(run, record, offset, segment, given, self.text, tally);
+        self.hashes.extend(hash.map(|hash| (begin..end, hash)));
     }
 
     fn given<'k>(&self, known: Option<&'k Known>) -> Given<'k> {
@@ -129,7 +134,8 @@ impl Parts<'_> {
             value: Some(value),
             also_when_dropped: true,
         }));
-        let events = tally.events(self.text, self.batch.observed, self.sealer)?;
+        let hashed = hashed(&self.batch.bytes, self.hashes);
+        let events = tally.events(self.text, hashed, self.batch.observed, self.sealer)?;
         self.done.push(Parsed {
             source: self.batch.source,
             book: tally.book,
@@ -148,6 +154,7 @@ impl Parts<'_> {
         });
         self.from = to;
         self.text.clear();
+        self.hashes.clear();
         Ok(())
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use custody_event::position::Fingerprint;
 use custody_event::{
-    Coverage, FileKey, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, Offset, Sealed, Sealer, SourceBook,
-    Timestamp,
+    Coverage, Digest, FileKey, Hashed, MAX_BLOCK_EVENTS, MAX_BLOCK_RAW_BYTES, Offset, Sealed,
+    Sealer, SourceBook, Timestamp,
 };
 use custody_parsers::{Envelope, Given, MAX_FAN_OUT, Original, Parser, Run, Scratch, Verdict};
 
@@ -130,6 +130,7 @@ pub struct Worker {
     scratch: Scratch,
     sealer: Sealer,
     text: Vec<u8>,
+    hashes: Vec<HashOf>,
     /// Small items since the last one that was not.
     small: u32,
 }
@@ -202,16 +203,18 @@ impl Tally {
     }
 
     /// The events of a part, sealed where they are many.
-    pub(super) fn events(
+    pub(super) fn events<'h>(
         &self,
         text: &[u8],
+        hashed: impl Iterator<Item = Hashed<'h>>,
         observed: Timestamp,
         sealer: &mut Sealer,
     ) -> anyhow::Result<Events> {
         let count = u32::try_from(self.book.stored)?;
         let times = self.times.unwrap_or((observed, observed));
         if count >= SEAL_DIRECT_EVENTS {
-            return Ok(Events::Sealed(sealer.seal(text, times, random_secret()?)?));
+            let sealed = sealer.seal_hashed(text, times, random_secret()?, hashed)?;
+            return Ok(Events::Sealed(sealed));
         }
         Ok(Events::Text { text: text.to_vec(), count, times })
     }
@@ -231,7 +234,7 @@ impl Worker {
     /// zstd could not be set up (out of memory).
     pub fn new(sources: Arc<Vec<SourceContext>>) -> std::io::Result<Self> {
         let (scratch, sealer) = (Scratch::default(), Sealer::new()?);
-        Ok(Self { sources, scratch, sealer, text: Vec::new(), small: 0 })
+        Ok(Self { sources, scratch, sealer, text: Vec::new(), hashes: Vec::new(), small: 0 })
     }
 
     /// Works until the queue is closed and empty.
@@ -274,6 +277,7 @@ impl Worker {
 
     fn rest(&mut self) {
         self.text = Vec::new();
+        self.hashes = Vec::new();
         self.scratch = Scratch::default();
         // Without memory for another one the sealer at hand will do.
         if let Ok(sealer) = Sealer::new() {
@@ -284,13 +288,15 @@ impl Worker {
     fn parse_batch(&mut self, batch: RecordBatch) -> anyhow::Result<Vec<Parsed>> {
         let sources = Arc::clone(&self.sources);
         let source = &sources[usize::from(batch.source.0)];
-        batch::parse(source, batch, &mut self.scratch, &mut self.text, &mut self.sealer)
+        let Self { scratch, text, hashes, sealer, .. } = self;
+        batch::parse(source, batch, scratch, text, hashes, sealer)
     }
 
     fn parse(&mut self, chunk: &Chunk) -> anyhow::Result<Vec<Parsed>> {
         let sources = Arc::clone(&self.sources);
         let source = &sources[usize::from(chunk.source.0)];
         self.text.clear();
+        self.hashes.clear();
         let mut parts = Parts {
             source,
             chunk,
@@ -298,6 +304,7 @@ impl Worker {
             tally: Tally::new(),
             done: Vec::new(),
             text: &mut self.text,
+            hashes: &mut self.hashes,
             decoded: String::new(),
             sealer: &mut self.sealer,
         };
@@ -306,6 +313,16 @@ impl Worker {
         parts.end(chunk.after.clone())?;
         Ok(parts.done)
     }
+}
+
+/// Where a record of a part stands among the source's bytes, and its hash.
+pub(super) type HashOf = (Range<usize>, Digest);
+
+pub(super) fn hashed<'h>(
+    bytes: &'h [u8],
+    hashes: &'h [HashOf],
+) -> impl Iterator<Item = Hashed<'h>> {
+    hashes.iter().map(|(place, hash)| Hashed { record: &bytes[place.clone()], hash: *hash })
 }
 
 /// Bytes of events of one part, at most, before another begins: the rest of a block's room is for a
@@ -322,6 +339,7 @@ struct Parts<'a> {
     done: Vec<Parsed>,
     /// The part's events, each with its line end.
     text: &'a mut Vec<u8>,
+    hashes: &'a mut Vec<HashOf>,
     /// Room for the text of a record that is not UTF-8.
     decoded: String,
     sealer: &'a mut Sealer,
@@ -420,7 +438,7 @@ impl Parts<'_> {
         let chunk = self.chunk;
         let before = self.text.len();
         let offset = chunk.from.plus(len_u64(place.start));
-        let record = &chunk.bytes[place];
+        let record = &chunk.bytes[place.clone()];
         let verdict = match chunk.encoding {
             Encoding::Utf8 => run.parse(record, offset, segment, self.text),
             other => {
@@ -433,6 +451,9 @@ impl Parts<'_> {
         };
         if self.text.len() > before {
             self.text.push(b'\n');
+            if !matches!(verdict, Verdict::Many(_)) {
+                self.hashes.extend(run.hash().map(|hash| (place, hash)));
+            }
         }
         verdict
     }
@@ -460,11 +481,13 @@ impl Parts<'_> {
         });
         self.from = to;
         self.text.clear();
+        self.hashes.clear();
         Ok(())
     }
 
     fn events(&mut self, tally: &Tally) -> anyhow::Result<Events> {
-        tally.events(self.text, self.chunk.observed, self.sealer)
+        let hashed = hashed(&self.chunk.bytes, self.hashes);
+        tally.events(self.text, hashed, self.chunk.observed, self.sealer)
     }
 
     /// The position before a place of the chunk, where it can be told from the chunk alone.
@@ -524,7 +547,10 @@ mod tests {
             After::Marks(_) => panic!("a file has positions"),
         }
     }
-    use custody_event::{FileIdentity, position::Fingerprint as Print};
+    use custody_event::block::{Accounts, Placement};
+    use custody_event::{
+        AgentId, FileIdentity, KeyId, Seq, StreamId, position::Fingerprint as Print,
+    };
     use custody_parsers::{PackSet, PackSource, Select, Settings};
 
     const PACK: &str = "pack: own\nversion: 1\ndecode: json\nfan_out: $json.list\nrules:\n  - id: it\n    event: { action: a.b, actor.name: $json.who }\n";
@@ -610,6 +636,50 @@ mod tests {
         let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
         assert_eq!(parts.len(), 1);
         assert_eq!(position(&parts[0]).offset, Offset(10_000 + 14_000));
+    }
+
+    fn placement() -> Placement {
+        Placement {
+            agent: AgentId([1; 16]),
+            host: "h".into(),
+            key: KeyId([2; 8]),
+            stream: StreamId([3; 16]),
+            seq: Seq(0),
+            prev: Digest([0; 32]),
+            sealed: Timestamp::from_micros(0),
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_with_hashes_at_hand_opens_and_is_what_would_be_sealed_without_them() {
+        let lines = (0..700_u32).flat_map(|n| match n % 7 {
+            0 => format!("{{\"who\":\"eva {n}\",\"password\":\"s3cret-{n}!\"}}\n").into_bytes(),
+            1 => format!("{{\"n\":{n},\"list\":[{{\"who\":\"a\"}},{{\"who\":\"b\"}}]}}\n")
+                .into_bytes(),
+            2 => [format!("{n} ").as_bytes(), b"\xff\xfe\n"].concat(),
+            3 => format!("{n} tab\t and \"quotes\"\n").into_bytes(),
+            4 => b"the same\n".to_vec(),
+            _ => format!("plain {n}\n").into_bytes(),
+        });
+        let bytes: Vec<u8> = lines.collect();
+        // Its hashes are those of the bytes, not of the text.
+        let latin = Chunk { encoding: Encoding::Latin1, ..chunk(bytes.clone()) };
+        for chunk in [chunk(bytes), latin] {
+            let mut worker = worker();
+            let [Parsed { events: Events::Sealed(sealed), .. }] =
+                <[Parsed; 1]>::try_from(worker.parse(&chunk).unwrap()).unwrap()
+            else {
+                panic!("many are sealed")
+            };
+            let packed = sealed.packed_len();
+            let times = (sealed.first_time, sealed.last_time);
+            let block = sealed.place(placement(), Accounts::default());
+            // The root is made from what comes out.
+            let opened = block.open().unwrap();
+            let text = opened.text();
+            let again = worker.sealer.seal(text, times, [0; 32]).unwrap();
+            assert_eq!((opened.len(), again.packed_len()), (800, packed));
+        }
     }
 
     /// Works a chunk of this many lines out of a queue; says how many events it made.

@@ -4,7 +4,7 @@
 //! unpacking those of the other frames.
 
 use super::slim::Slimmer;
-use super::{Block, Body, MAX_SPARSE_TEXT_BYTES, Malformed, pack};
+use super::{Block, Body, Hashed, MAX_SPARSE_TEXT_BYTES, Malformed, pack};
 use crate::MAX_BLOCK_RAW_BYTES;
 
 /// Working space is kept between blocks up to this length, in bytes: few blocks have longer texts.
@@ -25,11 +25,15 @@ impl Packer {
         Ok(Self { zstd: pack::Packer::new()?, slimmer: Slimmer::default(), slim: Vec::new() })
     }
 
-    pub(super) fn pack(&mut self, text: &[u8]) -> std::io::Result<Body> {
+    pub(super) fn pack<'h>(
+        &mut self,
+        text: &[u8],
+        hashed: impl Iterator<Item = Hashed<'h>>,
+    ) -> std::io::Result<Body> {
         self.slim.clear();
         self.slim.shrink_to(KEPT_BYTES);
         let text_len = u32::try_from(text.len()).map_err(std::io::Error::other)?;
-        let is_slim = self.slimmer.leave_out(text, &mut self.slim);
+        let is_slim = self.slimmer.leave_out(text, hashed, &mut self.slim);
         let text = if is_slim { &self.slim } else { text };
         let mut bytes = Vec::new();
         let mut begin = 0;

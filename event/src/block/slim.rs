@@ -12,8 +12,8 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::Malformed;
 use super::body::KEPT_BYTES;
+use super::{Hashed, Malformed};
 use crate::ids::{Digest, push_hex};
 use crate::merkle;
 
@@ -31,6 +31,8 @@ struct Place {
     is_bare: bool,
     /// The first byte behind the quote that opens the hash.
     hash: usize,
+    /// The record's hash, once it is known.
+    known: Option<Digest>,
 }
 
 /// Takes hashes out and puts them back; keeps its working space.
@@ -45,8 +47,14 @@ pub(super) struct Slimmer {
 impl Slimmer {
     /// Puts `text` without the hashes that follow from their records in the place of what is in
     /// `out`. Says no, and leaves `out` empty, where there are none, or some that could not be
-    /// told from those that were left out.
-    pub(super) fn leave_out(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
+    /// told from those that were left out. A record that is among `hashed`, in its turn, is not
+    /// hashed once more.
+    pub(super) fn leave_out<'h>(
+        &mut self,
+        text: &[u8],
+        hashed: impl Iterator<Item = Hashed<'h>>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         out.clear();
         let met = self.find(text);
         let is_empty = |place: &Place| text.get(place.hash) == Some(&b'"');
@@ -54,11 +62,12 @@ impl Slimmer {
             return false;
         }
         self.places.retain(|place| text.get(place.hash + DIGITS) == Some(&b'"'));
+        self.take_known(text, hashed);
         self.hash(text);
         let mut done = 0;
-        for (place, hash) in self.places.iter().zip(&self.hashes) {
+        for place in &self.places {
             let digits = &text[place.hash..place.hash + DIGITS];
-            if has_digits(hash, digits) {
+            if place.known.is_some_and(|hash| has_digits(&hash, digits)) {
                 out.extend_from_slice(&text[done..place.hash]);
                 done = place.hash + DIGITS;
             }
@@ -88,7 +97,8 @@ impl Slimmer {
         self.hash(slim);
         out.reserve(whole);
         let mut done = 0;
-        for (place, hash) in self.places.iter().zip(&self.hashes) {
+        for place in &self.places {
+            let Some(hash) = place.known else { continue };
             out.extend_from_slice(&slim[done..place.hash]);
             push_hex(&hash.0, out);
             done = place.hash;
@@ -126,17 +136,34 @@ impl Slimmer {
                 }
                 record = from..self.bare.len();
             }
-            self.places.push(Place { record, is_bare: has_escapes, hash });
+            self.places.push(Place { record, is_bare: has_escapes, hash, known: None });
         }
         met
     }
 
+    /// Takes the hashes of those records that were hashed before.
+    fn take_known<'h>(&mut self, text: &[u8], hashed: impl Iterator<Item = Hashed<'h>>) {
+        let mut hashed = hashed.peekable();
+        for place in &mut self.places {
+            let record = place.record(text, &self.bare);
+            place.known = hashed.next_if(|next| next.record == record).map(|next| next.hash);
+        }
+    }
+
+    /// Hashes the records whose hash is not known.
     fn hash(&mut self, text: &[u8]) {
-        let records = self.places.iter().map(|place| {
-            let of = if place.is_bare { &self.bare[..] } else { text };
-            &of[place.record.clone()]
-        });
-        merkle::plain_hashes(records, &mut self.hashes);
+        let Self { places, bare, hashes } = self;
+        let unknown = places.iter().filter(|place| place.known.is_none());
+        merkle::plain_hashes(unknown.map(|place| place.record(text, bare)), hashes);
+        let unknown = places.iter_mut().filter(|place| place.known.is_none());
+        unknown.zip(hashes).for_each(|(place, hash)| place.known = Some(*hash));
+    }
+}
+
+impl Place {
+    fn record<'t>(&self, text: &'t [u8], bare: &'t [u8]) -> &'t [u8] {
+        let of = if self.is_bare { bare } else { text };
+        &of[self.record.clone()]
     }
 }
 
@@ -213,7 +240,7 @@ mod tests {
 
     fn slim(text: &[u8]) -> Option<Vec<u8>> {
         let mut out = b"before".to_vec();
-        Slimmer::default().leave_out(text, &mut out).then_some(out)
+        Slimmer::default().leave_out(text, std::iter::empty(), &mut out).then_some(out)
     }
 
     fn back(slim: &[u8]) -> Option<Vec<u8>> {
@@ -230,6 +257,30 @@ mod tests {
         let thin = slim(&text).unwrap();
         assert_eq!(thin.len(), text.len() - records.len() * DIGITS);
         assert_eq!(back(&thin).unwrap(), text);
+    }
+
+    #[test]
+    fn what_was_hashed_before_is_left_out_as_if_it_were_hashed_here() {
+        let records = ["a", "b \"quoted\"", "c", "c", "d"];
+        let text: Vec<u8> = records.iter().flat_map(|raw| event(raw, &hash_of(raw))).collect();
+        let whole = slim(&text).unwrap();
+        let leave_out = |hashed: &[(&str, &str)]| {
+            let hashed = hashed.iter().map(|(raw, of)| Hashed {
+                record: raw.as_bytes(),
+                hash: Digest::of(of.as_bytes()),
+            });
+            let mut out = Vec::new();
+            Slimmer::default().leave_out(&text, hashed, &mut out).then_some(out)
+        };
+        // All, some, in an order that is not theirs, and such as are not there.
+        let all = records.map(|raw| (raw, raw));
+        for hashed in [&all[..], &all[1..3], &[all[4], all[0]], &[("x", "x"), all[0]]] {
+            assert_eq!(leave_out(hashed).as_ref(), Some(&whole));
+        }
+        // A hash that is told is believed: with it another one stands in the text.
+        let wrong = leave_out(&[("a", "A")]).unwrap();
+        assert_eq!(wrong.len(), whole.len() + DIGITS);
+        assert_eq!(back(&wrong).unwrap(), text);
     }
 
     #[test]

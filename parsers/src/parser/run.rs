@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use custody_event::{Base, Digest, Draft, Field, Offset};
+use custody_event::{Base, Digest, Draft, Field, MAX_RAW_BYTES, Offset};
 
 use super::fan::{Fan, Hands};
 use super::{
@@ -104,10 +104,12 @@ impl Run<'_> {
             None => parser.redaction.key_line(record, in_key),
         };
         let Room { lossy, clean, names, swaps, tapes, record: number, .. } = room;
-        let Room { work, memo, choice, chosen, bases, .. } = room;
+        let Room { work, memo, choice, chosen, bases, hash: room_hash, .. } = room;
         *number += 1;
         let room_number = *number;
         swaps.clear();
+        *room_hash = None;
+        let given_record = record;
         let (record, message) = redacted(&parser.redaction, record, &given, clean, names);
         let record = match &key_line {
             Some(left) => {
@@ -121,6 +123,8 @@ impl Run<'_> {
         let original = given.original.filter(|_| names.is_empty());
         let given = Given { said, original, ..given };
         let hash = Digest::of(original.map_or(record, |original| original.bytes));
+        let is_as_given = given.original.is_none() && std::ptr::eq(record, given_record);
+        *room_hash = (is_as_given && record.len() <= MAX_RAW_BYTES).then_some(hash);
         let text = as_text(record, lossy);
         let place = Place {
             record,
@@ -192,6 +196,12 @@ impl Run<'_> {
         let reason = decoded.reason.unwrap_or("no rule matched");
         let time = parser.keep(reason, &decoded, envelope, &place, (memo, swaps), out);
         Verdict::Unmatched { time }
+    }
+
+    /// The SHA-256 of the record that was parsed last, where its event has it as it was given.
+    #[must_use]
+    pub fn hash(&self) -> Option<Digest> {
+        self.room.hash.filter(|_| self.room.swaps.is_empty())
     }
 
     /// A record without its secrets, and the names of what was found: for a record that must be cut
