@@ -365,10 +365,12 @@ impl Sealer {
     }
 }
 
-/// A record, and the SHA-256 of its bytes.
+/// An event's record, and the SHA-256 of its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Hashed<'a> {
-    /// As it stands in `origin.raw`, without escapes.
+    /// Where the event ends in the text.
+    pub event_end: usize,
+    /// As it stands in `origin.raw`, without escapes; another is passed over.
     pub record: &'a [u8],
     /// A wrong one makes a block that nobody can open.
     pub hash: Digest,

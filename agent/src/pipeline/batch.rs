@@ -92,7 +92,8 @@ impl Parts<'_> {
         let record = &self.batch.bytes[begin..end];
         let given = self.given(known.as_deref());
         let hash = append(run, record, offset, segment, given, self.text, tally);
-        self.hashes.extend(hash.map(|hash| (begin..end, hash)));
+        let event_end = self.text.len();
+        self.hashes.extend(hash.map(|hash| HashOf { event_end, place: begin..end, hash }));
     }
 
     fn given<'k>(&self, known: Option<&'k Known>) -> Given<'k> {

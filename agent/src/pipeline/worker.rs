@@ -315,14 +315,24 @@ impl Worker {
     }
 }
 
-/// Where a record of a part stands among the source's bytes, and its hash.
-pub(super) type HashOf = (Range<usize>, Digest);
+/// The hash of a record of a part.
+pub(super) struct HashOf {
+    /// Where the event ends in the part's text.
+    pub(super) event_end: usize,
+    /// Where the record stands among the source's bytes.
+    pub(super) place: Range<usize>,
+    pub(super) hash: Digest,
+}
 
 pub(super) fn hashed<'h>(
     bytes: &'h [u8],
     hashes: &'h [HashOf],
 ) -> impl Iterator<Item = Hashed<'h>> {
-    hashes.iter().map(|(place, hash)| Hashed { record: &bytes[place.clone()], hash: *hash })
+    hashes.iter().map(|HashOf { event_end, place, hash }| Hashed {
+        event_end: *event_end,
+        record: &bytes[place.clone()],
+        hash: *hash,
+    })
 }
 
 /// Bytes of events of one part, at most, before another begins: the rest of a block's room is for a
@@ -452,7 +462,8 @@ impl Parts<'_> {
         if self.text.len() > before {
             self.text.push(b'\n');
             if !matches!(verdict, Verdict::Many(_)) {
-                self.hashes.extend(run.hash().map(|hash| (place, hash)));
+                let event_end = self.text.len();
+                self.hashes.extend(run.hash().map(|hash| HashOf { event_end, place, hash }));
             }
         }
         verdict
@@ -551,16 +562,20 @@ mod tests {
     use custody_event::{
         AgentId, FileIdentity, KeyId, Seq, StreamId, position::Fingerprint as Print,
     };
-    use custody_parsers::{PackSet, PackSource, Select, Settings};
+    use custody_parsers::{PackSet, PackSource, Redaction, Select, Settings};
 
     const PACK: &str = "pack: own\nversion: 1\ndecode: json\nfan_out: $json.list\nrules:\n  - id: it\n    event: { action: a.b, actor.name: $json.who }\n";
 
     fn worker() -> Worker {
+        worker_with(Settings::default())
+    }
+
+    fn worker_with(settings: Settings) -> Worker {
         let pack = PackSource { name: "own.yaml".into(), text: PACK.into() };
         let set = PackSet::load(&[pack]).unwrap();
         let source = SourceContext {
             id: "s".into(),
-            parser: set.select(&Select::Auto, Settings::default()).unwrap(),
+            parser: set.select(&Select::Auto, settings).unwrap(),
             tenant: "t".into(),
             host: "h".into(),
             host_id: "h".into(),
@@ -650,22 +665,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_sealed_with_hashes_at_hand_opens_and_is_what_would_be_sealed_without_them() {
-        let lines = (0..700_u32).flat_map(|n| match n % 7 {
-            0 => format!("{{\"who\":\"eva {n}\",\"password\":\"s3cret-{n}!\"}}\n").into_bytes(),
-            1 => format!("{{\"n\":{n},\"list\":[{{\"who\":\"a\"}},{{\"who\":\"b\"}}]}}\n")
-                .into_bytes(),
+    /// Lines of all kinds: redacted, fanned out, not UTF-8, with escapes, all alike, plain.
+    fn mixed() -> Vec<u8> {
+        let line = |n: u32| match n % 7 {
+            0 => format!("{{\"who\":\"eva {n}\",\"password\":\"s3cret-{n}!\"}}\n").into(),
+            1 => format!("{{\"n\":{n},\"list\":[{{\"who\":\"a\"}},{{\"who\":\"b\"}}]}}\n").into(),
             2 => [format!("{n} ").as_bytes(), b"\xff\xfe\n"].concat(),
-            3 => format!("{n} tab\t and \"quotes\"\n").into_bytes(),
+            3 => format!("{n} tab\t and \"quotes\"\r\n").into(),
             4 => b"the same\n".to_vec(),
             _ => format!("plain {n}\n").into_bytes(),
-        });
-        let bytes: Vec<u8> = lines.collect();
-        // Its hashes are those of the bytes, not of the text.
-        let latin = Chunk { encoding: Encoding::Latin1, ..chunk(bytes.clone()) };
-        for chunk in [chunk(bytes), latin] {
-            let mut worker = worker();
+        };
+        (0..700).flat_map(line).collect()
+    }
+
+    #[test]
+    fn what_is_sealed_with_hashes_at_hand_opens_and_is_what_would_be_sealed_without_them() {
+        // The hashes of the second are those of its bytes, not of its text.
+        for encoding in [Encoding::Utf8, Encoding::Latin1] {
+            let chunk = Chunk { encoding, ..chunk(mixed()) };
+            let redaction = Redaction::default();
+            let mut worker = worker_with(Settings { redaction, ..Settings::default() });
             let [Parsed { events: Events::Sealed(sealed), .. }] =
                 <[Parsed; 1]>::try_from(worker.parse(&chunk).unwrap()).unwrap()
             else {
@@ -677,6 +696,7 @@ mod tests {
             // The root is made from what comes out.
             let opened = block.open().unwrap();
             let text = opened.text();
+            assert!(memchr::memmem::find(text, b"s3cret").is_none());
             let again = worker.sealer.seal(text, times, [0; 32]).unwrap();
             assert_eq!((opened.len(), again.packed_len()), (800, packed));
         }

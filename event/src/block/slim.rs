@@ -145,6 +145,7 @@ impl Slimmer {
     fn take_known<'h>(&mut self, text: &[u8], hashed: impl Iterator<Item = Hashed<'h>>) {
         let mut hashed = hashed.peekable();
         for place in &mut self.places {
+            while hashed.next_if(|next| next.event_end <= place.hash).is_some() {}
             let record = place.record(text, &self.bare);
             place.known = hashed.next_if(|next| next.record == record).map(|next| next.hash);
         }
@@ -259,28 +260,45 @@ mod tests {
         assert_eq!(back(&thin).unwrap(), text);
     }
 
+    /// What `text` is without the hashes, where these are told: number of an event, its record, and what was hashed.
+    fn slim_with(events: &[Vec<u8>], told: &[(usize, &str, &str)]) -> Vec<u8> {
+        let hashed = told.iter().map(|(number, record, of)| Hashed {
+            event_end: events[..=*number].iter().map(Vec::len).sum(),
+            record: record.as_bytes(),
+            hash: Digest::of(of.as_bytes()),
+        });
+        let (text, mut out) = (events.concat(), Vec::new());
+        assert!(Slimmer::default().leave_out(&text, hashed, &mut out));
+        assert_eq!(back(&out), Some(text));
+        out
+    }
+
     #[test]
     fn what_was_hashed_before_is_left_out_as_if_it_were_hashed_here() {
         let records = ["a", "b \"quoted\"", "c", "c", "d"];
-        let text: Vec<u8> = records.iter().flat_map(|raw| event(raw, &hash_of(raw))).collect();
-        let whole = slim(&text).unwrap();
-        let leave_out = |hashed: &[(&str, &str)]| {
-            let hashed = hashed.iter().map(|(raw, of)| Hashed {
-                record: raw.as_bytes(),
-                hash: Digest::of(of.as_bytes()),
-            });
-            let mut out = Vec::new();
-            Slimmer::default().leave_out(&text, hashed, &mut out).then_some(out)
-        };
-        // All, some, in an order that is not theirs, and such as are not there.
-        let all = records.map(|raw| (raw, raw));
-        for hashed in [&all[..], &all[1..3], &[all[4], all[0]], &[("x", "x"), all[0]]] {
-            assert_eq!(leave_out(hashed).as_ref(), Some(&whole));
+        let events = records.map(|raw| event(raw, &hash_of(raw)));
+        let whole = slim(&events.concat()).unwrap();
+        let all: [_; 5] = std::array::from_fn(|at| (at, records[at], records[at]));
+        // All, some, and such as made another event or none.
+        for told in
+            [&all[..], &all[1..3], &[(0, "x", "x"), all[3]], &[(0, "a", "a"), (2, "x", "y")]]
+        {
+            assert_eq!(slim_with(&events, told), whole);
         }
-        // A hash that is told is believed: with it another one stands in the text.
-        let wrong = leave_out(&[("a", "A")]).unwrap();
-        assert_eq!(wrong.len(), whole.len() + DIGITS);
-        assert_eq!(back(&wrong).unwrap(), text);
+    }
+
+    #[test]
+    fn a_hash_that_is_told_is_taken_whatever_was_told_before_it() {
+        let events = ["a", "b", "c"].map(|raw| event(raw, &hash_of(raw)));
+        let whole = slim(&events.concat()).unwrap();
+        // What is believed shows where it is wrong: the right one then stands in the text.
+        for told in [
+            &[(1, "b", "wrong")][..],
+            &[(0, "other", "other"), (1, "b", "wrong")],
+            &[(0, "other", "other"), (0, "more", "more"), (1, "b", "wrong"), (2, "c", "c")],
+        ] {
+            assert_eq!(slim_with(&events, told).len(), whole.len() + DIGITS);
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    Envelope, Given, PackSet, PackSource, Parser, Said, Scratch, Select, Settings, Verdict,
+    Envelope, Given, Original, PackSet, PackSource, Parser, Said, Scratch, Select, Settings,
+    Verdict,
 };
 
 const PACK: &str = "
@@ -50,6 +51,29 @@ fn run(parser: &Parser, record: &[u8], given: Given<'_>) -> (Vec<Value>, String)
 fn one(rules: &[RedactRule], record: &str) -> (Value, String) {
     let (mut events, text) = run(&parser(PACK, rules), record.as_bytes(), Given::default());
     (events.remove(0), text)
+}
+
+#[test]
+fn the_hash_of_a_record_is_handed_out_only_where_its_event_has_it_as_it_was_given() {
+    let parser = parser(PACK, &[]);
+    let envelope = Envelope::bare(Timestamp::from_micros(0));
+    let hash = |record: &[u8], given: Given<'_>| {
+        let (mut scratch, mut out) = (Scratch::new(), Vec::new());
+        let mut run = parser.run(&mut scratch, &envelope);
+        run.parse_given(record, Offset(7), None, given, &mut out);
+        run.hash()
+    };
+    let plain = br#"{"who":"eva"}"#;
+    assert_eq!(hash(plain, Given::default()), Some(Digest::of(plain)));
+    // A pattern, a rule for a field, a key, other bytes than the text's.
+    assert_eq!(hash(br#"{"who":"https://eva:hunter2@h/"}"#, Given::default()), None);
+    assert_eq!(hash(br#"{"in":"room-77"}"#, Given::default()), None);
+    let key = b"-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC";
+    assert_eq!(hash(key, Given::default()), None);
+    let original = Original { bytes: b"other", encoding: "latin1", exact: true };
+    assert_eq!(hash(plain, Given { original: Some(original), ..Given::default() }), None);
+    let long = vec![b'x'; custody_event::MAX_RAW_BYTES + 1];
+    assert_eq!(hash(&long, Given::default()), None);
 }
 
 #[test]
