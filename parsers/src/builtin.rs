@@ -2,12 +2,19 @@
 //!
 //! The order is the order in which `packs: auto` tries them: what is particular before what is
 //! general. Neighbours that decode alike share one matcher.
+//!
+//! They lie in the program packed, each for itself (`build.rs`), and a text is there only while it
+//! is read.
+
+use crate::load::MAX_PACK_BYTES;
 
 macro_rules! packs {
     ($($name:literal,)*) => {
-        /// Name and text of every built-in pack.
-        static PACKS: &[(&str, &str)] = &[
-            $(($name, include_str!(concat!("../../config/packs/", $name, ".yaml"))),)*
+        static PACKS: &[BuiltinPack] = &[
+            $(BuiltinPack {
+                name: $name,
+                packed: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".yaml.zst")),
+            },)*
         ];
     };
 }
@@ -146,8 +153,34 @@ packs! {
     "generic-json",
 }
 
-/// Name and YAML of every built-in pack.
+/// A pack that is compiled in.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltinPack {
+    name: &'static str,
+    packed: &'static [u8],
+}
+
+impl BuiltinPack {
+    /// Its name, which is also its file's.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its YAML, unpacked.
+    ///
+    /// # Panics
+    /// Never: a test unpacks every one of them.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test unpacks every built-in pack")]
+    pub fn text(&self) -> String {
+        let text = zstd::bulk::decompress(self.packed, MAX_PACK_BYTES).expect("packed by build.rs");
+        String::from_utf8(text).expect("a pack is read as UTF-8 by its test")
+    }
+}
+
+/// The built-in packs.
 #[must_use]
-pub fn builtin() -> &'static [(&'static str, &'static str)] {
+pub fn builtin() -> &'static [BuiltinPack] {
     PACKS
 }

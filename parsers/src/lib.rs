@@ -41,7 +41,7 @@ mod when;
 mod yaml;
 
 pub use atlas::{Atlas, Location};
-pub use builtin::builtin;
+pub use builtin::{BuiltinPack, builtin};
 pub use draft::{Drafted, MAX_DRAFT_LINES, NoDraft, Sentence, draft, sentences};
 pub use error::{PackError, PackErrors};
 pub use hostnames::HostNames;

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
-use crate::builtin::builtin;
+use crate::builtin::{BuiltinPack, builtin};
 use crate::error::{PackError, PackErrors, hint};
 use crate::load::{PackSource, load, load_proven};
 use crate::pack::{BUILTIN, Pack};
@@ -39,32 +39,43 @@ pub struct PackSet {
     warnings: Vec<PackError>,
 }
 
-/// A pack, or the text of a built-in one that is read when it is first needed: most sources need
+/// A pack, or a built-in one that is unpacked and read when it is first needed: most sources need
 /// few of them, and all of them take 0.3 s and 30 MiB.
 #[derive(Debug, Clone)]
 struct Entry {
     name: String,
-    builtin: &'static str,
-    pack: Arc<OnceLock<Arc<Pack>>>,
+    pack: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Read(Arc<Pack>),
+    Builtin(&'static BuiltinPack, Arc<OnceLock<Arc<Pack>>>),
 }
 
 impl Entry {
     fn read(pack: Pack) -> Self {
-        let name = pack.name.clone();
-        Self { name, builtin: "", pack: Arc::new(OnceLock::from(Arc::new(pack))) }
+        Self { name: pack.name.clone(), pack: Content::Read(Arc::new(pack)) }
+    }
+
+    fn builtin(pack: &'static BuiltinPack) -> Self {
+        Self { name: pack.name().to_owned(), pack: Content::Builtin(pack, Arc::default()) }
     }
 
     #[expect(clippy::expect_used, reason = "a test loads every built-in pack")]
     fn pack(&self) -> &Arc<Pack> {
-        self.pack.get_or_init(|| {
-            let source = builtin_source(&self.name, self.builtin);
-            Arc::new(load_proven(&source).expect("the built-in packs are checked by a test"))
-        })
+        match &self.pack {
+            Content::Read(pack) => pack,
+            Content::Builtin(packed, pack) => pack.get_or_init(|| {
+                let pack = load_proven(&builtin_source(packed));
+                Arc::new(pack.expect("the built-in packs are checked by a test"))
+            }),
+        }
     }
 }
 
-fn builtin_source(name: &str, text: &str) -> PackSource {
-    PackSource { name: format!("{BUILTIN}{name}.yaml"), text: text.to_owned() }
+fn builtin_source(pack: &BuiltinPack) -> PackSource {
+    PackSource { name: format!("{BUILTIN}{}.yaml", pack.name()), text: pack.text() }
 }
 
 /// What is known of a pack without using it.
@@ -104,12 +115,7 @@ impl PackSet {
     /// Everything that is wrong with any of them.
     pub fn with_builtin(sources: &[PackSource]) -> Result<Self, PackErrors> {
         let own = Self::load(sources)?;
-        let entry = |(name, builtin): &(&str, &'static str)| Entry {
-            name: (*name).to_owned(),
-            builtin,
-            pack: Arc::default(),
-        };
-        let packs = builtin().iter().map(entry).collect();
+        let packs = builtin().iter().map(Entry::builtin).collect();
         let mut set = Self { packs, warnings: own.warnings };
         own.packs.into_iter().for_each(|entry| set.add(entry));
         Ok(set)
@@ -122,8 +128,7 @@ impl PackSet {
     #[must_use]
     #[expect(clippy::expect_used, reason = "a test loads every built-in pack")]
     pub fn builtin() -> Self {
-        let all: Vec<PackSource> =
-            builtin().iter().map(|(name, text)| builtin_source(name, text)).collect();
+        let all: Vec<PackSource> = builtin().iter().map(builtin_source).collect();
         Self::load(&all).expect("the built-in packs are checked by a test")
     }
 

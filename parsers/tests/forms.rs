@@ -19,10 +19,10 @@ fn events() -> Vec<Vec<u8>> {
     let observed = Timestamp::parse("2024-03-01T12:00:00.000000Z").unwrap();
     let mut scratch = Scratch::new();
     let mut all = Vec::new();
-    for (name, text) in builtin() {
-        let pack: Value = serde_yaml::from_str(text).unwrap();
-        let parser =
-            set.select(&Select::Names(vec![(*name).to_owned()]), Settings::default()).unwrap();
+    for builtin in builtin() {
+        let pack: Value = serde_yaml::from_str(&builtin.text()).unwrap();
+        let names = Select::Names(vec![builtin.name().to_owned()]);
+        let parser = set.select(&names, Settings::default()).unwrap();
         let tests = pack["rules"]
             .as_array()
             .into_iter()

@@ -1,21 +1,33 @@
 //! The built-in packs load, warn of nothing, and pass the tests that they carry.
 
-use custody_parsers::{PackSet, PackSource, builtin};
+use std::path::Path;
+
+use custody_parsers::{BuiltinPack, PackSet, PackSource, builtin};
 
 #[test]
 fn every_builtin_pack_loads_and_passes_its_own_tests() {
     let sources: Vec<PackSource> = builtin()
         .iter()
-        .map(|(name, text)| PackSource { name: format!("{name}.yaml"), text: (*text).to_owned() })
+        .map(|pack| PackSource { name: format!("{}.yaml", pack.name()), text: pack.text() })
         .collect();
     let set = PackSet::load(&sources).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(set.warnings(), []);
-    let names: Vec<&str> = builtin().iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = builtin().iter().map(BuiltinPack::name).collect();
     assert_eq!(set.names(), names, "each pack is called as its file is");
     let report = set.run_tests();
     let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
     assert!(report.is_good(), "{} passed\n{}", report.passed, failures.join("\n"));
     assert!(set.names().len() >= 60 && report.passed >= 1_500, "{} passed", report.passed);
+}
+
+#[test]
+fn every_file_of_a_pack_is_built_in_as_it_stands() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/packs");
+    for pack in builtin() {
+        let file = std::fs::read_to_string(folder.join(format!("{}.yaml", pack.name()))).unwrap();
+        assert!(pack.text() == file, "{}", pack.name());
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), builtin().len());
 }
 
 #[test]

@@ -35,8 +35,8 @@ fn envelope() -> Envelope<'static> {
 fn parsers() -> Vec<Parser> {
     let set = PackSet::builtin();
     let mut parsers = vec![set.select(&Select::Auto, Settings::default()).unwrap()];
-    for (name, _) in builtin() {
-        let names = Select::Names(vec![(*name).to_owned()]);
+    for pack in builtin() {
+        let names = Select::Names(vec![pack.name().to_owned()]);
         parsers.push(set.select(&names, Settings::default()).unwrap());
     }
     parsers

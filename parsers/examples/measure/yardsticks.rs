@@ -76,8 +76,8 @@ impl Yardstick {
 
 /// The patterns of a built-in pack, in order.
 fn patterns(pack: &str) -> Done<Vec<(Regex, CaptureLocations)>> {
-    let (_, text) = builtin().iter().find(|(name, _)| *name == pack).ok_or("no such pack")?;
-    let pack: Value = serde_yaml::from_str(text)?;
+    let text = builtin().iter().find(|known| known.name() == pack).ok_or("no such pack")?.text();
+    let pack: Value = serde_yaml::from_str(&text)?;
     let rules = pack["rules"].as_array().into_iter().flatten();
     let mut patterns = Vec::new();
     for pattern in rules.filter_map(|rule| rule["match"].as_str()) {

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn usual() -> Vec<String> {
-    let alone = builtin().iter().map(|(name, _)| (*name).to_owned());
+    let alone = builtin().iter().map(|pack| pack.name().to_owned());
     alone.chain(WITH_ALL.iter().map(|name| format!("{name}{AUTO}"))).collect()
 }
 
@@ -205,9 +205,9 @@ fn without_hashes(dump: &str) -> u64 {
 
 /// The records of a pack's tests.
 fn records(pack: &str) -> anyhow::Result<Vec<String>> {
-    let found = builtin().iter().find(|(name, _)| *name == pack);
-    let (_, text) = found.with_context(|| format!("no built-in pack `{pack}`"))?;
-    let pack: Value = serde_yaml::from_str(text).context("a built-in pack")?;
+    let found = builtin().iter().find(|known| known.name() == pack);
+    let text = found.with_context(|| format!("no built-in pack `{pack}`"))?.text();
+    let pack: Value = serde_yaml::from_str(&text).context("a built-in pack")?;
     let rules = pack["rules"].as_array().into_iter().flatten();
     let tests = rules.flat_map(|rule| rule["tests"].as_array().into_iter().flatten());
     Ok(tests.filter_map(|test| test["record"].as_str().map(str::to_owned)).collect())
