@@ -45,8 +45,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for target in chosen {
         let gathered = shell::target()?.join("fuzz-corpus").join(target);
         std::fs::create_dir_all(&gathered)?;
-        let mut command = cargo(&args.sanitizer)?;
-        command.args(["fuzz", "run", "--sanitizer", &args.sanitizer, target]).arg(gathered);
+        let cargo_fuzz = |act: &str| -> anyhow::Result<Command> {
+            let mut command = cargo(&args.sanitizer)?;
+            command.args(["fuzz", act, "--sanitizer", &args.sanitizer, target]);
+            Ok(command)
+        };
+        // What cannot be built has found nothing.
+        let built = cargo_fuzz("build")?.status().context("cannot run cargo fuzz")?;
+        if !built.success() {
+            bail!("{target} cannot be built ({built})");
+        }
+        let mut command = cargo_fuzz("run")?;
+        command.arg(gathered);
         command.arg(fuzz.join("corpus").join(target));
         command.arg("--").arg(format!("-max_total_time={}", args.seconds)).args(LIMITS);
         let status = command.status().context("cannot run cargo fuzz")?;
