@@ -463,13 +463,14 @@ impl Kin {
     /// The readers whose content came before what stands at `path` now.
     fn before(&self, tailer: &Tailer, path: &Path, begun: &[(PathBuf, ReaderId)]) -> Vec<ReaderId> {
         let key = family(path);
+        let base = self.line(path);
+        let came_before = |reader: &Reader| came_before(path, base.as_deref(), reader);
         let ids = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
         let mut after: Vec<ReaderId> = ids
             .iter()
-            .filter(|id| tailer.readers.get(id).is_some_and(|reader| came_before(path, reader)))
+            .filter(|id| tailer.readers.get(id).is_some_and(came_before))
             .copied()
             .collect();
-        let base = self.line(path);
         let same_line = |other: &Path| {
             is_rotation_of(path, other)
                 || base.as_ref().is_some_and(|base| is_rotation_of(base, other))
@@ -479,9 +480,13 @@ impl Kin {
     }
 }
 
-fn came_before(path: &Path, reader: &Reader) -> bool {
+/// Did a reader's content come before what stands at `path`, which was rotated away from `base`?
+fn came_before(path: &Path, base: Option<&Path>, reader: &Reader) -> bool {
     let left_its_place = reader.at.as_deref() != Some(&reader.path);
     let has_begun = !reader.is_unbegun() || reader.is_missing();
+    // Of the rotated files the oldest are begun first.
+    let was_found_rotated = base.is_some_and(|base| is_rotation_of(base, &reader.path));
     (left_its_place && (reader.path == path || (has_begun && is_rotation_of(&reader.path, path))))
+        || (has_begun && was_found_rotated)
         || is_rotation_of(path, &reader.path)
 }

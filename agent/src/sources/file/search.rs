@@ -281,7 +281,11 @@ impl Tailer {
             (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
         });
         let line = self.line_of(&hunt.path);
-        let mut before = self.ids_of(|reader| reader.stood_at(&line) && !reader.is_unbegun());
+        // One that was found rotated carries the name that it was found under.
+        let mut before = self.ids_of(|reader| {
+            let is_rotated = reader.stood_at(&line) || is_rotation_of(&line, &reader.path);
+            is_rotated && !reader.is_unbegun()
+        });
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {

@@ -12,7 +12,7 @@ use custody_event::{Clock, FileIdentity, SystemClock, Timestamp};
 use super::{FileOptions, Start, Tailer};
 use crate::sources::{
     Chunk, FilePosition, Framing, Item, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, Notice, Outlet, Saved,
-    SourceIndex, Stopped,
+    SourceIndex, Stopped, TAIL_BYTES,
 };
 
 mod hazards;
@@ -108,6 +108,8 @@ struct Bench {
     clock: Arc<Ahead>,
     dir: tempfile::TempDir,
     options: FileOptions,
+    /// What one read from a file takes, at most.
+    batch_bytes: usize,
     tailer: Tailer,
     sink: Sink,
     /// Items taken in earlier lives.
@@ -140,6 +142,7 @@ impl Bench {
             clock,
             dir,
             options,
+            batch_bytes: MAX_CHUNK_BYTES,
             tailer,
             sink: Sink::default(),
             past: Vec::new(),
@@ -187,6 +190,13 @@ impl Bench {
         commit(&mut self.saved, &kept);
         self.past.extend(kept);
         self.tailer = start(&self.options, &self.clock, self.saved.values().cloned().collect());
+        self.read_at_most(self.batch_bytes);
+    }
+
+    /// Reads take so little, now and after restarts: a small file is read in several.
+    fn read_at_most(&mut self, batch_bytes: usize) {
+        self.batch_bytes = batch_bytes;
+        self.tailer.buffer.truncate(TAIL_BYTES + batch_bytes);
     }
 
     fn restart(&mut self) {

@@ -599,3 +599,25 @@ fn what_may_have_been_written_just_before_a_file_was_emptied_is_a_gap_with_its_p
     assert_eq!(codes, ["emptied", "emptied", "truncated_unread"], "{:?}", bench.gaps());
     assert_eq!(bench.lines().last().unwrap(), "x");
 }
+
+#[test]
+fn a_rotated_file_half_read_comes_before_the_next_also_after_a_restart() {
+    for pattern in ["a.log", "a.log*"] {
+        let mut bench = Bench::new(pattern);
+        bench.read_at_most(64);
+        bench.append("a.log", numbered(0..5));
+        bench.settle();
+        bench.restart();
+        // While nobody looked it was rotated twice.
+        fs::remove_file(bench.path("a.log")).unwrap();
+        bench.append("a.log.2", numbered(5..200));
+        bench.append("a.log.1", numbered(200..300));
+        bench.append("a.log", numbered(300..310));
+        while bench.lines().len() < 20 {
+            bench.scans(1);
+        }
+        bench.restart();
+        bench.scans(100);
+        assert_eq!(bench.lines(), expected(0..310), "{pattern}");
+    }
+}

@@ -69,10 +69,16 @@ impl World {
         let pattern = ["a.log", "a.log*"][dice.below(2)];
         let header = dice.below(2) == 0;
         let max_open_files = [0, 512, 512, 1][dice.below(4)];
-        let bench = Bench::with(pattern, |options| options.max_open_files = max_open_files);
+        let mut bench = Bench::with(pattern, |options| options.max_open_files = max_open_files);
+        // Half of all lives may end with a rotated file half read.
+        let batch_bytes = [MAX_CHUNK_BYTES, 256][Dice(!seed).below(2)];
+        bench.read_at_most(batch_bytes);
         let mut story = String::new();
-        writeln!(story, "seed {seed} pattern {pattern} header {header} open {max_open_files}")
-            .unwrap();
+        writeln!(
+            story,
+            "seed {seed} pattern {pattern} header {header} open {max_open_files} batch {batch_bytes}"
+        )
+        .unwrap();
         Self {
             dice,
             bench,
@@ -95,6 +101,8 @@ impl World {
         let n = self.next_line;
         self.next_line += 1;
         let padding = if self.dice.below(30) == 0 { 1_200 } else { self.dice.below(60) };
+        // A read takes a whole line, or none would ever be done.
+        let padding = padding.min(self.bench.batch_bytes / 2);
         format!("{n} {}\n", "x".repeat(padding))
     }
 
@@ -254,9 +262,9 @@ impl World {
     fn step(&mut self, count: usize) {
         for _ in 0..count {
             self.bench.tailer.step(&mut self.bench.sink).unwrap();
+            self.scanned_since_new_file = true;
+            self.emptied_unseen = false;
         }
-        self.scanned_since_new_file = true;
-        self.emptied_unseen = false;
     }
 
     fn restart(&mut self) {
