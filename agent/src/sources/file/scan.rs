@@ -250,7 +250,9 @@ impl Tailer {
                 reader.adopted = Some(self.scans);
             }
             if stat.size > 0 && !first {
-                self.hunt(kin.base(path).cloned().unwrap_or_else(|| path.to_path_buf()));
+                // Packed ones beside a numbered one are rotations of a base that may be gone.
+                let base = kin.line(path).filter(|base| self.walk.matches(base));
+                self.hunt(base.unwrap_or_else(|| path.to_path_buf()));
             }
             begun.push((path.to_path_buf(), id));
         }

@@ -242,3 +242,19 @@ fn a_damaged_packed_file_is_read_as_far_as_it_goes_and_the_gap_names_it_and_the_
         }
     }
 }
+
+#[test]
+fn a_packed_file_beside_a_numbered_one_is_found_although_nothing_stands_at_their_base() {
+    let mut bench = Bench::new("a.log*");
+    bench.append("a.log", numbered(0..5));
+    bench.settle();
+    bench.restart();
+    fs::remove_file(bench.path("a.log")).unwrap();
+    bench.scans(3);
+    assert_eq!(bench.gaps().len(), 1, "what stood at the base is given up");
+    bench.append("a.log.2", numbered(5..10));
+    bench.gzip("a.log.2", "a.log.2.gz");
+    bench.append("a.log.1", numbered(10..15));
+    bench.scans(5);
+    assert_eq!(bench.lines(), expected(0..15));
+}
