@@ -243,7 +243,13 @@ fn is_copy_of(other: &Reader, candidate: &Candidate<'_>) -> io::Result<bool> {
     // How it began alone, as many files may, tells nothing.
     let expected =
         other.sought().filter(|expected| expected.first == candidate.first && expected.offset > 0);
+    let Extent { size: offset, tail } = candidate.extent;
+    let whole = Expected { first: candidate.first, offset, tail };
     let original = match (&other.place, &other.at) {
+        (Place::Inode(Some(copy)), _) if other.is_copy => {
+            let Some(expected) = expected else { return Ok(false) };
+            return Ok(candidate.holds(&expected)? && go_together(&whole, copy, candidate)?);
+        }
         (Place::Inode(_), _) if other.is_copy => None,
         (Place::Inode(Some(original)), _) => Some(original.try_clone()?),
         (Place::Inode(None), Some(at)) => match File::open(at) {
@@ -256,8 +262,6 @@ fn is_copy_of(other: &Reader, candidate: &Candidate<'_>) -> io::Result<bool> {
     let Some(original) = original else {
         return expected.map_or(Ok(false), |expected| candidate.holds(&expected));
     };
-    let Extent { size: offset, tail } = candidate.extent;
-    let whole = Expected { first: candidate.first, offset, tail };
     // A plain file that begins like one that has moved may still grow into something else.
     let is_whole =
         matches!(candidate.form, Form::Packed(_)) || other.at.as_deref() == Some(&other.path);
@@ -269,4 +273,12 @@ fn is_copy_of(other: &Reader, candidate: &Candidate<'_>) -> io::Result<bool> {
         Some(expected) => Ok(!expected.holds(&original)? && candidate.holds(&expected)?),
         None => Ok(false),
     }
+}
+
+/// Is one of these two the beginning of the other, as copies of one content are? They may have
+/// no more than a header line in common.
+fn go_together(whole: &Expected, copy: &File, candidate: &Candidate<'_>) -> io::Result<bool> {
+    let Some(Extent { size: offset, tail }) = extent_of(copy)? else { return Ok(true) };
+    let of_copy = Expected { first: whole.first, offset, tail };
+    Ok(whole.holds(copy)? || candidate.holds(&of_copy)?)
 }
