@@ -266,7 +266,8 @@ struct Kept {
     answer: Vec<u8>,
 }
 
-/// Sends on each connection in turn and reads in turn, as often as it takes.
+/// Keeps one request under way on each connection: an answer is read from each in turn, and the next
+/// request sent there at once.
 fn send(
     to: SocketAddr,
     what: &[Prepared],
@@ -280,13 +281,21 @@ fn send(
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Kept { stream, sent: Instant::now(), answer: Vec::new() })
     };
+    let connections = connections.min(requests);
     let mut all = (0..connections).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
     let mut volley = Volley::default();
     let mut request = Vec::new();
-    let mut number = 0;
-    while number < requests {
-        let count = connections.min(requests - number);
-        for kept in &mut all[..count] {
+    for number in 0..requests + connections {
+        let kept = &mut all[number % connections];
+        if number >= connections {
+            match kept.status()? {
+                200 => volley.stored += 1,
+                503 => volley.refused += 1,
+                other => bail!("answered {other}: {}", String::from_utf8_lossy(&kept.answer)),
+            }
+            volley.latencies_ms.push(millis(kept.sent.elapsed()));
+        }
+        if number < requests {
             let Prepared { head, tail } = &what[number % what.len()];
             request.clear();
             request.extend_from_slice(head);
@@ -294,15 +303,6 @@ fn send(
             request.extend_from_slice(tail);
             kept.sent = Instant::now();
             kept.stream.write_all(&request)?;
-            number += 1;
-        }
-        for kept in &mut all[..count] {
-            match kept.status()? {
-                200 => volley.stored += 1,
-                503 => volley.refused += 1,
-                other => bail!("answered {other}: {}", String::from_utf8_lossy(&kept.answer)),
-            }
-            volley.latencies_ms.push(millis(kept.sent.elapsed()));
         }
     }
     Ok(volley)
