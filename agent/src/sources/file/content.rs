@@ -333,6 +333,17 @@ impl Form {
             Self::Packed(path) => Ok(Archive::check(path, Some(expected))),
         }
     }
+
+    /// How far it goes now; `None` if that cannot be said.
+    pub(crate) fn extent(&self) -> io::Result<Option<Extent>> {
+        match self {
+            Self::Plain(file) => extent_of(file),
+            Self::Packed(path) => match Archive::check(path, None) {
+                Verdict::Continues(extent) => Ok(Some(extent)),
+                _ => Ok(None),
+            },
+        }
+    }
 }
 
 /// How far a plain file goes now.

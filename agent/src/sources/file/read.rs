@@ -16,7 +16,6 @@ use custody_event::{Offset, Timestamp};
 use super::content::{Head, head_of, len64, read_at, tail_len, tail_of};
 use super::cut::{Cut, Cutter, SKIP_LINE};
 use super::multiline::Ending;
-use super::names::is_rotation_of;
 use super::reader::{Missing, Place, Reader, ReaderId};
 use super::stat::{Stat, stat_file};
 use super::tailer::Tailer;
@@ -312,7 +311,7 @@ impl Tailer {
         let is_later = |other: &Reader| {
             other.is_unbegun()
                 && other.modified_ns > old.modified_ns
-                && (other.stood_at(&old.path) || is_rotation_of(&old.path, &other.path))
+                && other.was_rotated_from(&old.path)
         };
         let later = self.ids_of(is_later);
         old.after.retain(|other| !later.contains(other));
@@ -325,6 +324,7 @@ impl Tailer {
             unread: Some(old.largest.saturating_sub(old.offset)).filter(|bytes| *bytes > 0),
             truncated: true,
             not_at_home: true,
+            blind_scans: 0,
         });
         old.at = None;
         let path = fresh.path.clone();
@@ -388,6 +388,7 @@ impl Tailer {
             self.progress.more = true;
         } else {
             reader.idle = now;
+            reader.ends = reader.ends.saturating_add(u32::from(reader.offset != from));
         }
         result
     }

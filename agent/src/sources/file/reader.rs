@@ -9,12 +9,18 @@ use custody_event::{FileIdentity, Offset};
 
 use super::content::{Archive, Expected};
 use super::cut::FINISHED;
-use super::names::{path_from_text, path_text};
+use super::names::{is_rotation_of, path_from_text, path_text};
 use super::stat::{Inode, Stat};
 use crate::sources::{Encoding, FilePosition, FileRef, SeenSize};
 
 /// Names a reader within one run; older readers have smaller numbers.
 pub(crate) type ReaderId = u64;
+
+/// Ends of what was there at the time, reached one after the other, that tell a log which is being
+/// written from a rotated file.
+const LIVE_ENDS: u32 = 3;
+/// Scans in a row that could not look for a content, after which nobody waits for it any more.
+const BLIND_SCANS: u32 = 5;
 
 /// Where the bytes stand.
 pub(crate) enum Place {
@@ -39,6 +45,8 @@ pub(crate) struct Missing {
     pub(crate) truncated: bool,
     /// Its own inode has been looked at and holds something else.
     pub(crate) not_at_home: bool,
+    /// Scans in a row that could not look: something stands there that may not be read.
+    pub(crate) blind_scans: u32,
 }
 
 /// One content being read.
@@ -68,6 +76,8 @@ pub(crate) struct Reader {
     pub(crate) mark: Option<(u64, Fingerprint)>,
     /// Size and time of the look after which nothing more could be read.
     pub(crate) idle: Option<(u64, i64)>,
+    /// How often what had been added was read to its end.
+    pub(crate) ends: u32,
     /// Size, time and count of scans without growth.
     pub(crate) quiet: (u64, i64, u32),
     /// The bytes are read from a copy, which does not grow.
@@ -116,6 +126,7 @@ impl Reader {
             largest: 0,
             mark: None,
             idle: None,
+            ends: 0,
             quiet: (0, 0, 0),
             is_copy: false,
             after: Vec::new(),
@@ -156,6 +167,7 @@ impl Reader {
             unread: None,
             truncated: false,
             not_at_home: false,
+            blind_scans: 0,
         });
         reader
     }
@@ -216,6 +228,11 @@ impl Reader {
         self.path == path && self.at.as_deref() != Some(path)
     }
 
+    /// It stood at `path` or was found under a name that a rotation made out of it.
+    pub(crate) fn was_rotated_from(&self, path: &Path) -> bool {
+        self.stood_at(path) || is_rotation_of(path, &self.path)
+    }
+
     /// Nothing of it has been read.
     pub(crate) fn is_unbegun(&self) -> bool {
         self.offset == 0
@@ -227,11 +244,20 @@ impl Reader {
 
     /// Has everything been read that there was at the last look?
     pub(crate) fn is_caught_up(&self) -> bool {
+        let is_idle = self.idle == Some((self.size, self.seen_ns));
+        matches!(self.place, Place::Inode(_))
+            && (self.held || self.back_off.0 > 0 || (is_idle && self.pending.is_none()))
+    }
+
+    /// Must those that came after it wait? Not for what cannot be read, nor for a log that goes on and
+    /// on in its own place: it only has a name like a rotated one.
+    pub(crate) fn is_waited_for(&self) -> bool {
         match &self.place {
-            Place::Missing(_) | Place::Archive(_) => false,
+            Place::Missing(missing) => missing.blind_scans < BLIND_SCANS,
+            Place::Archive(_) => true,
             Place::Inode(_) => {
-                let is_idle = self.idle == Some((self.size, self.seen_ns));
-                self.held || self.back_off.0 > 0 || (is_idle && self.pending.is_none())
+                let is_live = self.ends >= LIVE_ENDS && !self.is_moved();
+                !is_live && !self.is_caught_up()
             }
         }
     }

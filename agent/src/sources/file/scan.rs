@@ -129,6 +129,9 @@ impl Tailer {
             Err(error) if is_absent(&error) => true,
             Err(error) => {
                 self.troubles.insert(path.to_path_buf(), trouble(path, &error));
+                if let Place::Missing(missing) = &mut reader.place {
+                    missing.blind_scans = missing.blind_scans.saturating_add(1);
+                }
                 false
             }
         }
@@ -153,6 +156,7 @@ impl Tailer {
                     .filter(|bytes| *bytes > 0),
                 truncated: false,
                 not_at_home: false,
+                blind_scans: 0,
             });
         }
     }
@@ -233,8 +237,9 @@ impl Tailer {
                 open -= usize::from(self.close_unread(id));
             }
             let after = kin.before(self, path, &begun);
-            for earlier in after {
-                self.put_after(id, earlier);
+            if let Some(reader) = self.readers.get_mut(&id) {
+                // Nobody waits for it yet.
+                reader.after.extend(after);
             }
             if let Some(base) = kin.line(path) {
                 let base = base.as_path();
@@ -374,7 +379,7 @@ impl Tailer {
             .map(|reader| reader.modified_ns);
         let done =
             self.done.iter().filter(|done| ours(&done.path)).map(|done| done.position.modified_ns);
-        let since_ns = readers.chain(done).max().unwrap_or(i64::MAX);
+        let since_ns = readers.chain(done).max().unwrap_or(i64::MAX).max(self.left_out_ns);
         self.hunts.push(Hunt { path, since_ns, tries_left: SEARCH_SCANS });
     }
 }

@@ -128,6 +128,7 @@ impl Tailer {
         };
         let Place::Missing(missing) = &mut reader.place else { return Ok(()) };
         missing.tries += 1;
+        missing.blind_scans = if outcome.is_err() { missing.blind_scans + 1 } else { 0 };
         let tries = missing.tries;
         if missing.truncated || missing.not_at_home || is_emptied {
             reader.emptied = Some(reader.largest);
@@ -281,11 +282,10 @@ impl Tailer {
             (sibling.stat.modified_ns, std::cmp::Reverse((name.as_os_str().len(), name)))
         });
         let line = self.line_of(&hunt.path);
-        // One that was found rotated carries the name that it was found under.
-        let mut before = self.ids_of(|reader| {
-            let is_rotated = reader.stood_at(&line) || is_rotation_of(&line, &reader.path);
-            is_rotated && !reader.is_unbegun()
-        });
+        let mut before =
+            self.ids_of(|reader| reader.was_rotated_from(&line) && !reader.is_unbegun());
+        // What stands at the line's place knows of those that were found rotated themselves.
+        let mut first = self.ids_of(|reader| reader.stood_at(&line) && !reader.is_unbegun());
         let mut unfinished = false;
         for sibling in near {
             match self.take_up(&sibling) {
@@ -301,12 +301,13 @@ impl Tailer {
                     let id = self.insert(reader);
                     self.order_unbegun(id, sibling.stat.modified_ns, &line);
                     before.push(id);
+                    first.push(id);
                 }
                 Ok(None) => {}
                 Err(_) => unfinished = true,
             }
         }
-        for id in before {
+        for id in first {
             self.let_go_first(id, |reader| {
                 reader.at.as_deref() == Some(&line) && reader.path == line
             });
@@ -324,8 +325,7 @@ impl Tailer {
     /// Of the rotated files that have not been begun, who was written first comes first.
     pub(crate) fn order_unbegun(&mut self, id: ReaderId, written_ns: i64, line: &Path) {
         let unbegun = self.ids_of(|reader| {
-            let is_rotated = reader.stood_at(line) || is_rotation_of(line, &reader.path);
-            is_rotated && reader.is_unbegun() && !reader.is_missing()
+            reader.was_rotated_from(line) && reader.is_unbegun() && !reader.is_missing()
         });
         for other in unbegun.into_iter().filter(|other| *other != id) {
             let seen_ns = self.readers.get(&other).map_or(0, |other| other.seen_ns);
@@ -347,12 +347,11 @@ impl Tailer {
     /// One reader waits for another; but nobody ever waits, over others, for himself: what was
     /// known first stands.
     pub(crate) fn put_after(&mut self, id: ReaderId, earlier: ReaderId) {
-        if self.all_before(earlier).contains(&id) {
+        let knows = |reader: &Reader| reader.after.contains(&earlier);
+        if self.readers.get(&id).is_none_or(knows) || self.all_before(earlier).contains(&id) {
             return;
         }
-        if let Some(reader) = self.readers.get_mut(&id)
-            && !reader.after.contains(&earlier)
-        {
+        if let Some(reader) = self.readers.get_mut(&id) {
             reader.after.push(earlier);
         }
     }

@@ -83,6 +83,8 @@ pub struct Tailer {
     pub(crate) found: Found,
     saved: Option<Saved>,
     pub(crate) started_ns: i64,
+    /// What was there before is left out by wish (`start: end`): files changed before are not hunted.
+    pub(crate) left_out_ns: i64,
     /// Nothing was ever saved: files that are there now may be begun at their end.
     pub(crate) first_start: bool,
 }
@@ -106,6 +108,7 @@ impl Tailer {
             cutter: options.cutter()?,
             first_start: saved.is_empty(),
             started_ns: clock.now().micros().saturating_mul(1_000).saturating_sub(CLOCK_SLACK_NS),
+            left_out_ns: i64::MIN,
             saved: Some(saved),
             options,
             source,
@@ -265,6 +268,8 @@ impl Tailer {
     /// Takes up what was saved; only once, before the first scan.
     pub(crate) fn begin(&mut self, outlet: &mut dyn Outlet) -> Result<(), Stopped> {
         let Some(mut saved) = self.saved.take() else { return Ok(()) };
+        let began = saved.iter().find(|position| is_marker(position));
+        self.left_out_ns = began.map_or(self.left_out_ns, |marker| marker.modified_ns);
         saved.retain(|position| !is_marker(position));
         saved.sort_by_key(|position| position.modified_ns);
         for position in saved {
@@ -287,6 +292,7 @@ impl Tailer {
         }
         if self.first_start && self.options.start == Start::End {
             let position = marker(self.clock.now());
+            self.left_out_ns = position.modified_ns;
             self.put(outlet, Item::Moved { source: self.source, position })?;
         }
         Ok(())
@@ -350,10 +356,7 @@ impl Tailer {
         let here = if reader.is_unbegun() { Some(&reader.path) } else { reader.at.as_ref() };
         let hunted = here.is_some_and(|here| self.hunts.iter().any(|hunt| hunt.path == *here));
         hunted
-            || reader
-                .after
-                .iter()
-                .any(|id| self.readers.get(id).is_some_and(|before| !before.is_caught_up()))
+            || reader.after.iter().any(|id| self.readers.get(id).is_some_and(Reader::is_waited_for))
     }
 }
 

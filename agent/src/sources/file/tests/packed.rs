@@ -258,3 +258,30 @@ fn a_packed_file_beside_a_numbered_one_is_found_although_nothing_stands_at_their
     bench.scans(5);
     assert_eq!(bench.lines(), expected(0..15));
 }
+
+/// A header line alone was read; what stood behind it, and the next file, have both been rotated.
+#[test]
+fn two_rotated_files_that_begin_with_the_same_line_are_both_read_packed_or_not() {
+    for (older, newer) in
+        [("a.log.2", "a.log.1"), ("a.log.2.gz", "a.log.1"), ("a.log.2.gz", "a.log.1.gz")]
+    {
+        let mut bench = Bench::new("a.log");
+        bench.append("a.log", "# header\n");
+        bench.settle();
+        bench.restart();
+        fs::remove_file(bench.path("a.log")).unwrap();
+        for (name, lines) in [(older, 0..20), (newer, 20..40)] {
+            let text = format!("# header\n{}", numbered(lines));
+            match name.ends_with(".gz") {
+                true => fs::write(bench.path(name), packed(&[&text])).unwrap(),
+                false => bench.append(name, text),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bench.append("a.log", format!("# header\n{}", numbered(40..45)));
+        bench.scans(60);
+        let mut lines = bench.lines();
+        lines.retain(|line| line != "# header");
+        assert_eq!(lines, expected(0..45), "{older}, {newer}");
+    }
+}

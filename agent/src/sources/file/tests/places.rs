@@ -235,3 +235,43 @@ fn a_notification_reads_the_file_that_it_names_open_or_closed_and_by_any_name() 
         assert!(!bench.tailer.read_touched(&stranger, &mut bench.sink).unwrap().1);
     }
 }
+
+#[test]
+fn a_rotated_log_that_may_not_be_read_does_not_keep_the_live_one_waiting() {
+    let mut bench = Bench::new("a.log*");
+    let old = "a.log-20260101";
+    bench.append(old, numbered(0..5));
+    bench.append("a.log", numbered(5..10));
+    bench.settle();
+    bench.restart();
+    fs::set_permissions(bench.path(old), fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(bench.path(old)).is_ok() {
+        println!("skipped: this user may read everything");
+        return;
+    }
+    fs::remove_file(bench.path("a.log")).unwrap();
+    bench.append("a.log", numbered(10..15));
+    bench.scans(10);
+    assert_eq!(bench.lines(), expected(0..15));
+    assert!(bench.tailer.state().trouble.is_some());
+}
+
+#[test]
+fn a_thousand_rotated_files_of_one_log_come_in_order() {
+    let mut bench = Bench::with("a.log*", |options| options.max_open_files = 64);
+    for n in 0..1_000 {
+        let name = format!("a.log-{}", 20_260_000 + n);
+        bench.append(&name, format!("line {n}\n"));
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000 + n);
+        let file = File::options().append(true).open(bench.path(&name)).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    bench.append("a.log", "line 1000\n");
+    bench.settle();
+    bench.restart();
+    bench.append("a.log", "line 1001\n");
+    bench.scans(2);
+    bench.append("a.log-30000000", "line 1002\n");
+    bench.scans(4);
+    assert_eq!(bench.lines(), expected(0..1_003));
+}

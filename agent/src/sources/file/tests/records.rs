@@ -256,3 +256,20 @@ fn a_start_at_the_end_of_a_utf16_file_begins_at_a_whole_line() {
     bench.settle();
     assert_eq!(bench.placed(), [(18, Encoding::Utf16Le.encode("new").unwrap())]);
 }
+
+#[test]
+fn a_log_that_goes_on_and_on_keeps_no_other_waiting_whose_name_it_seems_to_be_rotated_from() {
+    let mut bench = Bench::with("*.log", several(MultilineRule::Start("^[0-9]+ ".into())));
+    bench.append("access.log", "1 one\n");
+    bench.append("access-8443.log", "1 other\n");
+    bench.silence();
+    bench.restart();
+    for number in 2..20 {
+        bench.append("access.log", format!("{number} one\n"));
+        bench.append("access-8443.log", format!("{number} other\n"));
+        bench.scans(1);
+    }
+    // The last record always waits for what comes after it.
+    let of_one = bench.lines().iter().filter(|line| line.ends_with(" one")).count();
+    assert!(of_one >= 17, "{of_one} of 19");
+}
