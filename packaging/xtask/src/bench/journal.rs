@@ -148,7 +148,12 @@ fn reader(args: &Args, state: &Path, sheet: &mut Sheet) -> anyhow::Result<()> {
         json.clear();
         entry.write_json(&mut json);
         if let Some(number) = entry.text("MESSAGE").and_then(number_of) {
-            ensure!(number == next, "entry {number} came where {next} should be");
+            ensure!(
+                number == next,
+                "entry {number} at {} came where {next} should be; journalctl finds of that: {:?}",
+                entry.cursor_text(),
+                kept(state, next)?
+            );
             next += 1;
         }
     }
@@ -157,6 +162,17 @@ fn reader(args: &Args, state: &Path, sheet: &mut Sheet) -> anyhow::Result<()> {
     let speed = per_second(args.entries, took);
     sheet.add_for("read, reader alone", "entries/s", speed, Goal::AtLeast(150_000.0));
     Ok(())
+}
+
+/// What journalctl finds of an entry: whether it is journald that has not kept it.
+fn kept(state: &Path, number: u64) -> anyhow::Result<String> {
+    let found = Command::new("journalctl")
+        .args(["--quiet", "--output=export", "--directory"])
+        .arg(state)
+        .args(["--grep", &format!("invalid user u{number} ")])
+        .output()
+        .context("cannot run journalctl")?;
+    Ok(String::from_utf8_lossy(&found.stdout).into_owned())
 }
 
 /// The number in an entry of ours.
