@@ -285,3 +285,17 @@ fn two_rotated_files_that_begin_with_the_same_line_are_both_read_packed_or_not()
         assert_eq!(lines, expected(0..45), "{older}, {newer}");
     }
 }
+
+#[test]
+fn what_was_left_out_at_the_first_start_is_not_found_beside_a_later_file() {
+    let mut bench = Bench::with("job*", |options| options.start = Start::End);
+    bench.append("job.1001", numbered(0..5));
+    std::thread::sleep(Duration::from_millis(20));
+    fs::write(bench.path("job.1002.gz"), packed(&[&numbered(5..10)])).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    bench.restart();
+    bench.scans(10);
+    bench.append("job.1003", numbered(10..15));
+    bench.scans(10);
+    assert_eq!(bench.lines(), expected(10..15));
+}
