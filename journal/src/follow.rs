@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::counters::{Counters, Runs};
 use crate::files::{Look, look};
 use crate::repair::{Found, Known, Repair, Why};
 use crate::seen::{Judged, Mark};
@@ -104,6 +105,7 @@ pub struct Follower<W: Way = FollowerOptions> {
     way: W,
     reader: Box<dyn EntryReader>,
     seen: Seen,
+    counters: Counters,
     repair: Option<Repair>,
     /// The entry behind the numbers that are being looked for.
     held: Option<Entry>,
@@ -137,6 +139,7 @@ impl<W: Way> Follower<W> {
             way,
             reader,
             seen: Seen::new(kept),
+            counters: Counters::default(),
             repair: None,
             held: None,
             queue: VecDeque::new(),
@@ -150,6 +153,7 @@ impl<W: Way> Follower<W> {
         if at_end {
             follower.mark_ends(&look);
         }
+        follower.take_up(&look);
         let set_back = !at_end && follower.compare(&look);
         follower.place(set_back)?;
         Ok(follower)
@@ -214,10 +218,16 @@ impl<W: Way> Follower<W> {
                 return Ok(Step::End);
             }
             if self.judged(entry)? {
-                self.seen.put(entry.cursor(), entry.cursor_text());
+                self.give(entry.cursor().seqnum, entry);
                 return Ok(Step::Entry);
             }
         }
+    }
+
+    /// The entry is given, and with it the numbers from this one on are settled.
+    fn give(&mut self, from: u64, entry: &Entry) {
+        let settled_from = self.counters.settle(from, entry.cursor());
+        self.seen.put(entry.cursor(), entry.cursor_text(), settled_from);
     }
 
     /// Waits for something new.
@@ -263,6 +273,7 @@ impl<W: Way> Follower<W> {
             }
             Judged::Follows => Ok(true),
             Judged::Known => Ok(false),
+            Judged::Hole(from) if self.is_settled(from, &at) => Ok(true),
             Judged::Hole(from) => {
                 self.hold(entry, from)?;
                 Ok(false)
@@ -284,17 +295,55 @@ impl<W: Way> Follower<W> {
         }
     }
 
-    fn look(&self) -> Result<Look, JournalError> {
-        self.pulse.during(|| self.way.look())
+    fn look(&mut self) -> Result<Look, JournalError> {
+        let look = self.pulse.during(|| self.way.look())?;
+        self.counters.learn(&look);
+        Ok(look)
+    }
+
+    /// What was kept says which of the counters' numbers are settled.
+    fn take_up(&mut self, look: &Look) {
+        self.counters.learn(look);
+        let mut kept: Vec<&Mark> = self.seen.marks().collect();
+        kept.sort_by_key(|mark| mark.realtime_us);
+        for mark in kept {
+            // The mark of numbers that are missing has no boot.
+            if let Ok(at) = Cursor::parse(&mark.cursor) {
+                self.counters.settle(mark.settled_from, &at);
+            }
+        }
+    }
+
+    fn settled(&self, id: SeqnumId) -> Runs {
+        self.counters.settled(id).cloned().unwrap_or_default()
+    }
+
+    /// Have others of the counter had the numbers before this entry?
+    fn is_settled(&self, from: u64, at: &Cursor) -> bool {
+        let runs = self.counters.settled(at.seqnum_id);
+        runs.and_then(|runs| runs.end_of(from)).is_some_and(|end| end >= at.seqnum - 1)
     }
 
     /// Looks for the numbers before this entry first.
     fn hold(&mut self, entry: &mut Entry, from: u64) -> Result<(), JournalError> {
         let at = *entry.cursor();
-        let missing = (from, at.seqnum - 1);
-        self.repair = Some(Repair::new(at.seqnum_id, missing, Known::Read, self.look()?));
+        let look = self.look()?;
+        self.search(at.seqnum_id, (from, at.seqnum - 1), Known::Read, look);
         self.held = Some(std::mem::take(entry));
         Ok(())
+    }
+
+    fn search(&mut self, id: SeqnumId, missing: (u64, u64), known: Known, look: Look) {
+        let given = |id| (id, self.seen.of(id).map_or(0, |mark| mark.seqnum));
+        let siblings = self.counters.siblings(id).map(given);
+        self.repair = Some(Repair::new(id, missing, known, look, self.settled(id), siblings));
+    }
+
+    /// What a search before an entry has come past is settled, in that entry's boot.
+    fn settle_repaired(&mut self) -> u64 {
+        let settled = self.repair.as_ref().and_then(Repair::settled);
+        let (Some((from, to)), Some(held)) = (settled, &self.held) else { return 0 };
+        self.counters.settle(from, &Cursor { seqnum: to, ..*held.cursor() })
     }
 
     fn repaired(&mut self, entry: &mut Entry) -> Result<Option<Step>, JournalError> {
@@ -306,7 +355,8 @@ impl<W: Way> Follower<W> {
                 Ok(None)
             }
             Found::Entry => {
-                self.seen.put(entry.cursor(), entry.cursor_text());
+                let settled_from = self.settle_repaired();
+                self.seen.put(entry.cursor(), entry.cursor_text(), settled_from);
                 Ok(Some(Step::Entry))
             }
             Found::Missing(missing) => {
@@ -319,6 +369,7 @@ impl<W: Way> Follower<W> {
                 Ok(Some(Step::Missing(missing)))
             }
             Found::Done => {
+                self.settle_repaired();
                 self.repair = None;
                 let Some(mut held) = self.held.take() else { return Ok(None) };
                 if self.seen.is_of_before(held.cursor()) {
@@ -326,7 +377,7 @@ impl<W: Way> Follower<W> {
                     return Ok(None);
                 }
                 std::mem::swap(entry, &mut held);
-                self.seen.put(entry.cursor(), entry.cursor_text());
+                self.give(entry.cursor().seqnum, entry);
                 Ok(Some(Step::Entry))
             }
         }
@@ -342,8 +393,8 @@ impl<W: Way> Follower<W> {
             let last = self.seen.of(id).map_or(floor.saturating_sub(1), |mark| mark.seqnum);
             let claimed = self.claims.get(&id).copied().unwrap_or_default();
             if last.max(claimed) < tail {
-                let missing = (last + 1, tail);
-                self.repair = Some(Repair::new(id, missing, Known::Claimed, self.look()?));
+                let now = self.look()?;
+                self.search(id, (last + 1, tail), Known::Claimed, now);
                 // There may be others.
                 self.audit = Some(look);
                 return Ok(true);
@@ -417,6 +468,7 @@ impl<W: Way> Follower<W> {
     fn set_back(&mut self, id: SeqnumId, look: &Look) {
         let (floor, tail) = look.range_of(id).unwrap_or((1, 0));
         self.seen.set_back(id, floor.saturating_sub(1));
+        self.counters.forget(id);
         self.queue.push_back(Missing {
             seqnum_id: id,
             from: tail + 1,

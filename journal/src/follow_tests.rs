@@ -22,6 +22,8 @@ struct Played {
     tail: u64,
     /// Reading this one fails.
     bad: Option<u64>,
+    /// Entries that the header counts and that are not given.
+    lacks: u64,
 }
 
 #[derive(Clone, Default)]
@@ -41,7 +43,7 @@ impl Way for PlayedWay {
             seqnum_id: ID,
             head_seqnum: 1,
             tail_seqnum: played.tail,
-            entries: u64::try_from(played.numbers.len()).unwrap(),
+            entries: u64::try_from(played.numbers.len()).unwrap() + played.lacks,
             tail_realtime_us: played.tail,
         };
         Ok(Look { good: vec![head], bad: Vec::new() })
@@ -115,7 +117,7 @@ fn audited(follower: &mut Follower<PlayedWay>) -> (Vec<u64>, Vec<Missing>) {
 #[test]
 fn a_header_that_names_numbers_that_never_were_does_not_silence_what_comes() {
     let way = PlayedWay::default();
-    way.0.replace(Played { numbers: (1..=3).collect(), tail: 1_000_000, bad: None });
+    way.0.replace(Played { numbers: (1..=3).collect(), tail: 1_000_000, ..Played::default() });
     let mut follower = follow(&way);
     let (numbers, lost) = audited(&mut follower);
     assert_eq!(numbers, [1, 2, 3]);
@@ -129,15 +131,20 @@ fn a_header_that_names_numbers_that_never_were_does_not_silence_what_comes() {
     assert_eq!(audited(&mut follower), (vec![4, 5], vec![]));
     // Numbers that were there after all and are not are counted once an entry behind them is read.
     way.0.borrow_mut().numbers.push(9);
+    way.0.borrow_mut().lacks = 2;
     let (numbers, lost) = audited(&mut follower);
     assert_eq!(numbers, [9]);
     assert_eq!((lost.len(), lost[0].from, lost[0].to), (1, 6, Some(8)));
+    // The file gives as many entries as it should hold: 10 to 11 never were in it.
+    way.0.borrow_mut().numbers.push(12);
+    way.0.borrow_mut().lacks = 0;
+    assert_eq!(audited(&mut follower), (vec![12], vec![]));
 }
 
 #[test]
 fn an_entry_that_cannot_be_read_is_stepped_over_and_told() {
     let way = PlayedWay::default();
-    way.0.replace(Played { numbers: (1..=6).collect(), tail: 6, bad: Some(4) });
+    way.0.replace(Played { numbers: (1..=6).collect(), tail: 6, bad: Some(4), lacks: 0 });
     let mut follower = follow(&way);
     let (numbers, _, ended) = drain(&mut follower);
     assert_eq!(numbers, [1, 2, 3]);

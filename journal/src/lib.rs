@@ -22,6 +22,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod child;
+mod counters;
 mod cursor;
 mod entry;
 mod error;

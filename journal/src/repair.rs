@@ -6,9 +6,14 @@
 //! the files whose headers claim the missing numbers are read on their own, from the first missing
 //! number to the last. A damaged place is stepped over with growing strides. What is still missing
 //! then is lost.
+//!
+//! Where several sequences share a counter ([`crate::counters`]), the files of all of them are read
+//! side by side, in the order of the numbers: what one has given, the others do not lack. And a file
+//! that reaches over missing numbers and gives all its entries has never had them.
 
 use std::path::PathBuf;
 
+use crate::counters::Runs;
 use crate::files::{Head, Look};
 use crate::follow::Way;
 use crate::{Cursor, Entry, EntryReader, JournalError, Seek, SeqnumId, Target};
@@ -122,73 +127,66 @@ pub(crate) enum Known {
     Claimed,
 }
 
-/// A search for the numbers `next..=to`.
-pub(crate) struct Repair {
+/// The entries of one sequence in a range of numbers, in order.
+struct Search {
     id: SeqnumId,
+    /// The next number that may come.
     next: u64,
     to: u64,
-    known: Known,
-    look: Look,
+    /// What is not behind this was given before.
+    given: u64,
     reader: Option<Box<dyn EntryReader>>,
-    /// An entry behind missing numbers that have to be told first.
-    held: Option<Entry>,
+    /// The entry that comes next.
+    found: Option<Entry>,
+    is_done: bool,
     strides: u32,
     failures: u32,
     trouble: String,
 }
 
-impl Repair {
-    pub(crate) fn new(id: SeqnumId, (from, to): (u64, u64), known: Known, look: Look) -> Self {
+impl Search {
+    fn new(id: SeqnumId, from: u64, to: u64, given: u64) -> Self {
         Self {
             id,
             next: from,
             to,
-            known,
-            look,
+            given,
             reader: None,
-            held: None,
+            found: None,
+            is_done: false,
             strides: 0,
             failures: 0,
             trouble: String::new(),
         }
     }
 
-    pub(crate) fn step(&mut self, way: &dyn Way, entry: &mut Entry) -> Result<Found, JournalError> {
-        if let Some(mut held) = self.held.take() {
-            std::mem::swap(entry, &mut held);
-            return Ok(self.given(entry));
-        }
-        while self.next <= self.to {
-            if self.reader.is_none() && !self.open(way)? {
-                return Ok(self.rest());
+    /// Looks for the next entry, if none is waiting.
+    fn fill(&mut self, way: &dyn Way, look: &mut Look) -> Result<(), JournalError> {
+        while self.found.is_none() && !self.is_done {
+            if self.next > self.to || (self.reader.is_none() && !self.open(way, look)?) {
+                self.is_done = true;
+                return Ok(());
             }
-            match self.read(entry) {
-                Ok(true) if entry.cursor().seqnum == self.next => return Ok(self.given(entry)),
+            let mut entry = Entry::default();
+            match self.read(&mut entry) {
                 Ok(true) => {
-                    let missing = self.missing(self.next, entry.cursor().seqnum - 1);
-                    self.held = Some(std::mem::take(entry));
-                    return Ok(Found::Missing(missing));
+                    self.next = entry.cursor().seqnum + 1;
+                    self.strides = 0;
+                    self.found = Some(entry);
+                    return Ok(());
                 }
                 Ok(false) => {}
                 Err(error) => self.trouble = error.to_string(),
             }
             // The files' end, or a damaged place.
-            if !self.stride() {
-                return Ok(self.rest());
-            }
+            self.is_done = !self.stride();
         }
-        Ok(Found::Done)
-    }
-
-    fn given(&mut self, entry: &Entry) -> Found {
-        self.next = entry.cursor().seqnum + 1;
-        self.strides = 0;
-        Found::Entry
+        Ok(())
     }
 
     /// Opens the files that claim the numbers; false if there are none.
-    fn open(&mut self, way: &dyn Way) -> Result<bool, JournalError> {
-        let files = self.look.holding(self.id, self.next, self.to);
+    fn open(&mut self, way: &dyn Way, look: &mut Look) -> Result<bool, JournalError> {
+        let files = look.holding(self.id, self.next, self.to);
         if files.is_empty() {
             return Ok(false);
         }
@@ -201,7 +199,7 @@ impl Repair {
             Err(error) if self.failures < FAILURES => {
                 self.failures += 1;
                 // A file may have been renamed or deleted since.
-                self.look = way.look()?;
+                *look = way.look()?;
                 return Err(error);
             }
             Err(error) => {
@@ -250,45 +248,150 @@ impl Repair {
             }
         }
     }
+}
+
+/// A search for the numbers `next..=to` of a counter.
+pub(crate) struct Repair {
+    /// The sequence that lacks them.
+    id: SeqnumId,
+    /// From here to the next all are settled.
+    from: u64,
+    next: u64,
+    to: u64,
+    known: Known,
+    /// Numbers of the counter that are settled already.
+    settled: Runs,
+    look: Look,
+    /// Of the sequence, and of all others that share its counter.
+    searches: Vec<Search>,
+}
+
+impl Repair {
+    /// `siblings` are the others that share the counter, with the last number that each has given.
+    pub(crate) fn new(
+        id: SeqnumId,
+        (from, to): (u64, u64),
+        known: Known,
+        look: Look,
+        settled: Runs,
+        siblings: impl Iterator<Item = (SeqnumId, u64)>,
+    ) -> Self {
+        let others = siblings.map(|(id, given)| {
+            // What it has not given yet comes first.
+            let from = if given < from { given.saturating_add(1) } else { from };
+            Search::new(id, from, to, given)
+        });
+        let own = Search::new(id, from, to, 0);
+        let searches = std::iter::once(own).chain(others).collect();
+        Self { id, from, next: from, to, known, settled, look, searches }
+    }
+
+    pub(crate) fn step(&mut self, way: &dyn Way, entry: &mut Entry) -> Result<Found, JournalError> {
+        while self.next <= self.to {
+            let first = self.first(way)?;
+            let number = first.map(|(number, _)| number);
+            if number.is_none_or(|number| number > self.next) {
+                match self.pass(number, way) {
+                    Some(missing) => return Ok(Found::Missing(missing)),
+                    None => continue,
+                }
+            }
+            let Some((number, index)) = first else { continue };
+            let search = &mut self.searches[index];
+            let Some(mut found) = search.found.take() else { continue };
+            self.next = self.next.max(number.saturating_add(1));
+            if number > search.given {
+                std::mem::swap(entry, &mut found);
+                return Ok(Found::Entry);
+            }
+        }
+        Ok(Found::Done)
+    }
+
+    /// The lowest number that was found, and by which search.
+    fn first(&mut self, way: &dyn Way) -> Result<Option<(u64, usize)>, JournalError> {
+        let Self { searches, look, .. } = self;
+        searches.iter_mut().try_for_each(|search| search.fill(way, look))?;
+        let found = searches
+            .iter()
+            .enumerate()
+            .filter_map(|(index, search)| Some((search.found.as_ref()?.cursor().seqnum, index)));
+        Ok(found.min())
+    }
+
+    /// Nobody has the next number, nor any before `behind` (the end, if there is none). Passes over
+    /// what is settled, else over what is missing, which is given to be told.
+    fn pass(&mut self, behind: Option<u64>, way: &dyn Way) -> Option<Missing> {
+        let (from, last) = (self.next, behind.map_or(self.to, |number| number - 1));
+        if let Some(end) = self.settled.end_of(from) {
+            self.next = last.min(end) + 1;
+            return None;
+        }
+        let to = self.settled.next_behind(from).map_or(last, |start| last.min(start - 1));
+        self.next = to.saturating_add(1);
+        if behind.is_none() && to == self.to && self.known == Known::Claimed {
+            return Some(self.claimed(from));
+        }
+        if self.was_never_given(from, to, way) {
+            // Not to this sequence: another may have lost them.
+            self.from = self.next;
+            return None;
+        }
+        Some(self.missing(from, to))
+    }
+
+    /// The numbers that are settled by now, if there are any.
+    pub(crate) fn settled(&self) -> Option<(u64, u64)> {
+        (self.next > self.from).then(|| (self.from, self.next - 1))
+    }
 
     /// The last number that is looked for.
     pub(crate) fn to(&self) -> u64 {
         self.to
     }
 
-    /// Everything that is left is missing. Numbers that only a header names may never have been
-    /// given: how many are lost is not said, and nobody must take them for read.
-    fn rest(&mut self) -> Found {
-        let mut missing = self.missing(self.next, self.to);
-        if self.known == Known::Claimed {
-            let trouble = std::mem::take(&mut missing.detail);
-            missing.to = None;
-            missing.detail = format!("a file's header names numbers up to {}", self.to);
-            if !trouble.is_empty() {
-                missing.detail = format!("{}; {trouble}", missing.detail);
-            }
+    /// Numbers that only a header names may never have been given: how many are lost is not said,
+    /// and nobody must take them for read.
+    fn claimed(&self, from: u64) -> Missing {
+        let mut missing = self.missing(from, self.to);
+        let trouble = std::mem::take(&mut missing.detail);
+        missing.to = None;
+        missing.detail = format!("a file's header names numbers up to {}", self.to);
+        if !trouble.is_empty() {
+            missing.detail = format!("{}; {trouble}", missing.detail);
         }
-        self.next = self.to.saturating_add(1);
-        Found::Missing(missing)
+        missing
+    }
+
+    fn claimants(&self, from: u64, to: u64) -> impl Iterator<Item = &Head> {
+        let claims = move |head: &&Head| {
+            head.seqnum_id == self.id && head.head_seqnum <= to && head.tail_seqnum >= from
+        };
+        self.look.good.iter().filter(claims)
+    }
+
+    /// Does one file of the sequence reach over all these numbers, and give as many entries as it
+    /// should hold? Then none of them has ever been one of its entries.
+    fn was_never_given(&self, from: u64, to: u64, way: &dyn Way) -> bool {
+        let reaches = |head: &&Head| head.head_seqnum <= from && head.tail_seqnum >= to;
+        let mut around = self.claimants(from, to).filter(reaches);
+        around.any(|head| !is_dense(head) && gives_all(head, way))
     }
 
     fn missing(&self, from: u64, to: u64) -> Missing {
-        let claims = |head: &&Head| {
-            head.seqnum_id == self.id && head.head_seqnum <= to && head.tail_seqnum >= from
-        };
-        let claimants: Vec<&Head> = self.look.good.iter().filter(claims).collect();
-        // A file with as many entries as numbers must hold them all.
-        let is_whole =
-            |head: &&&Head| head.entries > head.tail_seqnum.saturating_sub(head.head_seqnum);
+        let path = |head: &Head| head.path.clone();
         let surely: Vec<PathBuf> =
-            claimants.iter().filter(is_whole).map(|head| head.path.clone()).collect();
+            self.claimants(from, to).filter(|head| is_dense(head)).map(path).collect();
+        let perhaps: Vec<PathBuf> = self.claimants(from, to).map(path).collect();
         let bad: Vec<PathBuf> = self.look.bad.iter().map(|bad| bad.path.clone()).collect();
+        let troubles = self.searches.iter().map(|search| search.trouble.as_str());
+        let trouble = troubles.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
         let (why, files) = if !surely.is_empty() {
             (Why::Corrupt, surely)
         } else if !bad.is_empty() {
             (Why::Unreadable, bad)
-        } else if !claimants.is_empty() && !self.trouble.is_empty() {
-            (Why::Corrupt, claimants.iter().map(|head| head.path.clone()).collect())
+        } else if !perhaps.is_empty() && !trouble.is_empty() {
+            (Why::Corrupt, perhaps)
         } else {
             (Why::Vacuumed, Vec::new())
         };
@@ -296,8 +399,28 @@ impl Repair {
             Why::Unreadable => {
                 self.look.bad.iter().map(|bad| bad.why.clone()).collect::<Vec<_>>().join("; ")
             }
-            _ => self.trouble.clone(),
+            _ => trouble,
         };
         Missing { seqnum_id: self.id, from, to: Some(to), why, files, detail }
     }
+}
+
+/// A file with as many entries as numbers must hold them all.
+fn is_dense(head: &Head) -> bool {
+    head.entries > head.tail_seqnum.saturating_sub(head.head_seqnum)
+}
+
+/// Counts the entries of a file that can be read.
+fn gives_all(head: &Head, way: &dyn Way) -> bool {
+    let count = || -> Result<u64, JournalError> {
+        let mut reader = way.open(&Target::Files(vec![head.path.clone()]))?;
+        reader.seek(&Seek::Head)?;
+        let (mut entry, mut count) = (Entry::default(), 0);
+        while reader.next(&mut entry)? {
+            // It may have grown since.
+            count += u64::from(entry.cursor().seqnum <= head.tail_seqnum);
+        }
+        Ok(count)
+    };
+    count().is_ok_and(|count| count == head.entries)
 }

@@ -68,8 +68,11 @@ fn messages(entries: &[Entry], prefix: &str) -> Vec<u64> {
     texts.filter_map(|text| text.strip_prefix(prefix)?.parse().ok()).collect()
 }
 
+/// Nothing is written before journald has taken the connection: it ends a line where the sender that
+/// the kernel names changes.
 fn write(journald: &mut PrivateJournald, tag: &str, from: u64, to: u64) {
-    journald.run(&format!("seq -f '{tag} %.0f' {from} {to} | systemd-cat -t {tag} -p info"));
+    let seq = format!("seq -f '{tag} %.0f' {from} {to}");
+    journald.run(&format!("systemd-cat -t {tag} -p info sh -c \"journalctl --sync; exec {seq}\""));
     journald.sync();
 }
 
@@ -290,6 +293,156 @@ fn entries_that_arrive_behind_the_reader_are_given_all_the_same() {
         assert_eq!(messages(&entries, "old "), (0..200).collect::<Vec<_>>());
         assert_eq!((lost, more), (vec![], vec![]));
         std::fs::remove_file(remote.path().join("remote-a.journal")).unwrap();
+    }
+}
+
+/// Entries of a user, which journald keeps in a file of his own.
+fn write_as(journald: &mut PrivateJournald, uid: u32, tag: &str, from: u64, to: u64) {
+    let user = format!("setpriv --reuid={uid} --regid={uid} --clear-groups");
+    journald.run(&format!("seq -f '{tag} %.0f' {from} {to} | {user} systemd-cat -t {tag} -p info"));
+    journald.sync();
+}
+
+/// systemd before 254 counts the entries of all files with one counter, and gives each user's files
+/// a sequence id of their own: every sequence has holes, and nothing is lost.
+#[test]
+fn users_entries_between_the_systems_are_no_holes_in_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    let mut round = 0;
+    let mut more = |journald: &mut PrivateJournald| {
+        write(journald, "sys", round * 10, round * 10 + 9);
+        write_as(journald, 1001, "eva", round * 10, round * 10 + 9);
+        if round % 3 == 2 {
+            write_as(journald, 1002, "tom", round, round);
+            journald.run("journalctl --rotate");
+        }
+        round += 1;
+        round
+    };
+    while more(&mut journald) < 4 {}
+    for access in both() {
+        let (mut kept, mut entries) = (Vec::new(), Vec::new());
+        let mut rounds = 0;
+        for step in 0..9 {
+            let mut follower = follow(dir.path(), access.clone(), kept);
+            let (got, lost) = drain(&mut follower);
+            assert_eq!(lost, []);
+            entries.extend(got);
+            rounds = more(&mut journald);
+            if step % 2 == 0 {
+                let (got, lost) = drain(&mut follower);
+                assert_eq!(lost, []);
+                entries.extend(got);
+                rounds = more(&mut journald);
+            }
+            kept = follower.seen().marks().cloned().collect();
+        }
+        let (got, lost) = drain(&mut follow(dir.path(), access, kept));
+        assert_eq!(lost, []);
+        entries.extend(got);
+        assert_eq!(messages(&entries, "sys "), (0..rounds * 10).collect::<Vec<_>>());
+        assert_eq!(messages(&entries, "eva "), (0..rounds * 10).collect::<Vec<_>>());
+        let toms: Vec<u64> = (0..rounds).filter(|round| round % 3 == 2).collect();
+        assert_eq!(messages(&entries, "tom "), toms);
+    }
+}
+
+#[test]
+fn a_user_who_was_quiet_while_the_systems_files_were_vacuumed_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write_as(&mut journald, 1001, "eva", 0, 0);
+    write(&mut journald, "sys", 0, 9);
+    let (mut kept, mut count) = (Vec::new(), 1);
+    for access in both() {
+        let mut follower = follow(dir.path(), access, kept);
+        assert_eq!(drain(&mut follower).1, []);
+        for round in 0..3 {
+            write(&mut journald, "sys", round * 10, round * 10 + 9);
+            journald.run("journalctl --rotate");
+            assert_eq!(drain(&mut follower).1, []);
+        }
+        for entry in std::fs::read_dir(journald.files_dir()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("system@") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        kept = follower.seen().marks().cloned().collect();
+        write_as(&mut journald, 1001, "eva", count, count);
+        for follower in [&mut follower, &mut follow(dir.path(), Access::Auto, kept.clone())] {
+            let (entries, lost) = drain(follower);
+            assert_eq!((messages(&entries, "eva "), lost), (vec![count], vec![]));
+        }
+        count += 1;
+        kept = follower.seen().marks().cloned().collect();
+    }
+}
+
+/// What is lost is told although others have numbers between, and nothing more than that.
+#[test]
+fn a_damaged_file_of_a_user_is_a_gap_and_the_systems_entries_between_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    let mut read = follow(dir.path(), Access::Auto, Vec::new());
+    drain(&mut read);
+    let kept: Vec<Mark> = read.seen().marks().cloned().collect();
+    for round in 0..20 {
+        write(&mut journald, "sys", round * 50, round * 50 + 49);
+        write_as(&mut journald, 1001, "eva", round * 50, round * 50 + 49);
+    }
+    let path = journald.files_dir().join("user-1001.journal");
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let size = file.metadata().unwrap().len();
+    // journald gives files room for more than they hold.
+    let used = files::look(&Target::Directory(journald.files_dir())).unwrap();
+    let used = used.good.iter().find(|head| head.path == path).unwrap().entries * 500;
+    file.write_at(&[0xa5; 4 * 1024], (size / 2).min(used)).unwrap();
+    for (round, access) in both().into_iter().enumerate() {
+        let mut follower = follow(dir.path(), access, kept.clone());
+        let (entries, lost) = drain(&mut follower);
+        assert_eq!(messages(&entries, "sys "), (0..1_000).collect::<Vec<_>>());
+        let evas = messages(&entries, "eva ");
+        let told: u64 = lost.iter().filter_map(Missing::count).sum();
+        println!("{round}: {} of 1000 of the user; {lost:?}", evas.len());
+        assert!(lost.iter().all(|lost| lost.files.contains(&path)), "{lost:?}");
+        assert!(evas.is_sorted() && u64::try_from(evas.len()).unwrap() + told == 1_000);
+    }
+}
+
+#[test]
+fn what_a_user_wrote_and_was_vacuumed_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journald = or_skip!(PrivateJournald::start(dir.path()));
+    write_as(&mut journald, 1001, "eva", 0, 9);
+    write(&mut journald, "sys", 0, 9);
+    let mut read = follow(dir.path(), Access::Auto, Vec::new());
+    drain(&mut read);
+    let kept: Vec<Mark> = read.seen().marks().cloned().collect();
+    write(&mut journald, "sys", 10, 19);
+    write_as(&mut journald, 1001, "eva", 10, 19);
+    write(&mut journald, "sys", 20, 29);
+    journald.run("journalctl --rotate");
+    for entry in std::fs::read_dir(journald.files_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("user-1001@") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    write(&mut journald, "sys", 30, 39);
+    // The system's entries are read, and only after a restart one of the user shows that some are lost.
+    let mut read = follow(dir.path(), Access::Auto, kept);
+    let (entries, lost) = drain(&mut read);
+    assert_eq!((messages(&entries, "sys "), lost), ((10..40).collect(), vec![]));
+    let kept: Vec<Mark> = read.seen().marks().cloned().collect();
+    write_as(&mut journald, 1001, "eva", 20, 29);
+    for access in both() {
+        let (entries, lost) = drain(&mut follow(dir.path(), access, kept.clone()));
+        assert_eq!(messages(&entries, "eva "), (20..30).collect::<Vec<_>>());
+        let told: u64 = lost.iter().filter_map(Missing::count).sum();
+        assert!(lost.iter().all(|lost| lost.why == Why::Vacuumed), "{lost:?}");
+        assert_eq!(told, 10, "{lost:?}");
     }
 }
 

@@ -21,6 +21,8 @@ struct Stored {
     after_us: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_gone: bool,
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    settled_from: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -52,6 +54,7 @@ pub(super) fn value(mark: &Mark) -> Vec<u8> {
         generation: mark.generation,
         after_us: mark.after_us,
         is_gone: mark.is_gone,
+        settled_from: mark.settled_from,
     };
     // Numbers and texts with texts for keys can always be written.
     serde_json::to_vec(&stored).unwrap_or_default()
@@ -63,6 +66,7 @@ pub(super) struct Sequence {
     pub(super) id: SeqnumId,
     pub(super) generation: u32,
     pub(super) after_us: u64,
+    pub(super) settled_from: u64,
 }
 
 impl MarkOf for Sequence {
@@ -77,6 +81,7 @@ impl MarkOf for Sequence {
             generation: self.generation,
             after_us: self.after_us,
             is_gone: false,
+            settled_from: self.settled_from,
         }))
     }
 }
@@ -101,6 +106,7 @@ pub(super) fn read(saved: &SavedMarks) -> anyhow::Result<Vec<Mark>> {
                 generation: stored.generation,
                 after_us: stored.after_us,
                 is_gone: stored.is_gone,
+                settled_from: stored.settled_from,
             })
         })
         .collect()
@@ -123,6 +129,7 @@ mod tests {
             generation: 2,
             after_us: 50,
             is_gone: true,
+            settled_from: 3,
         };
         let kept = (key(mark.seqnum_id), value(&mark));
         let started = started();
@@ -144,7 +151,8 @@ mod tests {
             segment: None,
             known: Some(Box::new(known)),
         };
-        let sequence = Sequence { id: Id128([7; 16]), generation: 2, after_us: 50 };
+        let sequence =
+            Sequence { id: Id128([7; 16]), generation: 2, after_us: 50, settled_from: 3 };
         let kept = sequence.value(&record).unwrap();
         let mark = Mark {
             seqnum_id: Id128([7; 16]),
@@ -154,6 +162,7 @@ mod tests {
             generation: 2,
             after_us: 50,
             is_gone: false,
+            settled_from: 3,
         };
         assert_eq!(read(&vec![(key(mark.seqnum_id), kept)]).unwrap(), [mark]);
     }

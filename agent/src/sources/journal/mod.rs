@@ -217,6 +217,7 @@ impl<'a> Reading<'a> {
             id: at.seqnum_id,
             generation: seen.map_or(0, |mark| mark.generation),
             after_us: seen.map_or(0, |mark| mark.after_us),
+            settled_from: seen.map_or(0, |mark| mark.settled_from),
         };
         let fits = self.batch.as_ref().is_some_and(|(of, batch)| {
             *of == sequence && batch.has_room(self.json.len())
