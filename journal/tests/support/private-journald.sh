@@ -2,7 +2,8 @@
 # private-journald.sh STATE_DIR: runs a systemd-journald of its own, in mount and process namespaces
 # of its own, and then the commands that arrive on standard input, in the same namespaces. Its
 # journal stands in STATE_DIR and outlives it. Everything else ends with this script. Needs root,
-# util-linux and systemd's journald; the host's own journal is not touched.
+# util-linux and systemd's journald; the host's own journal is not touched. What its journald says of
+# itself (that it could not write an entry, say) stands in STATE_DIR/journald.log.
 set -euo pipefail
 if [ "${1:-}" != --inside ]; then
   exec setpriv --pdeathsig KILL unshare --mount --propagation private --pid --fork --kill-child \
@@ -33,7 +34,7 @@ mount --bind /run/journald.conf /etc/systemd/journald.conf
 touch /run/systemd/journal/flushed
 
 start() {
-  "$daemon" 2>/dev/null &
+  SYSTEMD_LOG_TARGET=console "$daemon" 2>>"$state/journald.log" &
   echo $! >/run/journald.pid
   for _ in $(seq 500); do
     if [ -S /run/systemd/journal/socket ] && [ -S /run/systemd/journal/dev-log ] &&

@@ -86,12 +86,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Numbered entries, as sshd says them.
+///
+/// Nothing is written before journald has taken the connection: while it does, the sender that the
+/// kernel names changes, and journald ends a line where that happens (`_LINE_BREAK=pid-change`).
 fn write(journald: &mut PrivateJournald, from: u64, to: u64) {
+    let message = "Failed password for invalid user u%.0f from 192.0.2.7 port 22 ssh2";
     let mut at = from;
     while at < to {
         let end = (at + PART).min(to);
         journald.run(&format!(
-            "seq -f 'Failed password for invalid user u%.0f from 192.0.2.7 port 22 ssh2' {at} {} | systemd-cat -t sshd -p info",
+            "systemd-cat -t sshd -p info sh -c \"journalctl --sync; exec seq -f '{message}' {at} {}\"",
             end - 1
         ));
         journald.sync();
@@ -139,6 +143,7 @@ fn reader(args: &Args, state: &Path, sheet: &mut Sheet) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut follower = Follower::open(options, Vec::new(), false, Arc::new(Pulse::default()))?;
     let (mut entry, mut json, mut next) = (Entry::default(), Vec::new(), 0_u64);
+    let mut before = String::new();
     loop {
         match follower.next(&mut entry)? {
             Step::Entry => {}
@@ -147,15 +152,18 @@ fn reader(args: &Args, state: &Path, sheet: &mut Sheet) -> anyhow::Result<()> {
         }
         json.clear();
         entry.write_json(&mut json);
-        if let Some(number) = entry.text("MESSAGE").and_then(number_of) {
+        if entry.text("SYSLOG_IDENTIFIER") == Some("sshd") {
+            let number = entry.text("MESSAGE").and_then(number_of);
             ensure!(
-                number == next,
-                "entry {number} at {} came where {next} should be; journalctl finds of that: {:?}",
-                entry.cursor_text(),
+                number == Some(next),
+                "{} came behind {before}, where {next} should be. {}",
+                String::from_utf8_lossy(&json),
                 kept(state, next)?
             );
             next += 1;
         }
+        before.clear();
+        before.push_str(entry.cursor_text());
     }
     let took = begun.elapsed();
     ensure!(next == args.entries, "{next} of {} entries", args.entries);
@@ -164,15 +172,21 @@ fn reader(args: &Args, state: &Path, sheet: &mut Sheet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What journalctl finds of an entry: whether it is journald that has not kept it.
+/// What journalctl finds of an entry and of lines that journald has cut, and what journald says of
+/// itself: whether it is journald that has not kept it, or not whole.
 fn kept(state: &Path, number: u64) -> anyhow::Result<String> {
-    let found = Command::new("journalctl")
-        .args(["--quiet", "--output=export", "--directory"])
-        .arg(state)
-        .args(["--grep", &format!("invalid user u{number} ")])
-        .output()
-        .context("cannot run journalctl")?;
-    Ok(String::from_utf8_lossy(&found.stdout).into_owned())
+    let find = |choice: &[&str]| -> anyhow::Result<String> {
+        let mut journalctl = Command::new("journalctl");
+        journalctl.args(["--quiet", "--output=export", "--directory"]).arg(state).args(choice);
+        let found = journalctl.output().context("cannot run journalctl")?;
+        Ok(String::from_utf8_lossy(&found.stdout).into_owned())
+    };
+    let entry = find(&["--grep", &format!("u{number} ")])?;
+    let cut = find(&["_LINE_BREAK=pid-change"])?;
+    let said = std::fs::read_to_string(state.join("journald.log")).unwrap_or_default();
+    Ok(format!(
+        "journalctl finds of {number}: {entry:?}, of cut lines: {cut:?}; journald says: {said:?}"
+    ))
 }
 
 /// The number in an entry of ours.
