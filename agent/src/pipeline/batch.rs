@@ -136,7 +136,8 @@ impl Parts<'_> {
             also_when_dropped: true,
         }));
         let hashed = hashed(&self.batch.bytes, self.hashes);
-        let events = tally.events(self.text, hashed, self.batch.observed, self.sealer)?;
+        let observed = self.batch.observed;
+        let events = tally.events(self.text, hashed, observed, self.sealer, promise.is_some())?;
         self.done.push(Parsed {
             source: self.batch.source,
             book: tally.book,

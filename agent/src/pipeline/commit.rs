@@ -387,7 +387,7 @@ impl Committer {
                 }
                 self.make_room(count, text.len())?;
                 self.start_linger();
-                self.gather_text(&text, count, times);
+                self.gather_text(text, count, times);
                 let effects = &mut self.gathered.effects;
                 effects.bytes += bytes;
                 effects.sources.insert(parsed.source);
@@ -406,7 +406,7 @@ impl Committer {
         let mut text = Vec::with_capacity(1024);
         self.parts.own.write(self.parts.state.next_own, now, act, &mut text);
         self.parts.state.next_own += 1;
-        self.gather_text(&text, 1, (now, now));
+        self.gather_text(text, 1, (now, now));
         let one = SourceBook { read: 1, stored: 1, ..SourceBook::default() };
         self.gathered.effects.count(OWN_INPUT, &one);
         if let OwnAct::Undelivered(gap) = act {
@@ -429,12 +429,16 @@ impl Committer {
         }
     }
 
-    fn gather_text(&mut self, text: &[u8], count: u32, times: (Timestamp, Timestamp)) {
+    fn gather_text(&mut self, text: Vec<u8>, count: u32, times: (Timestamp, Timestamp)) {
         if count == 0 {
             return;
         }
         let gathered = &mut self.gathered;
-        gathered.text.extend_from_slice(text);
+        if gathered.text.is_empty() {
+            gathered.text = text;
+        } else {
+            gathered.text.extend_from_slice(&text);
+        }
         gathered.count += usize::try_from(count).unwrap_or(usize::MAX);
         gathered.times = Some(match gathered.times {
             None => times,

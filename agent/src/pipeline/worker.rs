@@ -35,6 +35,8 @@ const FEW_BYTES: usize = 8 * 1024;
 
 /// A chunk with at least so many events is sealed by its worker and becomes a block of its own.
 const SEAL_DIRECT_EVENTS: u32 = 256;
+/// The same where somebody waits for an answer.
+const SEAL_AWAITED_EVENTS: u32 = 48;
 // The shortest element of a list is two bytes and a comma.
 const _: () = assert!(MAX_FAN_OUT + TAIL_BYTES / 2 < MAX_BLOCK_EVENTS);
 
@@ -209,10 +211,11 @@ impl Tally {
         hashed: impl Iterator<Item = Hashed<'h>>,
         observed: Timestamp,
         sealer: &mut Sealer,
+        is_awaited: bool,
     ) -> anyhow::Result<Events> {
         let count = u32::try_from(self.book.stored)?;
         let times = self.times.unwrap_or((observed, observed));
-        if count >= SEAL_DIRECT_EVENTS {
+        if count >= if is_awaited { SEAL_AWAITED_EVENTS } else { SEAL_DIRECT_EVENTS } {
             let sealed = sealer.seal_hashed(text, times, random_secret()?, hashed)?;
             return Ok(Events::Sealed(sealed));
         }
@@ -498,7 +501,7 @@ impl Parts<'_> {
 
     fn events(&mut self, tally: &Tally) -> anyhow::Result<Events> {
         let hashed = hashed(&self.chunk.bytes, self.hashes);
-        tally.events(self.text, hashed, self.chunk.observed, self.sealer)
+        tally.events(self.text, hashed, self.chunk.observed, self.sealer, false)
     }
 
     /// The position before a place of the chunk, where it can be told from the chunk alone.

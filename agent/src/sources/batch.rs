@@ -181,7 +181,7 @@ pub struct RecordBatch {
     /// Where each ends; their offsets grow.
     pub records: Vec<RecordAt>,
     /// The ways that the records name.
-    pub ways: Vec<Way>,
+    pub ways: Vec<Arc<Way>>,
     /// When they were read.
     pub observed: Timestamp,
     /// The mark that a record's own mark is for.
@@ -215,6 +215,12 @@ impl RecordBatch {
         }
     }
 
+    /// Takes the memory for so many records and bytes at once.
+    pub fn reserve(&mut self, records: usize, bytes: usize) {
+        self.records.reserve(records);
+        self.bytes.reserve(bytes);
+    }
+
     /// Is there room for a record of so many bytes? An empty batch takes any.
     #[must_use]
     pub fn has_room(&self, bytes: usize) -> bool {
@@ -228,7 +234,7 @@ impl RecordBatch {
         &mut self,
         record: &[u8],
         offset: Offset,
-        way: &Way,
+        way: &Arc<Way>,
         segment: Option<u32>,
         known: Option<Known>,
     ) -> bool {
@@ -245,12 +251,12 @@ impl RecordBatch {
         &mut self,
         record: &[u8],
         offset: Offset,
-        way: &Way,
+        way: &Arc<Way>,
         segment: Option<u32>,
         known: Option<Known>,
     ) {
         if self.ways.last() != Some(way) {
-            self.ways.push(way.clone());
+            self.ways.push(Arc::clone(way));
         }
         self.bytes.extend_from_slice(record);
         self.records.push(RecordAt {

@@ -24,6 +24,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -70,6 +71,7 @@ impl StoreFactory for SledFactory {
         let mut store = SledStore {
             db,
             file: File::options().read(true).write(true).open(dir.join("db"))?,
+            blobs: File::open(dir.join("blobs"))?,
             bodies: Bodies::open(dir)?,
             dir: dir.to_path_buf(),
             can_reserve: true,
@@ -148,6 +150,8 @@ struct SledStore {
     file: File,
     bodies: Bodies,
     dir: PathBuf,
+    /// Where sled puts what is too large for its file.
+    blobs: File,
     /// False once the file system has said that it cannot.
     can_reserve: bool,
     /// There are blocks in parts.
@@ -224,17 +228,17 @@ impl SledStore {
 
     /// No leaf should ever be large enough for a blob file; if one is, it must be as durable as the rest.
     fn sync_blobs(&self) -> io::Result<()> {
-        let blobs = self.dir.join("blobs");
-        let mut any = false;
-        for entry in fs::read_dir(&blobs)? {
+        if !has_entries(&self.blobs)? {
+            return Ok(());
+        }
+        for entry in fs::read_dir(self.dir.join("blobs"))? {
             match File::open(entry?.path()) {
                 Ok(file) => file.sync_all()?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            any = true;
         }
-        if any { File::open(&blobs)?.sync_all() } else { Ok(()) }
+        self.blobs.sync_all()
     }
 
     /// Where a block lies, if it is not in parts.
@@ -598,6 +602,19 @@ impl Walk {
 
 fn strange(key: &[u8]) -> StoreError {
     StoreError::Corrupt(format!("a key that nobody wrote: {key:02x?}"))
+}
+
+/// Has the directory anything in it? Asked at each sync: no memory is taken for it.
+fn has_entries(dir: &File) -> io::Result<bool> {
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut space = [MaybeUninit::<u8>::uninit(); 1024];
+    let mut entries = rustix::fs::RawDir::new(dir, &mut space);
+    while let Some(entry) = entries.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn sled_error(error: sled::Error) -> StoreError {

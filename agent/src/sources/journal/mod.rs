@@ -115,7 +115,7 @@ struct Reading<'a> {
     choice: String,
     batch: Option<(Sequence, RecordBatch)>,
     /// Who spoke last.
-    way: Way,
+    way: Arc<Way>,
     json: Vec<u8>,
     /// Marks that no batch has brought.
     unwritten: bool,
@@ -148,7 +148,7 @@ impl<'a> Reading<'a> {
                 record::choice(&options.filter)
             },
             batch: None,
-            way: Way::default(),
+            way: Arc::default(),
             json: Vec::with_capacity(4 * 1024),
             unwritten: false,
             wrote_marks: now,
@@ -229,7 +229,7 @@ impl<'a> Reading<'a> {
         }
         let fields = Fields::of(entry);
         if let Some(way) = fields.other_way(&self.way) {
-            self.way = way;
+            self.way = Arc::new(way);
         }
         let known = fields.known(entry);
         let (_, batch) = match &mut self.batch {

@@ -215,7 +215,7 @@ impl Shared {
         &self,
         batch: &mut RecordBatch,
         message: (&[u8], Option<u32>),
-        way: &Way,
+        way: &Arc<Way>,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Stopped> {
         let (message, segment) = message;
@@ -230,8 +230,8 @@ impl Shared {
     }
 }
 
-fn way_of(peer: SocketAddr) -> Way {
-    Way { details: vec![("peer".into(), peer.to_string())], ..Way::default() }
+fn way_of(peer: SocketAddr) -> Arc<Way> {
+    Arc::new(Way { details: vec![("peer".into(), peer.to_string())], ..Way::default() })
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ enum End {
 /// A request of one record, found good.
 pub(super) struct Waiting {
     pub(super) record: Vec<u8>,
-    pub(super) way: Way,
+    pub(super) way: Arc<Way>,
     pub(super) known: Known,
     /// As which it is remembered.
     pub(super) name: Option<Name>,
@@ -53,7 +53,7 @@ pub(super) struct Waiting {
 }
 
 struct InLine {
-    waiting: Waiting,
+    waiting: Box<Waiting>,
     tell: oneshot::Sender<End>,
 }
 
@@ -62,6 +62,20 @@ struct InLine {
 pub(super) struct Line {
     all: VecDeque<InLine>,
     carriers: usize,
+}
+
+impl Line {
+    /// Takes the first that a batch has room for.
+    fn take(&mut self) -> VecDeque<InLine> {
+        let mut bytes = 0_usize;
+        let fits = |inline: &&InLine| {
+            bytes = bytes.saturating_add(inline.waiting.record.len());
+            bytes <= crate::sources::MAX_CHUNK_BYTES
+        };
+        let count = self.all.iter().take(MAX_TOGETHER).take_while(fits).count().max(1);
+        let rest = self.all.split_off(count.min(self.all.len()));
+        std::mem::replace(&mut self.all, rest)
+    }
 }
 
 impl Endpoint {
@@ -79,38 +93,34 @@ impl Endpoint {
     }
 
     /// The next requests for a batch; `None`, and a carrier less, where nobody waits.
-    fn take_together(&self) -> Option<Vec<InLine>> {
-        let mut line = self.line();
-        let (mut taken, mut gone): (Vec<InLine>, Vec<Name>) = (Vec::new(), Vec::new());
-        let mut bytes = 0_usize;
-        while taken.len() < MAX_TOGETHER
-            && let Some(next) = line.all.pop_front()
-        {
-            if next.tell.is_closed() {
-                gone.extend(next.waiting.name);
-                continue;
+    fn take_together(&self) -> Option<VecDeque<InLine>> {
+        loop {
+            let mut line = self.line();
+            let mut taken = line.take();
+            if taken.is_empty() {
+                line.carriers -= 1;
+                return None;
             }
-            let with = bytes.saturating_add(next.waiting.record.len());
-            if !taken.is_empty() && with > crate::sources::MAX_CHUNK_BYTES {
-                line.all.push_front(next);
-                break;
+            drop(line);
+            let mut memory = self.memory();
+            taken.retain(|inline| {
+                let is_there = !inline.tell.is_closed();
+                if let Some(name) = inline.waiting.name.as_ref().filter(|_| !is_there) {
+                    memory.settle(name, false);
+                }
+                is_there
+            });
+            if !taken.is_empty() {
+                return Some(taken);
             }
-            bytes = with;
-            taken.push(next);
         }
-        if taken.is_empty() {
-            line.carriers -= 1;
-        }
-        drop(line);
-        let mut memory = self.memory();
-        gone.iter().for_each(|name| memory.settle(name, false));
-        drop(memory);
-        (!taken.is_empty()).then_some(taken)
     }
 
-    fn batch_of(&self, shared: &Shared, together: &mut [InLine]) -> RecordBatch {
+    fn batch_of(&self, shared: &Shared, together: &mut VecDeque<InLine>) -> RecordBatch {
         let file = Arc::clone(self.place.file());
         let mut batch = RecordBatch::new(self.options.index, file, shared.clock.now());
+        let bytes = together.iter().map(|inline| inline.waiting.record.len()).sum();
+        batch.reserve(together.len(), bytes);
         for InLine { waiting, .. } in together.iter_mut() {
             let known = std::mem::take(&mut waiting.known);
             batch.add(&waiting.record, Offset(0), &waiting.way, None, Some(known));
@@ -142,7 +152,7 @@ impl Serving {
     ) -> Answer {
         let until = waiting.until;
         let (tell, told) = oneshot::channel();
-        let needs_carrier = endpoint.enter(InLine { waiting, tell });
+        let needs_carrier = endpoint.enter(InLine { waiting: Box::new(waiting), tell });
         if needs_carrier {
             let (serving, endpoint) = (Arc::clone(self), Arc::clone(endpoint));
             self.late.spawn(async move {
@@ -161,7 +171,7 @@ impl Serving {
     }
 
     /// Hands a batch on, waits until it is durable, and tells everybody.
-    async fn carry(&self, endpoint: &Endpoint, mut together: Vec<InLine>) {
+    async fn carry(&self, endpoint: &Endpoint, mut together: VecDeque<InLine>) {
         let mut batch = endpoint.batch_of(&self.shared, &mut together);
         let until = together.iter().map(|inline| inline.waiting.until).max();
         let (promise, kept) = Promise::new();
@@ -262,13 +272,13 @@ mod tests {
         let (tell, told) = oneshot::channel();
         let waiting = Waiting {
             record: b"{}".to_vec(),
-            way: Way::default(),
+            way: Arc::default(),
             known: Known::default(),
             name: Some(name),
             until: Instant::now() + Duration::from_secs(5),
             _room: Arc::clone(bodies).try_acquire_owned().unwrap(),
         };
-        endpoint.line().all.push_back(InLine { waiting, tell });
+        endpoint.line().all.push_back(InLine { waiting: Box::new(waiting), tell });
         told
     }
 

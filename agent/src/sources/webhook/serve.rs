@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +26,10 @@ use super::body::{Untaken, records, unpacked};
 use super::gather::Waiting;
 use super::memory::{self, Met, Name, body_digest, name_of};
 use super::verify::is_form;
-use super::{Asked, Endpoint, Judged, Shared};
-use crate::sources::{Item, Kept, Known, Mark, NotTaken, Promise, RecordBatch, SaidBy, Way};
+use super::{Asked, Endpoint, EndpointOptions, Judged, Shared};
+use crate::sources::{
+    Item, Kept, Known, Mark, NotTaken, Promise, RecordBatch, SaidBy, SourceIndex, Way,
+};
 
 /// Bodies that are held at once, in bytes.
 pub(super) const BODIES_BYTES: u32 = 16 * 1024 * 1024;
@@ -172,9 +174,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let ours = Arc::clone(serving);
+    let sender = Arc::new(Sender { peer, way: Mutex::default() });
     let service = service_fn(move |request| {
-        let serving = Arc::clone(&ours);
-        async move { Ok::<_, std::convert::Infallible>(serving.answer(request, peer).await) }
+        let (serving, sender) = (Arc::clone(&ours), Arc::clone(&sender));
+        async move { Ok::<_, std::convert::Infallible>(serving.answer(request, sender).await) }
     });
     let connection = serving.http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -187,6 +190,32 @@ where
     };
     if let Err(error) = ended {
         log::debug!(error:% = error, peer:% = peer; "a connection ended early");
+    }
+}
+
+/// Who is at the other end of a connection.
+struct Sender {
+    peer: SocketAddr,
+    /// How its last request came, and to which source.
+    way: Mutex<Option<(SourceIndex, Arc<Way>)>>,
+}
+
+impl Sender {
+    fn way(&self, options: &EndpointOptions) -> Arc<Way> {
+        let mut last = self.way.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((index, way)) if *index == options.index => Arc::clone(way),
+            Some(_) | None => {
+                let way = Arc::new(Way {
+                    endpoint: Some(options.path.clone()),
+                    verdict: Some(options.verifier.verdict()),
+                    details: vec![("peer".into(), self.peer.to_string())],
+                    ..Way::default()
+                });
+                *last = Some((options.index, Arc::clone(&way)));
+                way
+            }
+        }
     }
 }
 
@@ -267,8 +296,8 @@ impl Endpoint {
 }
 
 impl Serving {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: SocketAddr) -> Answer {
-        let shared = &self.shared;
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, sender: Arc<Sender>) -> Answer {
+        let (shared, peer) = (&self.shared, sender.peer);
         let Some(endpoint) = shared.endpoints.get(request.uri().path()).cloned() else {
             shared.refuse_all(
                 "unknown_path",
@@ -300,7 +329,7 @@ impl Serving {
                 return endpoint.refuse(shared, StatusCode::REQUEST_TIMEOUT, "slow", text, peer);
             }
         };
-        let came = Came { peer, is_get, room };
+        let came = Came { sender, is_get, room };
         self.judged(&endpoint, &parts, &wire, came).await
     }
 
@@ -332,7 +361,7 @@ impl Serving {
         came: Came,
     ) -> Answer {
         let shared = &self.shared;
-        let Came { peer, is_get, .. } = came;
+        let (peer, is_get) = (came.sender.peer, came.is_get);
         let asked = Asked {
             headers: &parts.headers,
             query: parts.uri.query(),
@@ -387,7 +416,7 @@ impl Serving {
         came: Came,
     ) -> Answer {
         let shared = &self.shared;
-        let peer = came.peer;
+        let peer = came.sender.peer;
         let mut found = match records(asked.body, is_form(asked), &endpoint.options.split) {
             Ok(found) => found,
             Err(untaken) => return endpoint.untaken(shared, untaken, peer),
@@ -414,12 +443,7 @@ impl Serving {
             }
             name = Some(named);
         }
-        let way = Way {
-            endpoint: Some(endpoint.options.path.clone()),
-            verdict: Some(endpoint.options.verifier.verdict()),
-            details: vec![("peer".into(), peer.to_string())],
-            ..Way::default()
-        };
+        let way = came.sender.way(&endpoint.options);
         // What is not remembered may come twice into one block, and no block has an id twice.
         let delivery = delivery.filter(|_| endpoint.options.remember > 0);
         let alone = if found.len() == 1 { found.pop() } else { None };
@@ -478,7 +502,7 @@ impl Serving {
 
 /// How a request came.
 struct Came {
-    peer: SocketAddr,
+    sender: Arc<Sender>,
     is_get: bool,
     /// Its body's room.
     room: OwnedSemaphorePermit,
@@ -510,7 +534,7 @@ impl Drop for Settle {
 struct Accepted<'a> {
     /// Its records.
     found: Vec<Cow<'a, [u8]>>,
-    way: Way,
+    way: Arc<Way>,
     /// The sender's id for it, and what it calls the event.
     delivery: Option<String>,
     event: Option<String>,
