@@ -7,15 +7,18 @@
 //!
 //! Which share a counter is taken from where their files stand: journald's own files of a directory
 //! (`system…`, `user-…`). Files that were received from other machines have counters of their own.
-//! A reboot may set the counter back to the last number of a file.
+//!
+//! A journald that starts knows only the numbers in the files that it writes to, and the first of
+//! them may be behind another: then numbers are given once more. So a number that is not greater
+//! than that of an earlier entry begins a new count, and what was settled from it on is forgotten.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::files::Look;
-use crate::{BootId, Cursor, SeqnumId};
+use crate::{Cursor, Mark, SeqnumId};
 
-/// Runs that are remembered; of more the lowest is forgotten, which costs a search in the files.
+/// Runs that are remembered; what more would be is searched for in the files again.
 const MAX_RUNS: usize = 64;
 
 /// Runs of numbers, each the first and the last, in order and without touching each other.
@@ -23,7 +26,7 @@ const MAX_RUNS: usize = 64;
 pub(crate) struct Runs(Vec<(u64, u64)>);
 
 impl Runs {
-    fn add(&mut self, from: u64, to: u64) {
+    pub(crate) fn add(&mut self, from: u64, to: u64) {
         if let Some(last) = self.0.last_mut()
             && last.1.saturating_add(1) == from
         {
@@ -36,8 +39,13 @@ impl Runs {
         let run = touched.iter().fold((from, to), |all, run| (all.0.min(run.0), all.1.max(run.1)));
         self.0.splice(begin..end.max(begin), [run]);
         if self.0.len() > MAX_RUNS {
-            self.0.remove(0);
+            // The lowest says what was before the first entry, the last ones what is asked for most.
+            self.0.remove(1);
         }
+    }
+
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        other.0.iter().for_each(|run| self.add(run.0, run.1));
     }
 
     /// Forgets this number and those behind it.
@@ -48,19 +56,57 @@ impl Runs {
         }
     }
 
+    /// The runs as far as they are before this number.
+    pub(crate) fn before(&self, number: u64) -> Self {
+        let mut runs = self.clone();
+        runs.cut(number);
+        runs
+    }
+
+    fn holding(&self, number: u64) -> Option<(u64, u64)> {
+        self.0.iter().rev().find(|run| run.0 <= number && number <= run.1).copied()
+    }
+
     /// The last number of the run that holds this one.
     pub(crate) fn end_of(&self, number: u64) -> Option<u64> {
-        self.0.iter().find(|run| run.0 <= number && number <= run.1).map(|run| run.1)
+        self.holding(number).map(|run| run.1)
+    }
+
+    /// The numbers up to this one that are in no run.
+    fn open_before(&self, number: u64) -> Vec<(u64, u64)> {
+        let mut open = Vec::new();
+        let mut next = 0;
+        for run in self.0.iter().take_while(|run| run.0 <= number) {
+            if next < run.0 {
+                open.push((next, run.0 - 1));
+            }
+            next = run.1.saturating_add(1);
+        }
+        if next <= number {
+            open.push((next, number));
+        }
+        open
+    }
+
+    /// All numbers up to this one but those.
+    fn all_but(open: &[(u64, u64)], number: u64) -> Self {
+        let mut runs = Self::default();
+        let mut next = 0;
+        for (from, to) in open {
+            if let Some(end) = from.checked_sub(1).filter(|end| *end >= next) {
+                runs.add(next, end);
+            }
+            next = to.saturating_add(1);
+        }
+        if next <= number {
+            runs.add(next, number);
+        }
+        runs
     }
 
     /// Where the next run begins behind this number.
     pub(crate) fn next_behind(&self, number: u64) -> Option<u64> {
         self.0.iter().map(|run| run.0).find(|start| *start > number)
-    }
-
-    /// Where the run begins that holds this number.
-    fn start_of(&self, number: u64) -> Option<u64> {
-        self.0.iter().find(|run| run.0 <= number && number <= run.1).map(|run| run.0)
     }
 }
 
@@ -69,9 +115,33 @@ impl Runs {
 struct Counter {
     /// Where its files stand.
     place: PathBuf,
-    /// In which boot it was last seen; `None` before that.
-    boot: Option<BootId>,
+    /// The latest entry that was seen of it.
+    latest: Option<Cursor>,
+    /// The entry with which a new count began.
+    begun: Option<Cursor>,
     settled: Runs,
+}
+
+impl Counter {
+    /// Is the entry later than all before, and its number is not?
+    fn begins_anew(&self, at: &Cursor) -> bool {
+        self.latest.is_some_and(|latest| at.seqnum <= latest.seqnum && latest.is_before(at))
+    }
+
+    fn settle(&mut self, from: u64, at: &Cursor) {
+        if self.begins_anew(at) {
+            self.begun = Some(*at);
+            self.settled.cut(at.seqnum);
+        } else if self.latest.is_some_and(|latest| latest.boot != at.boot && at.is_before(&latest))
+        {
+            // Of an earlier boot: its numbers may be others now.
+            return;
+        }
+        if self.latest.is_none_or(|latest| latest.is_before(at) || latest.seqnum < at.seqnum) {
+            self.latest = Some(*at);
+        }
+        self.settled.add(from, at.seqnum);
+    }
 }
 
 /// Which numbers of each counter have been given or told as missing, by whichever sequence.
@@ -111,31 +181,74 @@ impl Counters {
         self.counters.get_mut(*self.counter_of.get(&id)?)
     }
 
-    /// The numbers from this one to the entry's are settled. Gives where the run of settled numbers
-    /// begins in which the entry is; what was before the first entry that was ever read is settled.
-    pub(crate) fn settle(&mut self, from: u64, at: &Cursor) -> u64 {
-        let Some(counter) = self.counter(at.seqnum_id) else { return 0 };
-        let is_first = counter.boot.is_none() && from == at.seqnum;
-        if counter.boot != Some(at.boot) {
-            // It counts on from the number that the file had.
-            counter.boot = Some(at.boot);
-            counter.settled.cut(at.seqnum);
+    /// Takes up what was kept: all numbers up to the last are settled but the open ones. Of what was
+    /// kept of several sequences of a counter, the newest is to come last.
+    pub(crate) fn take_up(&mut self, mark: &Mark) {
+        // The files of a user who is gone may be gone too.
+        let index = match (self.counter_of.get(&mark.seqnum_id), self.counters.len()) {
+            (Some(index), _) => *index,
+            (None, 1) => 0,
+            (None, _) => return,
+        };
+        let Some(counter) = self.counters.get_mut(index) else { return };
+        // The mark of numbers that are missing has no boot.
+        let at = Cursor::parse(&mark.cursor).ok();
+        let before = counter.latest.zip(at).filter(|(before, at)| !before.is_before(at));
+        counter.settled = Runs::all_but(&mark.open, mark.seqnum);
+        if let Some((before, _)) = before {
+            // Of the same time: whichever was given first.
+            counter.settled.add(before.seqnum, before.seqnum);
         }
-        let from = if is_first { 0 } else { from };
-        counter.settled.add(from, at.seqnum);
-        counter.settled.start_of(at.seqnum).unwrap_or(from)
+        counter.latest = at.or(counter.latest);
+    }
+
+    /// The entry is given; `follows` where the sequence itself had the number before. Gives the
+    /// numbers before it that are open; what was before the first entry that is ever read is not.
+    pub(crate) fn give(&mut self, at: &Cursor, follows: bool) -> Vec<(u64, u64)> {
+        let Some(counter) = self.counter(at.seqnum_id) else { return Vec::new() };
+        let from = match counter.latest {
+            None if counter.settled == Runs::default() => 0,
+            // The count had begun anew, and this sequence's number has set it forward again.
+            Some(latest) if follows && latest.seqnum < at.seqnum && !at.is_before(&latest) => {
+                latest.seqnum + 1
+            }
+            Some(_) | None => at.seqnum,
+        };
+        counter.settle(from, at);
+        counter.settled.open_before(at.seqnum)
+    }
+
+    /// Numbers are told as missing.
+    pub(crate) fn tell(&mut self, id: SeqnumId, from: u64, to: u64) {
+        if let Some(counter) = self.counter(id) {
+            counter.settled.add(from, to);
+        }
     }
 
     /// The sequence is numbered anew: nothing is known of its counter.
     pub(crate) fn forget(&mut self, id: SeqnumId) {
         if let Some(counter) = self.counter(id) {
-            (counter.boot, counter.settled) = (None, Runs::default());
+            (counter.latest, counter.begun, counter.settled) = (None, None, Runs::default());
         }
     }
 
-    /// What is settled of the counter of a sequence.
-    pub(crate) fn settled(&self, id: SeqnumId) -> Option<&Runs> {
-        Some(&self.counters.get(*self.counter_of.get(&id)?)?.settled)
+    /// What is settled before an entry, in the same count.
+    pub(crate) fn settled(&self, at: &Cursor) -> Option<&Runs> {
+        let counter = self.counters.get(*self.counter_of.get(&at.seqnum_id)?)?;
+        let is_same_count =
+            counter.latest.is_some_and(|latest| latest.boot == at.boot) && !counter.begins_anew(at);
+        is_same_count.then_some(&counter.settled)
+    }
+
+    /// Have others had the numbers from this one up to the entry's, since the last one of its own
+    /// sequence and in the same count?
+    pub(crate) fn is_settled(&self, last: &Cursor, from: u64, at: &Cursor) -> bool {
+        let counter =
+            self.counter_of.get(&at.seqnum_id).and_then(|index| self.counters.get(*index));
+        let is_older =
+            counter.and_then(|counter| counter.begun).is_some_and(|begun| last.is_before(&begun));
+        let end = self.settled(at).and_then(|runs| runs.end_of(from));
+        !is_older && end.is_some_and(|end| end >= at.seqnum - 1)
     }
 }
 
@@ -163,7 +276,9 @@ mod tests {
             head_seqnum: 1,
             tail_seqnum: 9,
             entries: 5,
+            head_realtime_us: 0,
             tail_realtime_us: 0,
+            has_common_id: false,
         };
         let mut counters = Counters::default();
         let good = vec![
@@ -177,7 +292,8 @@ mod tests {
     }
 
     fn at(seqnum_id: SeqnumId, seqnum: u64, boot: u8) -> Cursor {
-        Cursor { seqnum_id, seqnum, boot: Id128([boot; 16]), ..Cursor::default() }
+        let boot = Id128([boot; 16]);
+        Cursor { seqnum_id, seqnum, boot, monotonic_us: seqnum, realtime_us: seqnum }
     }
 
     #[test]
@@ -213,19 +329,81 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_says_what_is_settled() {
+        for runs in [vec![(0, 8)], vec![(0, 3), (6, 8)], vec![(2, 2), (5, 6)], Vec::new()] {
+            let open = Runs(runs.clone()).open_before(8);
+            assert_eq!(Runs::all_but(&open, 8), Runs(runs));
+        }
+        assert_eq!(Runs(vec![(0, 3), (6, 6)]).open_before(8), [(4, 5), (7, 8)]);
+    }
+
+    #[test]
     fn what_is_settled_is_so_for_all_sequences_of_the_counter() {
         let mut counters = learnt();
-        assert_eq!(counters.settle(7, &at(SYSTEM, 7, 1)), 0, "nothing was read before");
-        assert_eq!(counters.settle(8, &at(USER, 8, 1)), 0);
-        assert_eq!(counters.settle(12, &at(SYSTEM, 12, 1)), 12, "9 to 11 are not known");
-        assert_eq!(counters.settled(USER), Some(&Runs(vec![(0, 8), (12, 12)])));
-        assert_eq!(counters.settle(9, &at(USER, 13, 1)), 0);
-        // After a reboot it may count on from an earlier number.
-        assert_eq!(counters.settle(11, &at(SYSTEM, 11, 2)), 0);
-        assert_eq!(counters.settled(USER), Some(&Runs(vec![(0, 11)])));
-        assert_eq!(counters.settle(1, &at(OTHER, 1, 1)), 0);
-        assert_eq!(counters.settled(OTHER), None);
+        assert_eq!(counters.give(&at(SYSTEM, 7, 1), false), [], "nothing was read before");
+        assert_eq!(counters.give(&at(USER, 8, 1), false), []);
+        assert_eq!(counters.give(&at(SYSTEM, 12, 1), false), [(9, 11)]);
+        assert_eq!(counters.settled(&at(USER, 13, 1)), Some(&Runs(vec![(0, 8), (12, 12)])));
+        counters.tell(USER, 9, 11);
+        assert_eq!(counters.give(&at(USER, 13, 1), false), []);
+        assert_eq!(counters.settled(&at(USER, 15, 2)), None, "another boot");
+        assert_eq!(counters.give(&at(OTHER, 1, 1), false), []);
+        assert_eq!(counters.settled(&at(OTHER, 2, 1)), None);
         counters.forget(SYSTEM);
-        assert_eq!(counters.settled(USER), Some(&Runs::default()));
+        assert_eq!(counters.settled(&at(USER, 14, 1)), None);
+    }
+
+    #[test]
+    fn a_later_entry_with_a_lower_number_begins_a_new_count() {
+        let mut counters = learnt();
+        let old = at(SYSTEM, 100, 1);
+        counters.give(&old, false);
+        for number in 101..=150 {
+            counters.give(&at(USER, number, 1), false);
+        }
+        assert!(counters.is_settled(
+            &old,
+            101,
+            &Cursor { monotonic_us: 200, ..at(SYSTEM, 151, 1) }
+        ));
+        // journald starts again and goes on from the system's last number.
+        let later = |number| Cursor { monotonic_us: 1_000 + number, ..at(SYSTEM, number, 1) };
+        assert!(!counters.is_settled(&old, 101, &later(106)), "101 to 105 are not the user's");
+        assert_eq!(counters.give(&later(101), false), []);
+        assert_eq!(counters.settled(&later(102)), Some(&Runs(vec![(0, 101)])));
+        assert!(!counters.is_settled(&old, 90, &later(102)), "of the count before");
+        // One that comes late does not.
+        counters.give(&later(102), false);
+        assert_eq!(counters.give(&at(USER, 99, 1), false), []);
+        assert_eq!(counters.settled(&later(103)), Some(&Runs(vec![(0, 102)])));
+        // A user goes on from his own last number: those before it were his.
+        let users = Cursor { monotonic_us: 2_000, ..at(USER, 151, 1) };
+        assert_eq!(counters.give(&users, true), []);
+        // After a reboot likewise.
+        let rebooted = |number| Cursor { realtime_us: 9_000, ..at(SYSTEM, number, 2) };
+        assert_eq!(counters.give(&rebooted(90), false), []);
+        assert_eq!(counters.settled(&rebooted(91)), Some(&Runs(vec![(0, 90)])));
+        counters.give(&at(USER, 95, 1), false);
+        assert_eq!(counters.settled(&rebooted(91)), Some(&Runs(vec![(0, 90)])), "an earlier boot");
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_up() {
+        let mut counters = learnt();
+        let mark = |seqnum_id, seqnum, open: &[(u64, u64)], cursor: &str| Mark {
+            seqnum_id,
+            seqnum,
+            open: open.to_vec(),
+            cursor: cursor.into(),
+            ..Mark::default()
+        };
+        counters.take_up(&mark(USER, 8, &[], ""));
+        let cursor = format!("s={SYSTEM};i=c;b={};m=c;t=c;x=1", Id128([1; 16]));
+        counters.take_up(&mark(SYSTEM, 12, &[(9, 10)], &cursor));
+        assert_eq!(counters.settled(&at(USER, 13, 1)), Some(&Runs(vec![(0, 8), (11, 12)])));
+        assert_eq!(counters.give(&at(SYSTEM, 13, 1), true), [(9, 10)]);
+        // Of a user whose files are gone it is not known where they stood: there are two places.
+        counters.take_up(&mark(Id128([9; 16]), 99, &[], ""));
+        assert_eq!(counters.settled(&at(USER, 14, 1)), Some(&Runs(vec![(0, 8), (11, 13)])));
     }
 }

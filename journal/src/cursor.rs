@@ -84,6 +84,15 @@ impl Cursor {
         }
     }
 
+    /// Was it written before the other: within a boot by its clock, else by the machine's?
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        match self.boot == other.boot {
+            true => self.monotonic_us < other.monotonic_us,
+            false => self.realtime_us < other.realtime_us,
+        }
+    }
+
     /// A cursor text that finds a number without knowing the entry; `realtime_us` places readers of
     /// files with other numbers.
     #[must_use]

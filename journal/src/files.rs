@@ -14,6 +14,8 @@ use crate::{Id128, JournalError, SeqnumId, Target};
 const SIGNATURE: &[u8; 8] = b"LPKSHHRH";
 /// The part of the header that every version has.
 const HEADER_BYTES: usize = 208;
+/// The header's length from systemd 254 on.
+const HEADER_BYTES_254: u64 = 272;
 /// No journald has counted further; greater numbers could not be told in a block either.
 const MAX_SEQNUM: u64 = (1 << 53) - 1;
 /// Where this machine's journal is kept: for good, and until the next boot.
@@ -32,8 +34,25 @@ pub struct Head {
     pub tail_seqnum: u64,
     /// Entries in it (numbers in between may stand in another file).
     pub entries: u64,
-    /// Time of its last entry, microseconds since 1970.
+    /// Time of its first entry, microseconds since 1970.
+    pub head_realtime_us: u64,
+    /// Time of its last entry.
     pub tail_realtime_us: u64,
+    /// Written by systemd 254 or later: files of the system and of users have the id in common.
+    pub has_common_id: bool,
+}
+
+impl Head {
+    /// Whose entries they are by the file's name: `system`, `user-1000`.
+    fn family(&self) -> &[u8] {
+        let name = self.path.file_name().map(std::ffi::OsStr::as_encoded_bytes).unwrap_or_default();
+        name.split(|byte| matches!(byte, b'.' | b'@')).next().unwrap_or_default()
+    }
+
+    /// A file with as many entries as numbers must hold them all.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.entries > self.tail_seqnum.saturating_sub(self.head_seqnum)
+    }
 }
 
 /// A file that is not read.
@@ -66,10 +85,25 @@ impl Look {
             .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
+    /// The oldest file of a sequence that has entries.
+    pub(crate) fn first_of(&self, id: SeqnumId) -> Option<&Head> {
+        let of_it = self.good.iter().filter(|head| head.seqnum_id == id && head.tail_seqnum > 0);
+        of_it.min_by_key(|head| head.head_seqnum)
+    }
+
     /// All sequences.
     #[must_use]
     pub fn ids(&self) -> std::collections::BTreeSet<SeqnumId> {
         self.good.iter().filter(|head| head.tail_seqnum > 0).map(|head| head.seqnum_id).collect()
+    }
+
+    /// Are all files of the sequence those of one user, or of the system? Then what is in one of them
+    /// says what the sequence has there.
+    pub(crate) fn is_one_family(&self, id: SeqnumId) -> bool {
+        let mut of_it = self.good.iter().filter(|head| head.seqnum_id == id);
+        let Some(first) = of_it.next() else { return false };
+        let is_alike = |head: &Head| !head.has_common_id && head.family() == first.family();
+        is_alike(first) && of_it.all(is_alike)
     }
 
     /// The files that should hold numbers of this range.
@@ -157,7 +191,9 @@ fn parse_head(path: &Path, bytes: &[u8], size: u64) -> Result<Head, String> {
         entries,
         tail_seqnum: tail,
         head_seqnum: head,
+        head_realtime_us: number(184),
         tail_realtime_us: number(192),
+        has_common_id: header >= HEADER_BYTES_254,
     })
 }
 
@@ -261,6 +297,28 @@ mod tests {
         for (tail, head) in [(1 << 53, 10), (u64::MAX, 10), (9, 10), (12, 0), (0, 0)] {
             assert!(parsed(3, tail, head).unwrap_err().contains("damaged"), "{tail} {head}");
         }
+    }
+
+    #[test]
+    fn a_sequence_is_of_one_family_unless_the_id_is_common() {
+        let head = |path: &str, has_common_id| Head {
+            path: path.into(),
+            seqnum_id: Id128([7; 16]),
+            head_seqnum: 1,
+            tail_seqnum: 9,
+            entries: 9,
+            head_realtime_us: 0,
+            tail_realtime_us: 0,
+            has_common_id,
+        };
+        let is_one = |good: Vec<Head>| Look { good, bad: Vec::new() }.is_one_family(Id128([7; 16]));
+        assert!(is_one(vec![
+            head("/j/user-7@1-2.journal", false),
+            head("/j/user-7.journal", false)
+        ]));
+        assert!(!is_one(vec![head("/j/user-7.journal", false), head("/j/system.journal", false)]));
+        assert!(!is_one(vec![head("/j/system.journal", true)]));
+        assert!(!is_one(Vec::new()));
     }
 
     #[test]

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::counters::{Counters, Runs};
+use crate::counters::Counters;
 use crate::files::{Look, look};
-use crate::repair::{Found, Known, Repair, Why};
+use crate::repair::{Counted, Found, Known, Others, Repair, Why};
 use crate::seen::{Judged, Mark};
 use crate::{
     Access, ChildOptions, Cursor, Entry, EntryReader, JournalError, Missing, Seek, Seen, SeqnumId,
@@ -106,6 +106,7 @@ pub struct Follower<W: Way = FollowerOptions> {
     reader: Box<dyn EntryReader>,
     seen: Seen,
     counters: Counters,
+    counted: Counted,
     repair: Option<Repair>,
     /// The entry behind the numbers that are being looked for.
     held: Option<Entry>,
@@ -140,6 +141,7 @@ impl<W: Way> Follower<W> {
             reader,
             seen: Seen::new(kept),
             counters: Counters::default(),
+            counted: Counted::default(),
             repair: None,
             held: None,
             queue: VecDeque::new(),
@@ -218,16 +220,17 @@ impl<W: Way> Follower<W> {
                 return Ok(Step::End);
             }
             if self.judged(entry)? {
-                self.give(entry.cursor().seqnum, entry);
+                self.give(entry);
                 return Ok(Step::Entry);
             }
         }
     }
 
-    /// The entry is given, and with it the numbers from this one on are settled.
-    fn give(&mut self, from: u64, entry: &Entry) {
-        let settled_from = self.counters.settle(from, entry.cursor());
-        self.seen.put(entry.cursor(), entry.cursor_text(), settled_from);
+    fn give(&mut self, entry: &Entry) {
+        let at = entry.cursor();
+        let before = self.seen.of(at.seqnum_id).map(|mark| mark.seqnum.saturating_add(1));
+        let open = self.counters.give(at, before == Some(at.seqnum));
+        self.seen.put(entry.cursor(), entry.cursor_text(), open);
     }
 
     /// Waits for something new.
@@ -266,16 +269,26 @@ impl<W: Way> Follower<W> {
     /// Is it the entry's turn?
     fn judged(&mut self, entry: &mut Entry) -> Result<bool, JournalError> {
         let at = *entry.cursor();
-        match self.seen.judge(&at) {
+        let judged = match self.seen.judge(&at) {
+            // Others have had the numbers between.
+            Judged::Hole(from) if self.is_settled(from, &at) => Judged::Follows,
+            judged => judged,
+        };
+        match judged {
             Judged::Follows if self.seen.is_of_before(&at) => {
                 self.seen.advance(at.seqnum_id, at.seqnum);
                 Ok(false)
             }
             Judged::Follows => Ok(true),
             Judged::Known => Ok(false),
-            Judged::Hole(from) if self.is_settled(from, &at) => Ok(true),
             Judged::Hole(from) => {
-                self.hold(entry, from)?;
+                let look = self.look()?;
+                let settled = self.counters.settled(&at).cloned().unwrap_or_default();
+                let mark = self.seen.of(at.seqnum_id);
+                let behind = mark.and_then(|mark| Some((0, Cursor::parse(&mark.cursor).ok()?)));
+                let siblings = self.counters.siblings(at.seqnum_id).collect();
+                let others = Others { settled, siblings, behind, ahead: Some(at) };
+                self.hold(entry, from, look, others);
                 Ok(false)
             }
             Judged::SetBack => {
@@ -284,15 +297,28 @@ impl<W: Way> Follower<W> {
                 self.place(true)?;
                 Ok(false)
             }
-            Judged::First => {
-                let floor = self.look()?.range_of(at.seqnum_id).map_or(at.seqnum, |range| range.0);
-                if floor < at.seqnum {
-                    self.hold(entry, floor)?;
-                    return Ok(false);
-                }
-                Ok(true)
-            }
+            Judged::First => self.judged_first(entry),
         }
+    }
+
+    /// What the files of a new sequence hold is not settled, whatever others have had; what is open
+    /// before that may have been in files that are gone.
+    fn judged_first(&mut self, entry: &mut Entry) -> Result<bool, JournalError> {
+        let at = *entry.cursor();
+        let look = self.look()?;
+        let first = look.first_of(at.seqnum_id);
+        let floor = first.map_or(at.seqnum, |head| head.head_seqnum);
+        let settled = self.counters.settled(&at).map(|runs| runs.before(floor)).unwrap_or_default();
+        let open = settled.end_of(0).map_or(floor, |end| end.saturating_add(1));
+        let from = floor.min(open);
+        if from >= at.seqnum {
+            return Ok(true);
+        }
+        let begun = first.map_or(0, |head| head.head_realtime_us);
+        let behind = Some((floor, Cursor { realtime_us: begun, ..Cursor::default() }));
+        let siblings = self.counters.siblings(at.seqnum_id).collect();
+        self.hold(entry, from, look, Others { settled, siblings, behind, ahead: Some(at) });
+        Ok(false)
     }
 
     fn look(&mut self) -> Result<Look, JournalError> {
@@ -305,63 +331,41 @@ impl<W: Way> Follower<W> {
     fn take_up(&mut self, look: &Look) {
         self.counters.learn(look);
         let mut kept: Vec<&Mark> = self.seen.marks().collect();
-        kept.sort_by_key(|mark| mark.realtime_us);
-        for mark in kept {
-            // The mark of numbers that are missing has no boot.
-            if let Ok(at) = Cursor::parse(&mark.cursor) {
-                self.counters.settle(mark.settled_from, &at);
-            }
-        }
+        kept.sort_by_key(|mark| (mark.realtime_us, mark.seqnum));
+        kept.into_iter().for_each(|mark| self.counters.take_up(mark));
     }
 
-    fn settled(&self, id: SeqnumId) -> Runs {
-        self.counters.settled(id).cloned().unwrap_or_default()
-    }
-
-    /// Have others of the counter had the numbers before this entry?
     fn is_settled(&self, from: u64, at: &Cursor) -> bool {
-        let runs = self.counters.settled(at.seqnum_id);
-        runs.and_then(|runs| runs.end_of(from)).is_some_and(|end| end >= at.seqnum - 1)
+        let last = self.seen.of(at.seqnum_id).and_then(|mark| Cursor::parse(&mark.cursor).ok());
+        last.is_some_and(|last| self.counters.is_settled(&last, from, at))
     }
 
     /// Looks for the numbers before this entry first.
-    fn hold(&mut self, entry: &mut Entry, from: u64) -> Result<(), JournalError> {
+    fn hold(&mut self, entry: &mut Entry, from: u64, look: Look, others: Others) {
         let at = *entry.cursor();
-        let look = self.look()?;
-        self.search(at.seqnum_id, (from, at.seqnum - 1), Known::Read, look);
+        let numbers = (from, at.seqnum - 1);
+        self.repair = Some(Repair::new(at.seqnum_id, numbers, Known::Read, look, others));
         self.held = Some(std::mem::take(entry));
-        Ok(())
-    }
-
-    fn search(&mut self, id: SeqnumId, missing: (u64, u64), known: Known, look: Look) {
-        let given = |id| (id, self.seen.of(id).map_or(0, |mark| mark.seqnum));
-        let siblings = self.counters.siblings(id).map(given);
-        self.repair = Some(Repair::new(id, missing, known, look, self.settled(id), siblings));
-    }
-
-    /// What a search before an entry has come past is settled, in that entry's boot.
-    fn settle_repaired(&mut self) -> u64 {
-        let settled = self.repair.as_ref().and_then(Repair::settled);
-        let (Some((from, to)), Some(held)) = (settled, &self.held) else { return 0 };
-        self.counters.settle(from, &Cursor { seqnum: to, ..*held.cursor() })
     }
 
     fn repaired(&mut self, entry: &mut Entry) -> Result<Option<Step>, JournalError> {
         let Some(repair) = &mut self.repair else { return Ok(None) };
-        let way = &self.way;
-        match self.pulse.during(|| repair.step(way, entry))? {
+        let (way, counted) = (&self.way, &mut self.counted);
+        match self.pulse.during(|| repair.step(way, counted, entry))? {
             Found::Entry if self.seen.is_of_before(entry.cursor()) => {
                 self.seen.advance(entry.cursor().seqnum_id, entry.cursor().seqnum);
                 Ok(None)
             }
             Found::Entry => {
-                let settled_from = self.settle_repaired();
-                self.seen.put(entry.cursor(), entry.cursor_text(), settled_from);
+                self.give(entry);
                 Ok(Some(Step::Entry))
             }
             Found::Missing(missing) => {
                 match missing.to {
-                    Some(to) => self.seen.advance(missing.seqnum_id, to),
+                    Some(to) => {
+                        self.seen.advance(missing.seqnum_id, to);
+                        self.counters.tell(missing.seqnum_id, missing.from, to);
+                    }
                     None => {
                         self.claims.insert(missing.seqnum_id, repair.to());
                     }
@@ -369,7 +373,6 @@ impl<W: Way> Follower<W> {
                 Ok(Some(Step::Missing(missing)))
             }
             Found::Done => {
-                self.settle_repaired();
                 self.repair = None;
                 let Some(mut held) = self.held.take() else { return Ok(None) };
                 if self.seen.is_of_before(held.cursor()) {
@@ -377,7 +380,7 @@ impl<W: Way> Follower<W> {
                     return Ok(None);
                 }
                 std::mem::swap(entry, &mut held);
-                self.give(entry.cursor().seqnum, entry);
+                self.give(entry);
                 Ok(Some(Step::Entry))
             }
         }
@@ -394,7 +397,9 @@ impl<W: Way> Follower<W> {
             let claimed = self.claims.get(&id).copied().unwrap_or_default();
             if last.max(claimed) < tail {
                 let now = self.look()?;
-                self.search(id, (last + 1, tail), Known::Claimed, now);
+                let siblings = self.counters.siblings(id).collect();
+                let others = Others { siblings, ..Others::default() };
+                self.repair = Some(Repair::new(id, (last + 1, tail), Known::Claimed, now, others));
                 // There may be others.
                 self.audit = Some(look);
                 return Ok(true);

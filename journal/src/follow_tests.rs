@@ -44,7 +44,9 @@ impl Way for PlayedWay {
             head_seqnum: 1,
             tail_seqnum: played.tail,
             entries: u64::try_from(played.numbers.len()).unwrap() + played.lacks,
+            head_realtime_us: 0,
             tail_realtime_us: played.tail,
+            has_common_id: false,
         };
         Ok(Look { good: vec![head], bad: Vec::new() })
     }

@@ -31,6 +31,8 @@ pub mod files;
 mod filter;
 mod follow;
 #[cfg(test)]
+mod follow_model_tests;
+#[cfg(test)]
 mod follow_tests;
 mod library;
 mod repair;

@@ -7,10 +7,11 @@
 //! number to the last. A damaged place is stepped over with growing strides. What is still missing
 //! then is lost.
 //!
-//! Where several sequences share a counter ([`crate::counters`]), the files of all of them are read
-//! side by side, in the order of the numbers: what one has given, the others do not lack. And a file
-//! that reaches over missing numbers and gives all its entries has never had them.
+//! Where several sequences share a counter ([`crate::counters`]), numbers that another has given or
+//! that stand in another's files are none of this one's. And a file that reaches over numbers and
+//! gives all its entries has never had them: that is counted, once for each file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::counters::Runs;
@@ -127,52 +128,149 @@ pub(crate) enum Known {
     Claimed,
 }
 
-/// The entries of one sequence in a range of numbers, in order.
-struct Search {
+/// Files whose entries were counted and are all there: up to which number, and how many, by the
+/// sequence and the file's first number.
+#[derive(Debug, Default)]
+pub(crate) struct Counted(BTreeMap<(SeqnumId, u64), (u64, u64)>);
+
+impl Counted {
+    /// Does the file give as many entries as its header counts? What was counted before is not
+    /// counted again.
+    fn gives_all(&mut self, head: &Head, way: &dyn Way) -> bool {
+        let key = (head.seqnum_id, head.head_seqnum);
+        let (to, entries) =
+            self.0.get(&key).copied().unwrap_or((head.head_seqnum.saturating_sub(1), 0));
+        if to >= head.tail_seqnum {
+            return true;
+        }
+        let is_whole = count(head, to + 1, way)
+            .is_ok_and(|count| entries.saturating_add(count) >= head.entries);
+        if is_whole {
+            self.0.insert(key, (head.tail_seqnum, head.entries));
+        }
+        is_whole
+    }
+}
+
+/// Counts a file's entries from this number on, up to its last one.
+fn count(head: &Head, from: u64, way: &dyn Way) -> Result<u64, JournalError> {
+    let mut reader = way.open(&Target::Files(vec![head.path.clone()]))?;
+    reader.seek(&Seek::At(Cursor::text_for(head.seqnum_id, from, None)))?;
+    let (mut entry, mut count) = (Entry::default(), 0);
+    while reader.next(&mut entry)? {
+        let at = entry.cursor();
+        let is_asked = (from..=head.tail_seqnum).contains(&at.seqnum);
+        count += u64::from(is_asked && at.seqnum_id == head.seqnum_id);
+    }
+    Ok(count)
+}
+
+/// What else is known of a counter's numbers when some are looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// Numbers that are settled.
+    pub(crate) settled: Runs,
+    /// The other sequences.
+    pub(crate) siblings: Vec<SeqnumId>,
+    /// From this number on, what others have does not count if it is older than this, …
+    pub(crate) behind: Option<(u64, Cursor)>,
+    /// … and never if it is newer than this: a journald that starts may give numbers once more.
+    pub(crate) ahead: Option<Cursor>,
+}
+
+impl Others {
+    fn counts(&self, at: &Cursor) -> bool {
+        let is_older = |(from, behind): &(u64, Cursor)| at.seqnum >= *from && at.is_before(behind);
+        !self.behind.as_ref().is_some_and(is_older)
+            && !self.ahead.is_some_and(|ahead| ahead.is_before(at))
+    }
+}
+
+/// A search for the numbers `next..=to`.
+pub(crate) struct Repair {
     id: SeqnumId,
-    /// The next number that may come.
     next: u64,
     to: u64,
-    /// What is not behind this was given before.
-    given: u64,
+    known: Known,
+    others: Others,
+    look: Look,
     reader: Option<Box<dyn EntryReader>>,
-    /// The entry that comes next.
-    found: Option<Entry>,
+    /// An entry behind missing numbers that have to be told first.
+    held: Option<Entry>,
+    /// The files have given what they give.
     is_done: bool,
+    has_looked_again: bool,
     strides: u32,
     failures: u32,
     trouble: String,
 }
 
-impl Search {
-    fn new(id: SeqnumId, from: u64, to: u64, given: u64) -> Self {
+impl Repair {
+    pub(crate) fn new(
+        id: SeqnumId,
+        (from, to): (u64, u64),
+        known: Known,
+        look: Look,
+        others: Others,
+    ) -> Self {
         Self {
             id,
             next: from,
             to,
-            given,
+            known,
+            others,
+            look,
             reader: None,
-            found: None,
+            held: None,
             is_done: false,
+            has_looked_again: false,
             strides: 0,
             failures: 0,
             trouble: String::new(),
         }
     }
 
+    pub(crate) fn step(
+        &mut self,
+        way: &dyn Way,
+        counted: &mut Counted,
+        entry: &mut Entry,
+    ) -> Result<Found, JournalError> {
+        loop {
+            self.fill(way)?;
+            let found = self.held.as_ref().map(|held| held.cursor().seqnum);
+            if found == Some(self.next)
+                && let Some(mut held) = self.held.take()
+            {
+                std::mem::swap(entry, &mut held);
+                self.next = entry.cursor().seqnum.saturating_add(1);
+                return Ok(Found::Entry);
+            }
+            if self.next > self.to {
+                return Ok(Found::Done);
+            }
+            if found.is_none() && self.known == Known::Claimed {
+                return Ok(Found::Missing(self.claimed()));
+            }
+            let last = found.map_or(self.to, |number| number - 1);
+            if let Some(missing) = self.pass(last, way, counted)? {
+                return Ok(Found::Missing(missing));
+            }
+        }
+    }
+
     /// Looks for the next entry, if none is waiting.
-    fn fill(&mut self, way: &dyn Way, look: &mut Look) -> Result<(), JournalError> {
-        while self.found.is_none() && !self.is_done {
-            if self.next > self.to || (self.reader.is_none() && !self.open(way, look)?) {
+    fn fill(&mut self, way: &dyn Way) -> Result<(), JournalError> {
+        while self.held.is_none() && !self.is_done {
+            if self.next > self.to || (self.reader.is_none() && !self.open(way)?) {
                 self.is_done = true;
                 return Ok(());
             }
             let mut entry = Entry::default();
             match self.read(&mut entry) {
                 Ok(true) => {
-                    self.next = entry.cursor().seqnum + 1;
                     self.strides = 0;
-                    self.found = Some(entry);
+                    self.held = Some(entry);
                     return Ok(());
                 }
                 Ok(false) => {}
@@ -185,8 +283,8 @@ impl Search {
     }
 
     /// Opens the files that claim the numbers; false if there are none.
-    fn open(&mut self, way: &dyn Way, look: &mut Look) -> Result<bool, JournalError> {
-        let files = look.holding(self.id, self.next, self.to);
+    fn open(&mut self, way: &dyn Way) -> Result<bool, JournalError> {
+        let files = self.look.holding(self.id, self.next, self.to);
         if files.is_empty() {
             return Ok(false);
         }
@@ -196,18 +294,24 @@ impl Search {
         });
         match opened {
             Ok(reader) => self.reader = Some(reader),
-            Err(error) if self.failures < FAILURES => {
-                self.failures += 1;
-                // A file may have been renamed or deleted since.
-                *look = way.look()?;
-                return Err(error);
-            }
             Err(error) => {
-                self.trouble = error.to_string();
+                self.failed(error, way)?;
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Files cannot be opened: an error while it may be for want of something that comes again.
+    fn failed(&mut self, error: JournalError, way: &dyn Way) -> Result<(), JournalError> {
+        if self.failures < FAILURES {
+            self.failures += 1;
+            // A file may have been renamed or deleted since.
+            self.look = way.look()?;
+            return Err(error);
+        }
+        self.trouble = error.to_string();
+        Ok(())
     }
 
     fn seek(&self, number: u64) -> Seek {
@@ -248,101 +352,108 @@ impl Search {
             }
         }
     }
-}
 
-/// A search for the numbers `next..=to` of a counter.
-pub(crate) struct Repair {
-    /// The sequence that lacks them.
-    id: SeqnumId,
-    /// From here to the next all are settled.
-    from: u64,
-    next: u64,
-    to: u64,
-    known: Known,
-    /// Numbers of the counter that are settled already.
-    settled: Runs,
-    look: Look,
-    /// Of the sequence, and of all others that share its counter.
-    searches: Vec<Search>,
-}
-
-impl Repair {
-    /// `siblings` are the others that share the counter, with the last number that each has given.
-    pub(crate) fn new(
-        id: SeqnumId,
-        (from, to): (u64, u64),
-        known: Known,
-        look: Look,
-        settled: Runs,
-        siblings: impl Iterator<Item = (SeqnumId, u64)>,
-    ) -> Self {
-        let others = siblings.map(|(id, given)| {
-            // What it has not given yet comes first.
-            let from = if given < from { given.saturating_add(1) } else { from };
-            Search::new(id, from, to, given)
-        });
-        let own = Search::new(id, from, to, 0);
-        let searches = std::iter::once(own).chain(others).collect();
-        Self { id, from, next: from, to, known, settled, look, searches }
-    }
-
-    pub(crate) fn step(&mut self, way: &dyn Way, entry: &mut Entry) -> Result<Found, JournalError> {
-        while self.next <= self.to {
-            let first = self.first(way)?;
-            let number = first.map(|(number, _)| number);
-            if number.is_none_or(|number| number > self.next) {
-                match self.pass(number, way) {
-                    Some(missing) => return Ok(Found::Missing(missing)),
-                    None => continue,
-                }
-            }
-            let Some((number, index)) = first else { continue };
-            let search = &mut self.searches[index];
-            let Some(mut found) = search.found.take() else { continue };
-            self.next = self.next.max(number.saturating_add(1));
-            if number > search.given {
-                std::mem::swap(entry, &mut found);
-                return Ok(Found::Entry);
-            }
+    /// The sequence's files do not give the next number, nor any up to `last`. Passes over those that
+    /// are settled or not its own, else over those that are missing, which are given to be told.
+    fn pass(
+        &mut self,
+        last: u64,
+        way: &dyn Way,
+        counted: &mut Counted,
+    ) -> Result<Option<Missing>, JournalError> {
+        let from = self.next;
+        let (around, last) = self.around(from, last);
+        if around.iter().any(Head::is_dense) {
+            return Ok(Some(self.tell(from, last)));
         }
-        Ok(Found::Done)
-    }
-
-    /// The lowest number that was found, and by which search.
-    fn first(&mut self, way: &dyn Way) -> Result<Option<(u64, usize)>, JournalError> {
-        let Self { searches, look, .. } = self;
-        searches.iter_mut().try_for_each(|search| search.fill(way, look))?;
-        let found = searches
-            .iter()
-            .enumerate()
-            .filter_map(|(index, search)| Some((search.found.as_ref()?.cursor().seqnum, index)));
-        Ok(found.min())
-    }
-
-    /// Nobody has the next number, nor any before `behind` (the end, if there is none). Passes over
-    /// what is settled, else over what is missing, which is given to be told.
-    fn pass(&mut self, behind: Option<u64>, way: &dyn Way) -> Option<Missing> {
-        let (from, last) = (self.next, behind.map_or(self.to, |number| number - 1));
-        if let Some(end) = self.settled.end_of(from) {
-            self.next = last.min(end) + 1;
-            return None;
+        // Only a file that says for which sequence its numbers are can say that they are not.
+        let is_one = self.look.is_one_family(self.id);
+        if is_one && around.iter().any(|head| counted.gives_all(head, way)) {
+            self.next = last.saturating_add(1);
+            return Ok(None);
         }
-        let to = self.settled.next_behind(from).map_or(last, |start| last.min(start - 1));
+        if let Some(end) = self.others.settled.end_of(from) {
+            self.next = last.min(end).saturating_add(1);
+            return Ok(None);
+        }
+        let to = self.others.settled.next_behind(from).map_or(last, |start| last.min(start - 1));
+        if self.has_siblings(from, to, way)? || (!around.is_empty() && self.looks_again(way)?) {
+            return Ok(None);
+        }
+        let mut missing = self.tell(from, to);
+        if is_one && missing.why == Why::Vacuumed && !around.is_empty() {
+            missing.why = Why::Corrupt;
+            missing.files = around.into_iter().map(|head| head.path).collect();
+        }
+        Ok(Some(missing))
+    }
+
+    fn tell(&mut self, from: u64, to: u64) -> Missing {
         self.next = to.saturating_add(1);
-        if behind.is_none() && to == self.to && self.known == Known::Claimed {
-            return Some(self.claimed(from));
-        }
-        if self.was_never_given(from, to, way) {
-            // Not to this sequence: another may have lost them.
-            self.from = self.next;
-            return None;
-        }
-        Some(self.missing(from, to))
+        self.missing(from, to)
     }
 
-    /// The numbers that are settled by now, if there are any.
-    pub(crate) fn settled(&self) -> Option<(u64, u64)> {
-        (self.next > self.from).then(|| (self.from, self.next - 1))
+    /// The files of the sequence that reach over this number, and up to where it stays the same ones
+    /// (at most to `last`).
+    fn around(&self, from: u64, last: u64) -> (Vec<Head>, u64) {
+        let (around, others): (Vec<&Head>, Vec<&Head>) =
+            self.claimants(from, last).partition(|head| head.head_seqnum <= from);
+        let ends = around.iter().map(|head| head.tail_seqnum);
+        let begins = others.iter().map(|head| head.head_seqnum - 1);
+        let to = ends.chain(begins).fold(last, u64::min);
+        (around.into_iter().cloned().collect(), to)
+    }
+
+    /// Once: files may have been rotated since they were looked at, and their names be others now.
+    fn looks_again(&mut self, way: &dyn Way) -> Result<bool, JournalError> {
+        let is_first = !std::mem::replace(&mut self.has_looked_again, true);
+        if is_first {
+            self.look = way.look()?;
+        }
+        Ok(is_first)
+    }
+
+    /// Do files of other sequences hold some of these numbers? Those are settled from then on.
+    fn has_siblings(&mut self, from: u64, to: u64, way: &dyn Way) -> Result<bool, JournalError> {
+        let mut found = Runs::default();
+        for id in self.others.siblings.clone() {
+            let files = self.look.holding(id, from, to);
+            if files.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.numbers_of(id, files, (from, to), &mut found, way) {
+                self.failed(error, way)?;
+            }
+        }
+        let is_some = found != Runs::default();
+        self.others.settled.add_all(&found);
+        Ok(is_some)
+    }
+
+    fn numbers_of(
+        &self,
+        id: SeqnumId,
+        files: Vec<PathBuf>,
+        (from, to): (u64, u64),
+        found: &mut Runs,
+        way: &dyn Way,
+    ) -> Result<(), JournalError> {
+        let mut reader = way.open(&Target::Files(files))?;
+        reader.seek(&Seek::At(Cursor::text_for(id, from, None)))?;
+        let mut entry = Entry::default();
+        while reader.next(&mut entry)? {
+            let at = entry.cursor();
+            if at.seqnum_id != id || at.seqnum < from {
+                continue;
+            }
+            if at.seqnum > to {
+                break;
+            }
+            if self.others.counts(at) {
+                found.add(at.seqnum, at.seqnum);
+            }
+        }
+        Ok(())
     }
 
     /// The last number that is looked for.
@@ -350,16 +461,17 @@ impl Repair {
         self.to
     }
 
-    /// Numbers that only a header names may never have been given: how many are lost is not said,
-    /// and nobody must take them for read.
-    fn claimed(&self, from: u64) -> Missing {
-        let mut missing = self.missing(from, self.to);
+    /// The numbers that are left are named by a header only and may never have been given: how many
+    /// are lost is not said, and nobody must take them for read.
+    fn claimed(&mut self) -> Missing {
+        let mut missing = self.missing(self.next, self.to);
         let trouble = std::mem::take(&mut missing.detail);
         missing.to = None;
         missing.detail = format!("a file's header names numbers up to {}", self.to);
         if !trouble.is_empty() {
             missing.detail = format!("{}; {trouble}", missing.detail);
         }
+        self.next = self.to.saturating_add(1);
         missing
     }
 
@@ -370,27 +482,17 @@ impl Repair {
         self.look.good.iter().filter(claims)
     }
 
-    /// Does one file of the sequence reach over all these numbers, and give as many entries as it
-    /// should hold? Then none of them has ever been one of its entries.
-    fn was_never_given(&self, from: u64, to: u64, way: &dyn Way) -> bool {
-        let reaches = |head: &&Head| head.head_seqnum <= from && head.tail_seqnum >= to;
-        let mut around = self.claimants(from, to).filter(reaches);
-        around.any(|head| !is_dense(head) && gives_all(head, way))
-    }
-
     fn missing(&self, from: u64, to: u64) -> Missing {
         let path = |head: &Head| head.path.clone();
         let surely: Vec<PathBuf> =
-            self.claimants(from, to).filter(|head| is_dense(head)).map(path).collect();
+            self.claimants(from, to).filter(|head| head.is_dense()).map(path).collect();
         let perhaps: Vec<PathBuf> = self.claimants(from, to).map(path).collect();
         let bad: Vec<PathBuf> = self.look.bad.iter().map(|bad| bad.path.clone()).collect();
-        let troubles = self.searches.iter().map(|search| search.trouble.as_str());
-        let trouble = troubles.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
         let (why, files) = if !surely.is_empty() {
             (Why::Corrupt, surely)
         } else if !bad.is_empty() {
             (Why::Unreadable, bad)
-        } else if !perhaps.is_empty() && !trouble.is_empty() {
+        } else if !perhaps.is_empty() && !self.trouble.is_empty() {
             (Why::Corrupt, perhaps)
         } else {
             (Why::Vacuumed, Vec::new())
@@ -399,28 +501,8 @@ impl Repair {
             Why::Unreadable => {
                 self.look.bad.iter().map(|bad| bad.why.clone()).collect::<Vec<_>>().join("; ")
             }
-            _ => trouble,
+            _ => self.trouble.clone(),
         };
         Missing { seqnum_id: self.id, from, to: Some(to), why, files, detail }
     }
-}
-
-/// A file with as many entries as numbers must hold them all.
-fn is_dense(head: &Head) -> bool {
-    head.entries > head.tail_seqnum.saturating_sub(head.head_seqnum)
-}
-
-/// Counts the entries of a file that can be read.
-fn gives_all(head: &Head, way: &dyn Way) -> bool {
-    let count = || -> Result<u64, JournalError> {
-        let mut reader = way.open(&Target::Files(vec![head.path.clone()]))?;
-        reader.seek(&Seek::Head)?;
-        let (mut entry, mut count) = (Entry::default(), 0);
-        while reader.next(&mut entry)? {
-            // It may have grown since.
-            count += u64::from(entry.cursor().seqnum <= head.tail_seqnum);
-        }
-        Ok(count)
-    };
-    count().is_ok_and(|count| count == head.entries)
 }

@@ -26,8 +26,8 @@ pub struct Mark {
     pub after_us: u64,
     /// It was told that the sequence is not there any more.
     pub is_gone: bool,
-    /// All numbers of its counter from this one on were given or told, by it or by others.
-    pub settled_from: u64,
+    /// Numbers of its counter before this one that nobody has given and that were not told: from, to.
+    pub open: Vec<(u64, u64)>,
 }
 
 /// What is to be done with an entry.
@@ -98,12 +98,12 @@ impl Seen {
     }
 
     /// This entry has been given.
-    pub(crate) fn put(&mut self, at: &Cursor, cursor: &str, settled_from: u64) {
+    pub(crate) fn put(&mut self, at: &Cursor, cursor: &str, open: Vec<(u64, u64)>) {
         let mark = self.marks.entry(at.seqnum_id).or_default();
         mark.seqnum_id = at.seqnum_id;
         mark.seqnum = mark.seqnum.max(at.seqnum);
         mark.realtime_us = at.realtime_us;
-        (mark.is_gone, mark.settled_from) = (false, settled_from);
+        (mark.is_gone, mark.open) = (false, open);
         mark.cursor.clear();
         mark.cursor.push_str(cursor);
     }
@@ -153,7 +153,7 @@ mod tests {
     fn numbers_must_follow() {
         let mut seen = Seen::default();
         assert_eq!(seen.judge(&at(5, 50)), Judged::First);
-        seen.put(&at(5, 50), "five;x=5", 0);
+        seen.put(&at(5, 50), "five;x=5", Vec::new());
         assert_eq!(seen.judge(&at(6, 60)), Judged::Follows);
         assert_eq!(seen.judge(&at(5, 50)), Judged::Known);
         assert_eq!(seen.judge(&at(4, 99)), Judged::Known);
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_sequence_that_was_set_back_gives_what_is_newer_and_nothing_twice() {
         let mut seen = Seen::default();
-        seen.put(&at(100, 1_000), "hundred;x=1", 0);
+        seen.put(&at(100, 1_000), "hundred;x=1", Vec::new());
         seen.set_back(SeqnumId::default(), 0);
         assert!(seen.is_of_before(&at(60, 600)) && !seen.is_of_before(&at(61, 1_001)));
         assert_eq!(seen.of(SeqnumId::default()).unwrap().generation, 1);

@@ -21,8 +21,8 @@ struct Stored {
     after_us: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_gone: bool,
-    #[serde(default, skip_serializing_if = "is_nothing")]
-    settled_from: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    open: Vec<(u64, u64)>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
@@ -54,19 +54,19 @@ pub(super) fn value(mark: &Mark) -> Vec<u8> {
         generation: mark.generation,
         after_us: mark.after_us,
         is_gone: mark.is_gone,
-        settled_from: mark.settled_from,
+        open: mark.open.clone(),
     };
     // Numbers and texts with texts for keys can always be written.
     serde_json::to_vec(&stored).unwrap_or_default()
 }
 
 /// A sequence in one of its generations: from a record of it follows how far it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sequence {
     pub(super) id: SeqnumId,
     pub(super) generation: u32,
     pub(super) after_us: u64,
-    pub(super) settled_from: u64,
+    pub(super) open: Vec<(u64, u64)>,
 }
 
 impl MarkOf for Sequence {
@@ -81,7 +81,7 @@ impl MarkOf for Sequence {
             generation: self.generation,
             after_us: self.after_us,
             is_gone: false,
-            settled_from: self.settled_from,
+            open: self.open.clone(),
         }))
     }
 }
@@ -106,7 +106,7 @@ pub(super) fn read(saved: &SavedMarks) -> anyhow::Result<Vec<Mark>> {
                 generation: stored.generation,
                 after_us: stored.after_us,
                 is_gone: stored.is_gone,
-                settled_from: stored.settled_from,
+                open: stored.open,
             })
         })
         .collect()
@@ -129,7 +129,7 @@ mod tests {
             generation: 2,
             after_us: 50,
             is_gone: true,
-            settled_from: 3,
+            open: vec![(3, 4), (7, 7)],
         };
         let kept = (key(mark.seqnum_id), value(&mark));
         let started = started();
@@ -151,8 +151,12 @@ mod tests {
             segment: None,
             known: Some(Box::new(known)),
         };
-        let sequence =
-            Sequence { id: Id128([7; 16]), generation: 2, after_us: 50, settled_from: 3 };
+        let sequence = Sequence {
+            id: Id128([7; 16]),
+            generation: 2,
+            after_us: 50,
+            open: vec![(3, 4), (7, 7)],
+        };
         let kept = sequence.value(&record).unwrap();
         let mark = Mark {
             seqnum_id: Id128([7; 16]),
@@ -162,7 +166,7 @@ mod tests {
             generation: 2,
             after_us: 50,
             is_gone: false,
-            settled_from: 3,
+            open: vec![(3, 4), (7, 7)],
         };
         assert_eq!(read(&vec![(key(mark.seqnum_id), kept)]).unwrap(), [mark]);
     }

@@ -217,7 +217,7 @@ impl<'a> Reading<'a> {
             id: at.seqnum_id,
             generation: seen.map_or(0, |mark| mark.generation),
             after_us: seen.map_or(0, |mark| mark.after_us),
-            settled_from: seen.map_or(0, |mark| mark.settled_from),
+            open: seen.map(|mark| mark.open.clone()).unwrap_or_default(),
         };
         let fits = self.batch.as_ref().is_some_and(|(of, batch)| {
             *of == sequence && batch.has_room(self.json.len())
@@ -235,7 +235,7 @@ impl<'a> Reading<'a> {
         let (_, batch) = match &mut self.batch {
             Some(batch) => batch,
             None => {
-                let batch = self.batch_of(sequence);
+                let batch = self.batch_of(sequence.clone());
                 self.batch.insert((sequence, batch))
             }
         };
