@@ -650,6 +650,25 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_somebody_waits_for_is_sealed_at_once_unless_it_is_small() {
+        let sealed = |records: usize, is_awaited: bool| {
+            let place = crate::sources::Place::new([1; 16], "/hook".into());
+            let now = Timestamp::from_micros(0);
+            let mut batch = RecordBatch::new(SourceIndex(0), Arc::clone(place.file()), now);
+            for _ in 0..records {
+                batch.add(b"{\"who\":\"eva\"}", Offset(0), &Arc::default(), None, None);
+            }
+            place.number(&mut batch);
+            let (promise, _kept) = Promise::new();
+            batch.promise = is_awaited.then_some(promise);
+            let parts = worker().parse_batch(batch).unwrap();
+            matches!(parts[..], [Parsed { events: Events::Sealed(_), .. }])
+        };
+        assert!(sealed(48, true) && !sealed(47, true));
+        assert!(sealed(256, false) && !sealed(255, false));
+    }
+
+    #[test]
     fn a_chunk_of_one_event_a_record_stays_whole() {
         let parts = worker().parse(&chunk(b"{\"who\":\"eva\"}\n".repeat(1_000))).unwrap();
         assert_eq!(parts.len(), 1);
