@@ -19,7 +19,7 @@ use crate::files::Look;
 use crate::{Cursor, Mark, SeqnumId};
 
 /// Runs that are remembered; what more would be is searched for in the files again.
-const MAX_RUNS: usize = 64;
+const MAX_RUNS: usize = if cfg!(test) { 4 } else { 64 };
 
 /// Runs of numbers, each the first and the last, in order and without touching each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,9 +38,13 @@ impl Runs {
         let touched = self.0.get(begin..end).unwrap_or_default();
         let run = touched.iter().fold((from, to), |all, run| (all.0.min(run.0), all.1.max(run.1)));
         self.0.splice(begin..end.max(begin), [run]);
+    }
+
+    /// Forgets what is too much. The lowest says what was before the first entry, the last ones are
+    /// asked for most.
+    fn bound(&mut self) {
         if self.0.len() > MAX_RUNS {
-            // The lowest says what was before the first entry, the last ones what is asked for most.
-            self.0.remove(1);
+            self.0.drain(1..=self.0.len() - MAX_RUNS);
         }
     }
 
@@ -141,6 +145,7 @@ impl Counter {
             self.latest = Some(*at);
         }
         self.settled.add(from, at.seqnum);
+        self.settled.bound();
     }
 }
 
@@ -222,6 +227,7 @@ impl Counters {
     pub(crate) fn tell(&mut self, id: SeqnumId, from: u64, to: u64) {
         if let Some(counter) = self.counter(id) {
             counter.settled.add(from, to);
+            counter.settled.bound();
         }
     }
 
@@ -323,7 +329,10 @@ mod tests {
         runs.cut(25);
         assert_eq!(runs.0, [(1, 24)]);
         (0..200).for_each(|number| runs.add(100 + number * 2, 100 + number * 2));
-        assert_eq!((runs.0.len(), runs.next_behind(400)), (MAX_RUNS, Some(402)));
+        assert_eq!((runs.0.len(), runs.next_behind(400)), (201, Some(402)));
+        runs.bound();
+        assert_eq!((runs.0.len(), runs.0[0]), (MAX_RUNS, (1, 24)));
+        assert_eq!(runs.end_of(498), Some(498));
         runs.add(0, u64::MAX);
         assert_eq!(runs.0, [(0, u64::MAX)]);
     }

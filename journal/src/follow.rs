@@ -474,6 +474,8 @@ impl<W: Way> Follower<W> {
         let (floor, tail) = look.range_of(id).unwrap_or((1, 0));
         self.seen.set_back(id, floor.saturating_sub(1));
         self.counters.forget(id);
+        self.claims.remove(&id);
+        self.counted = Counted::default();
         self.queue.push_back(Missing {
             seqnum_id: id,
             from: tail + 1,

@@ -24,6 +24,9 @@ const STRIDES: u32 = 48;
 /// Times that opening the files may fail, for instance for want of descriptors.
 const FAILURES: u32 = 5;
 
+/// Numbers that are looked for in the files of others at once.
+const WINDOW: u64 = if cfg!(test) { 8 } else { 65_536 };
+
 /// Why numbers are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -128,41 +131,38 @@ pub(crate) enum Known {
     Claimed,
 }
 
-/// Files whose entries were counted and are all there: up to which number, and how many, by the
-/// sequence and the file's first number.
+/// How many entries files give, and up to which number that was counted, by the sequence and the
+/// file's first number.
 #[derive(Debug, Default)]
 pub(crate) struct Counted(BTreeMap<(SeqnumId, u64), (u64, u64)>);
 
 impl Counted {
     /// Does the file give as many entries as its header counts? What was counted before is not
     /// counted again.
-    fn gives_all(&mut self, head: &Head, way: &dyn Way) -> bool {
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    fn gives_all(&mut self, head: &Head, way: &dyn Way) -> Result<bool, JournalError> {
         let key = (head.seqnum_id, head.head_seqnum);
-        let (to, entries) =
-            self.0.get(&key).copied().unwrap_or((head.head_seqnum.saturating_sub(1), 0));
-        if to >= head.tail_seqnum {
-            return true;
+        let (last, entries) = self.0.entry(key).or_insert((head.head_seqnum.saturating_sub(1), 0));
+        if *last < head.tail_seqnum {
+            let mut reader = way.open(&Target::Files(vec![head.path.clone()]))?;
+            reader.seek(&Seek::At(Cursor::text_for(head.seqnum_id, *last + 1, None)))?;
+            let mut entry = Entry::default();
+            // An error is a damaged place: what is behind it is not counted.
+            while let Ok(true) = reader.next(&mut entry) {
+                let at = entry.cursor();
+                if at.seqnum > head.tail_seqnum {
+                    break;
+                }
+                if at.seqnum_id == head.seqnum_id && at.seqnum > *last {
+                    (*last, *entries) = (at.seqnum, *entries + 1);
+                }
+            }
         }
-        let is_whole = count(head, to + 1, way)
-            .is_ok_and(|count| entries.saturating_add(count) >= head.entries);
-        if is_whole {
-            self.0.insert(key, (head.tail_seqnum, head.entries));
-        }
-        is_whole
+        // The header is written after the entry, and in pieces.
+        Ok(*entries >= head.entries)
     }
-}
-
-/// Counts a file's entries from this number on, up to its last one.
-fn count(head: &Head, from: u64, way: &dyn Way) -> Result<u64, JournalError> {
-    let mut reader = way.open(&Target::Files(vec![head.path.clone()]))?;
-    reader.seek(&Seek::At(Cursor::text_for(head.seqnum_id, from, None)))?;
-    let (mut entry, mut count) = (Entry::default(), 0);
-    while reader.next(&mut entry)? {
-        let at = entry.cursor();
-        let is_asked = (from..=head.tail_seqnum).contains(&at.seqnum);
-        count += u64::from(is_asked && at.seqnum_id == head.seqnum_id);
-    }
-    Ok(count)
 }
 
 /// What else is known of a counter's numbers when some are looked for.
@@ -200,6 +200,8 @@ pub(crate) struct Repair {
     /// The files have given what they give.
     is_done: bool,
     has_looked_again: bool,
+    /// Up to where the files of others were searched.
+    searched: u64,
     strides: u32,
     failures: u32,
     trouble: String,
@@ -224,6 +226,7 @@ impl Repair {
             held: None,
             is_done: false,
             has_looked_again: false,
+            searched: 0,
             strides: 0,
             failures: 0,
             trouble: String::new(),
@@ -364,11 +367,12 @@ impl Repair {
         let from = self.next;
         let (around, last) = self.around(from, last);
         if around.iter().any(Head::is_dense) {
-            return Ok(Some(self.tell(from, last)));
+            let again = self.looks_again(way)?;
+            return Ok(if again { None } else { Some(self.tell(from, last)) });
         }
         // Only a file that says for which sequence its numbers are can say that they are not.
         let is_one = self.look.is_one_family(self.id);
-        if is_one && around.iter().any(|head| counted.gives_all(head, way)) {
+        if is_one && self.trouble.is_empty() && self.one_gives_all(&around, way, counted)? {
             self.next = last.saturating_add(1);
             return Ok(None);
         }
@@ -377,6 +381,8 @@ impl Repair {
             return Ok(None);
         }
         let to = self.others.settled.next_behind(from).map_or(last, |start| last.min(start - 1));
+        // What was searched is told for itself.
+        let to = if (from..to).contains(&self.searched) { self.searched } else { to };
         if self.has_siblings(from, to, way)? || (!around.is_empty() && self.looks_again(way)?) {
             return Ok(None);
         }
@@ -386,6 +392,22 @@ impl Repair {
             missing.files = around.into_iter().map(|head| head.path).collect();
         }
         Ok(Some(missing))
+    }
+
+    fn one_gives_all(
+        &mut self,
+        around: &[Head],
+        way: &dyn Way,
+        counted: &mut Counted,
+    ) -> Result<bool, JournalError> {
+        for head in around {
+            match counted.gives_all(head, way) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => self.failed(error, way)?,
+            }
+        }
+        Ok(false)
     }
 
     fn tell(&mut self, from: u64, to: u64) -> Missing {
@@ -409,25 +431,32 @@ impl Repair {
         let is_first = !std::mem::replace(&mut self.has_looked_again, true);
         if is_first {
             self.look = way.look()?;
+            (self.reader, self.held, self.is_done, self.strides) = (None, None, false, 0);
         }
         Ok(is_first)
     }
 
-    /// Do files of other sequences hold some of these numbers? Those are settled from then on.
+    /// Do files of other sequences hold some of these numbers, which are open? Those are settled from
+    /// then on.
     fn has_siblings(&mut self, from: u64, to: u64, way: &dyn Way) -> Result<bool, JournalError> {
+        if to <= self.searched {
+            return Ok(false);
+        }
+        let end = to.min(from.saturating_add(WINDOW));
         let mut found = Runs::default();
         for id in self.others.siblings.clone() {
-            let files = self.look.holding(id, from, to);
+            let files = self.look.holding(id, from, end);
             if files.is_empty() {
                 continue;
             }
-            if let Err(error) = self.numbers_of(id, files, (from, to), &mut found, way) {
+            if let Err(error) = self.numbers_of(id, files, (from, end), &mut found, way) {
                 self.failed(error, way)?;
             }
         }
-        let is_some = found != Runs::default();
+        self.searched = end;
         self.others.settled.add_all(&found);
-        Ok(is_some)
+        // There may be some behind the window.
+        Ok(found != Runs::default() || end < to)
     }
 
     fn numbers_of(

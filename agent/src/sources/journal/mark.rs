@@ -69,6 +69,13 @@ pub(super) struct Sequence {
     pub(super) open: Vec<(u64, u64)>,
 }
 
+impl Sequence {
+    /// May records of both stand in one batch?
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.generation, self.after_us) == (other.id, other.generation, other.after_us)
+    }
+}
+
 impl MarkOf for Sequence {
     fn value(&self, record: &RecordAt) -> Option<Vec<u8>> {
         let cursor = record.known.as_ref()?.cursor.as_ref()?;
@@ -81,7 +88,8 @@ impl MarkOf for Sequence {
             generation: self.generation,
             after_us: self.after_us,
             is_gone: false,
-            open: self.open.clone(),
+            // Those before it; a batch keeps what is open at its end.
+            open: self.open.iter().copied().filter(|open| open.1 < record.offset.0).collect(),
         }))
     }
 }

@@ -220,7 +220,7 @@ impl<'a> Reading<'a> {
             open: seen.map(|mark| mark.open.clone()).unwrap_or_default(),
         };
         let fits = self.batch.as_ref().is_some_and(|(of, batch)| {
-            *of == sequence && batch.has_room(self.json.len())
+            of.is_same(&sequence) && batch.has_room(self.json.len())
                 // Offsets grow within a batch.
                 && batch.records.last().is_none_or(|last| last.offset < Offset(at.seqnum))
         });
@@ -233,9 +233,12 @@ impl<'a> Reading<'a> {
         }
         let known = fields.known(entry);
         let (_, batch) = match &mut self.batch {
-            Some(batch) => batch,
+            Some(batch) => {
+                batch.0 = sequence;
+                batch
+            }
             None => {
-                let batch = self.batch_of(sequence.clone());
+                let batch = self.batch_of(&sequence);
                 self.batch.insert((sequence, batch))
             }
         };
@@ -243,11 +246,10 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn batch_of(&self, sequence: Sequence) -> RecordBatch {
+    fn batch_of(&self, sequence: &Sequence) -> RecordBatch {
         let place = Arc::new(self.place(sequence.id, sequence.generation));
         let mut batch = RecordBatch::new(self.source, place, self.clock.now());
         batch.mark_key = mark::key(sequence.id);
-        batch.mark_of = Some(Box::new(sequence));
         batch.bytes.reserve(MAX_CHUNK_BYTES.min(self.json.len() * 64));
         batch
     }
@@ -272,7 +274,10 @@ impl<'a> Reading<'a> {
 
     fn flush(&mut self) -> Result<(), Stopped> {
         match self.batch.take() {
-            Some((_, batch)) => self.outlet.put(Item::Batch(batch)),
+            Some((sequence, mut batch)) => {
+                batch.mark_of = Some(Box::new(sequence));
+                self.outlet.put(Item::Batch(batch))
+            }
             None => Ok(()),
         }
     }
