@@ -40,6 +40,10 @@ impl Runs {
         self.0.splice(begin..end.max(begin), [run]);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Forgets what is too much. The lowest says what was before the first entry, the last ones are
     /// asked for most.
     fn bound(&mut self) {

@@ -24,8 +24,10 @@ const STRIDES: u32 = 48;
 /// Times that opening the files may fail, for instance for want of descriptors.
 const FAILURES: u32 = 5;
 
-/// Numbers that are looked for in the files of others at once.
+/// Numbers that are looked for in the files of others at once, …
 const WINDOW: u64 = if cfg!(test) { 8 } else { 65_536 };
+/// … until so many runs of them are found.
+const MANY_RUNS: usize = if cfg!(test) { 6 } else { 10_000 };
 
 /// Why numbers are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -439,24 +441,27 @@ impl Repair {
     /// Do files of other sequences hold some of these numbers, which are open? Those are settled from
     /// then on.
     fn has_siblings(&mut self, from: u64, to: u64, way: &dyn Way) -> Result<bool, JournalError> {
-        if to <= self.searched {
+        if to <= self.searched || self.others.siblings.is_empty() {
             return Ok(false);
         }
-        let end = to.min(from.saturating_add(WINDOW));
-        let mut found = Runs::default();
-        for id in self.others.siblings.clone() {
-            let files = self.look.holding(id, from, end);
-            if files.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.numbers_of(id, files, (from, end), &mut found, way) {
-                self.failed(error, way)?;
+        let (mut found, mut end) = (Runs::default(), from.saturating_sub(1));
+        while end < to && found.len() <= MANY_RUNS {
+            let begin = end + 1;
+            end = to.min(end.saturating_add(WINDOW));
+            for id in self.others.siblings.clone() {
+                let files = self.look.holding(id, begin, end);
+                if files.is_empty() {
+                    continue;
+                }
+                if let Err(error) = self.numbers_of(id, files, (begin, end), &mut found, way) {
+                    self.failed(error, way)?;
+                }
             }
         }
         self.searched = end;
         self.others.settled.add_all(&found);
-        // There may be some behind the window.
-        Ok(found != Runs::default() || end < to)
+        // What is behind may be searched when this is told.
+        Ok(found.len() > 0)
     }
 
     fn numbers_of(
