@@ -202,12 +202,11 @@ impl Counters {
         let Some(counter) = self.counters.get_mut(index) else { return };
         // The mark of numbers that are missing has no boot.
         let at = Cursor::parse(&mark.cursor).ok();
-        let before = counter.latest.zip(at).filter(|(before, at)| !before.is_before(at));
-        counter.settled = Runs::all_but(&mark.open, mark.seqnum);
-        if let Some((before, _)) = before {
-            // Of the same time: whichever was given first.
-            counter.settled.add(before.seqnum, before.seqnum);
+        if let Some(at) = at.filter(|at| counter.begins_anew(at)) {
+            counter.settled.cut(at.seqnum);
         }
+        // What was open when this one was given may have been given since, at the same time.
+        counter.settled.add_all(&Runs::all_but(&mark.open, mark.seqnum));
         counter.latest = at.or(counter.latest);
     }
 
